@@ -1,0 +1,1 @@
+"""Unseen: federated learning between parties that keep their rows to themselves."""

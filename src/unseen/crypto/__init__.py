@@ -1,0 +1,1 @@
+"""Mathematics of secrets; knows no parties and no tables."""

@@ -1,0 +1,1 @@
+"""The secure linear map Mᵀv: one party holds the integer matrix M, another the integer vectors v."""
