@@ -11,6 +11,7 @@ Schemes: ``plain`` (no protection; simulation only), ``paillier`` (reference), `
 from __future__ import annotations
 
 import enum
+import math
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -44,8 +45,9 @@ class Bounds:
     vector_norm: float
 
     def __post_init__(self) -> None:
-        if self.rows < 1 or self.columns < 0 or self.column_norm <= 0 or self.vector_norm <= 0:
-            raise UsageError(f"a linear map needs at least one row and positive norms, found {self}")
+        norms = (self.column_norm, self.vector_norm)
+        if self.rows < 1 or self.columns < 0 or not all(0 < norm < math.inf for norm in norms):
+            raise UsageError(f"a linear map needs at least one row and finite positive norms, found {self}")
 
     @property
     def result(self) -> float:

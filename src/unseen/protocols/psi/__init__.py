@@ -1,0 +1,1 @@
+"""Private set intersection: parties learn which of their items all of them hold."""
