@@ -40,7 +40,7 @@ from typing import (
 import numpy as np
 from numpy.typing import NDArray
 
-from unseen.errors import LocalProtocolError, RemoteProtocolError
+from unseen.errors import LocalProtocolError, RemoteProtocolError, UnseenError
 
 T = TypeVar("T")
 Buffer = bytes | bytearray | memoryview
@@ -50,6 +50,7 @@ FORMAT = 1
 ALIGNMENT = 8
 _MAX_DIMENSIONS = 8
 _MAX_ELEMENTS = 1 << 48
+_ARRAY_KINDS = "biufc"
 
 
 class Message(Protocol):
@@ -231,7 +232,11 @@ def _write_fields(writer: _Writer, value: object) -> None:
 
 
 def _read_fields(reader: _Reader, kind: type[T]) -> T:
-    return kind(**{name: field.read(reader) for name, field in _layout(kind)})  # type: ignore[arg-type]
+    fields = {name: field.read(reader) for name, field in _layout(kind)}  # type: ignore[arg-type]
+    try:
+        return kind(**fields)
+    except UnseenError as error:  # the message's own __post_init__ found fault with the values
+        raise reader.bad(f"{wire_name(kind)}: {error}") from error
 
 
 @cache
@@ -249,16 +254,25 @@ def _kind(hint: Any) -> _Kind:
     origin = get_origin(hint)
     if hint in _SCALARS:
         return _SCALARS[hint]
-    if origin is np.ndarray:
-        return _array(np.dtype(get_args(get_args(hint)[1])[0]), shape)
+    if origin is np.ndarray and (dtype := np.dtype(get_args(get_args(hint)[1])[0])).kind in _ARRAY_KINDS:
+        return _array(dtype, shape)
     if origin is tuple and get_args(hint)[1:] == (Ellipsis,):
         return _sequence(_kind(get_args(hint)[0]))
     if origin in (Union, types.UnionType) and types.NoneType in get_args(hint):
         (inner,) = (arg for arg in get_args(hint) if arg is not types.NoneType)
         return _optional(_kind(inner))
     if isinstance(hint, type) and hasattr(hint, "wire_name"):
-        return _Kind(_write_fields, lambda reader: _read_fields(reader, hint))
+        return _nested(hint)
     raise LocalProtocolError(f"{hint!r} cannot be a field of a message")
+
+
+def _nested(kind: type) -> _Kind:
+    def write(writer: _Writer, value: Any) -> None:
+        if type(value) is not kind:
+            raise TypeError(f"expected {kind.__name__}, found {type(value).__name__}")
+        _write_fields(writer, value)
+
+    return _Kind(write, lambda reader: _read_fields(reader, kind))
 
 
 def _fixed(code: str, check: type) -> _Kind:
@@ -291,8 +305,8 @@ def _read_bool(reader: _Reader) -> bool:
 def _write_bytes(writer: _Writer, value: Any) -> None:
     if not isinstance(value, Buffer):
         raise TypeError(f"expected bytes, found {type(value).__name__}")
-    writer.raw(struct.pack("<Q", len(value)))
-    writer.raw(bytes(value))
+    raw = bytes(value)
+    writer.raw(struct.pack("<Q", len(raw)) + raw)
 
 
 def _write_text(writer: _Writer, value: Any) -> None:
@@ -320,7 +334,10 @@ def _array(dtype: np.dtype[Any], shape: Shape | None) -> _Kind:
             raise reader.bad(f"expected an array of shape {shape}, found {sizes}")
         reader.align()
         raw = reader.take(math.prod(sizes) * dtype.itemsize, "array")
-        return np.frombuffer(raw, dtype=wire_type).reshape(sizes)
+        values = np.frombuffer(raw, dtype=wire_type).reshape(sizes)
+        if dtype == np.bool_ and np.any(values.view(np.uint8) > 1):
+            raise reader.bad("a truth value is neither 0 nor 1")
+        return values
 
     return _Kind(write, read)
 
@@ -338,8 +355,12 @@ def _read_sizes(reader: _Reader) -> tuple[int, ...]:
 def _sequence(item: _Kind) -> _Kind:
     def write(writer: _Writer, value: Any) -> None:
         writer.raw(struct.pack("<Q", len(value)))
+        start = writer.offset
         for element in value:
             item.write(writer, element)
+        # The reader bounds the number of elements by the bytes that are left.
+        if writer.offset - start < len(value):
+            raise ValueError("elements of no bytes cannot stand in a sequence")
 
     def read(reader: _Reader) -> tuple[Any, ...]:
         count = reader.count("number of elements")

@@ -101,6 +101,8 @@ class Enter:
 class Leave:
     """End the current step; the answer is its ``Usage``."""
 
+    note: str = ""
+
 
 Effect: TypeAlias = Send | Receive | Checkpoint | Held | Load | Progress | Enter | Leave
 Dialogue: TypeAlias = Generator[Effect, Any, R]
@@ -363,14 +365,17 @@ class Desk:
                 return self._checkpoints.held(self.step)
             case Load(index, kind):
                 self._index = index
-                return decode(kind, self._checkpoints.load(self.step, index), sender="checkpoint")
+                state = self._checkpoints.load(self.step, index)
+                # Saving it again forgets the later ones, which belong to a run that the peers have left.
+                self._checkpoints.save(self.step, index, state)
+                return decode(kind, state, sender="checkpoint")
             case Enter(step):
                 self.step, self._index = step, 0
                 self._restart()
                 self._tell("enter")
-            case Leave():
+            case Leave(note):
                 usage = self.usage()
-                self._tell("leave")
+                self._tell("leave", note=note)
                 self.step, self._index = None, 0
                 self._restart()
                 return usage
@@ -482,7 +487,11 @@ def _talk(speaker: _Speaker, mail: dict[tuple[PartyId, PartyId], deque[bytes]]) 
 
 def _open(speaker: _Speaker, waits: Receive, frame: bytes) -> Any:
     speaker.desk.received(len(frame))
-    return decode(waits.kind, frame, sender=waits.peer)
+    try:
+        return decode(waits.kind, frame, sender=waits.peer)
+    except UnseenError as error:
+        error.add_note(_place(speaker.desk))
+        raise
 
 
 def _place(desk: Desk) -> str:
