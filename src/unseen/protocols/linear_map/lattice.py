@@ -134,8 +134,8 @@ class Scaling:
             raise UsageError(
                 f"the lattice scheme carries results up to {bounds.result / 2**missing:.4g} exactly for"
                 f" {bounds.columns} columns of norm {bounds.column_norm:.6g}, and the bounds allow"
-                f" {bounds.result:.4g}. Scale the vectors down by {missing:.1f} bits or the columns by half of that,"
-                " or use the scheme paillier"
+                f" {bounds.result:.4g}. Scale the vectors down by {math.ceil(10 * missing) / 10} bits or the columns"
+                " by half of that, or use the scheme paillier"
             )
         return cls(shift, variance, largest)
 

@@ -1,0 +1,1 @@
+"""The built-in components, one thin module each; they are found through entry points, as anybody's are."""

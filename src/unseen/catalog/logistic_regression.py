@@ -1,0 +1,128 @@
+"""Vertical logistic regression: one model over all parties' columns, each party keeping its own coefficients."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Literal, Self
+
+import numpy as np
+from pydantic import Field
+
+from unseen.component import ALIGNED_TABLE, Component, Document, Input, Kind, Leak, Output, Params, Task, Value
+from unseen.data.table import Table
+from unseen.dialogue import Dialogue
+from unseen.ids import PartyId
+from unseen.learners.vertical.logistic import LinearPart, LogisticParams, Setting, train_active, train_passive
+from unseen.protocols.linear_map.lattice import Lattice
+from unseen.protocols.linear_map.paillier import Paillier
+from unseen.protocols.linear_map.plain import Plain
+from unseen.protocols.linear_map.port import LinearMap
+
+
+class LogisticRegressionParams(Params):
+    """What is trained, how it is protected, and when it stops."""
+
+    mode: Literal["linearised", "exact"] = "linearised"
+    """linearised: every score stays at home, the model is the one of the linearised problem.
+    exact: passive scores go to the label holder, the model is that of pooled data."""
+    scheme: Literal["lattice", "paillier", "plain"] = "lattice"
+    """How sums over rows are protected; plain works only in simulation."""
+    l2: float = Field(default=1e-3, ge=0)
+    """Penalty ½·l2·‖coefficients‖² on top of the mean log loss."""
+    max_iterations: int = Field(default=60, ge=1, le=10_000)
+    """Stop after this many rounds."""
+    tolerance: float = Field(default=1e-5, gt=0)
+    """Stop when the norm of the gradient has fallen to this share of its first value."""
+
+
+class LinearModel(Document):
+    """One party's part of a linear model: its own columns' coefficients; the intercept is the label holder's."""
+
+    names: tuple[str, ...]
+    coefficients: tuple[float, ...]
+    intercept: float
+    passives: tuple[PartyId, ...]
+    """The parties, beside the label holder, whose parts make up the model."""
+    iterations: int
+    converged: bool
+    gradient_norms: tuple[float, ...]
+    losses: tuple[float, ...]
+    note: str
+
+    @classmethod
+    def of(cls, part: LinearPart, names: tuple[str, ...], passives: tuple[PartyId, ...]) -> Self:
+        """Return the document of a trained part."""
+        return cls(
+            names=names,
+            coefficients=tuple(part.coef_.tolist()),
+            intercept=part.intercept_,
+            passives=passives,
+            iterations=part.n_iterations,
+            converged=part.converged,
+            gradient_norms=tuple(part.gradient_norms.tolist()),
+            losses=tuple(part.losses.tolist()),
+            note=part.note,
+        )
+
+    @property
+    def part(self) -> LinearPart:
+        """The trained part, as the learner takes it."""
+        return LinearPart(
+            coef_=np.array(self.coefficients, np.float64),
+            intercept_=self.intercept,
+            n_iterations=self.iterations,
+            converged=self.converged,
+            gradient_norms=np.array(self.gradient_norms, np.float64),
+            losses=np.array(self.losses, np.float64),
+            note=self.note,
+        )
+
+
+LINEAR_MODEL = Kind("linear_model", LinearModel)
+
+
+def scheme_of(name: str, *, simulated: bool) -> LinearMap:
+    """Return the linear map scheme called ``name``."""
+    if name == "lattice":
+        return Lattice()
+    return Paillier() if name == "paillier" else Plain(simulation=simulated)
+
+
+def setting_of(task: Task, params: LogisticRegressionParams) -> Setting:
+    """Return who takes part in the training, and how it is protected."""
+    scheme = scheme_of(params.scheme, simulated=task.simulated)
+    return Setting(me=task.me, active=task.active, passives=task.passives, scheme=scheme, prg=task.prg)
+
+
+def learner_params(params: LogisticRegressionParams) -> LogisticParams:
+    """Return the learner's own parameters."""
+    return LogisticParams(
+        mode=params.mode, l2=params.l2, max_iterations=params.max_iterations, tolerance=params.tolerance
+    )
+
+
+def _run(task: Task) -> Dialogue[Mapping[str, Value]]:
+    table, params = task.input("table", Table), task.parameters(LogisticRegressionParams)
+    setting, learner = setting_of(task, params), learner_params(params)
+    if task.is_active:
+        part = yield from train_active(table.matrix(), table.label(), params=learner, setting=setting)
+    else:
+        part = yield from train_passive(table.matrix(), params=learner, setting=setting)
+    return {"model": LinearModel.of(part, table.schema.feature_names, task.passives)}
+
+
+COMPONENT = Component(
+    name="logistic_regression",
+    version=1,
+    summary="Logistic regression over all parties' columns; each party keeps its own coefficients.",
+    params=LogisticRegressionParams,
+    inputs={"table": Input(ALIGNED_TABLE, "scaled training rows without missing values; the label at one party")},
+    outputs={"model": Output(LINEAR_MODEL, "this party's part of the model")},
+    leaks=(
+        Leak("every party", "its own coefficients and, in each round, the gradient of its own coefficients"),
+        Leak("every party", "how many rows and columns each party has"),
+        Leak("active party", "in each round, inner products of each party's own steps and gradients (a few numbers)"),
+        Leak("active party, in mode exact", "in each round, the linear score of every row from each passive party"),
+    ),
+    run=_run,
+)

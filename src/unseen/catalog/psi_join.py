@@ -1,0 +1,39 @@
+"""Finds the people whom all parties know, and puts their rows into one order at every party."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Literal
+
+from unseen.component import ALIGNED_TABLE, TABLE, Component, Input, Leak, Output, Params, Task, Value
+from unseen.data.table import Table
+from unseen.dialogue import Dialogue
+from unseen.protocols.psi.ecdh import intersect
+
+
+class PsiJoinParams(Params):
+    """How the intersection is computed."""
+
+    protocol: Literal["ecdh"] = "ecdh"
+
+
+def _run(task: Task) -> Dialogue[Mapping[str, Value]]:
+    table = task.input("table", Table)
+    found = yield from intersect(table.ids(), me=task.me, peers=task.peers, prg=task.prg, context=task.step.encode())
+    return {"table": table.take(found.rows)}
+
+
+COMPONENT = Component(
+    name="psi_join",
+    version=1,
+    summary="Private set intersection on the id column; rows come out in the same order at every party.",
+    params=PsiJoinParams,
+    inputs={"table": Input(TABLE, "this party's people")},
+    outputs={"table": Output(ALIGNED_TABLE, "the people whom all parties know")},
+    leaks=(
+        Leak("every party", "how many people each party has"),
+        Leak("every party", "which of its own people all the others have too"),
+        Leak("every party, if there are three or more", "which of its own people each single other party has"),
+    ),
+    run=_run,
+)

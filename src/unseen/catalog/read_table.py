@@ -1,0 +1,66 @@
+"""Reads a party's own file into a typed table and reports every problem in it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from pydantic import Field
+
+from unseen.component import SOURCE, TABLE, Component, Document, Input, Kind, Output, Params, Source, Task, Value
+from unseen.data.readers import read_table
+from unseen.data.schema import Role
+from unseen.dialogue import Dialogue
+from unseen.errors import UsageError
+from unseen.ids import PartyId
+
+
+class ReadTableParams(Params):
+    """What the columns are for, where their names do not say it (id; y or label; weight; all others: features)."""
+
+    columns: dict[PartyId, dict[str, Role]] = Field(default_factory=dict)
+    """Party → column → role."""
+    lenient: bool = False
+    """Put bad rows aside (into a file beside the table) instead of refusing the table."""
+
+
+class ImportSummary(Document):
+    """What the import found."""
+
+    rows_read: int
+    rows_kept: int
+    problems: dict[str, int]
+
+
+IMPORT_SUMMARY = Kind("import_summary", ImportSummary)
+
+
+def _run(task: Task) -> Dialogue[Mapping[str, Value]]:
+    yield from ()
+    params, source = task.parameters(ReadTableParams), task.input("source", Source)
+    unknown = sorted(set(params.columns) - set(task.roles))
+    if unknown:
+        raise UsageError(f"step {task.step}: params.columns names {', '.join(unknown)}, which take no part in the flow")
+    quarantine = source.path.with_name(source.path.name + ".quarantine.csv") if params.lenient else None
+    table, report = read_table(
+        source.path, params.columns.get(task.me), strict=not params.lenient, quarantine=quarantine
+    )
+    problems = {problem.cause.value: problem.count for problem in report.problems}
+    return {
+        "table": table,
+        "report": ImportSummary(rows_read=report.rows_read, rows_kept=report.rows_kept, problems=problems),
+    }
+
+
+COMPONENT = Component(
+    name="read_table",
+    version=1,
+    summary="Read this party's file (CSV or Parquet) into a typed table; every bad row is reported.",
+    params=ReadTableParams,
+    inputs={"source": Input(SOURCE, "one of the party's own files")},
+    outputs={
+        "table": Output(TABLE, "the rows that can be used"),
+        "report": Output(IMPORT_SUMMARY, "how many rows were read, kept, and refused for which cause"),
+    },
+    leaks=(),
+    run=_run,
+)

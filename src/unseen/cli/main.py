@@ -1,0 +1,152 @@
+"""``unseen``: every command with its options. What a command needs is loaded when it runs, so that help is quick."""
+
+from __future__ import annotations
+
+import sys
+from importlib import import_module
+from pathlib import Path
+from types import ModuleType
+from typing import Annotated
+
+import typer
+from rich.console import Console
+from rich.text import Text
+
+from unseen import errors
+from unseen.version import VERSION
+
+app = typer.Typer(
+    name="unseen",
+    help="Federated learning between organisations: one model, and no row leaves its owner.",
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    rich_markup_mode=None,
+)
+
+EXIT_CODES: tuple[tuple[type[errors.UnseenError], int], ...] = (
+    (errors.UsageError, 2),
+    (errors.PermissionDenied, 3),
+    (errors.TransportError, 4),
+    (errors.UnseenError, 1),
+)
+"""0 done, 1 the job failed or was stopped, 2 the request is wrong, 3 a policy refused it, 4 a peer is out of reach."""
+
+FlowFile = Annotated[Path, typer.Argument(help="The flow, in YAML or JSON.", metavar="FLOW")]
+
+
+def _command(name: str) -> ModuleType:
+    """Return the module behind a command; loading it is what takes the time."""
+    return import_module(f"unseen.cli.{name}")
+
+
+@app.command()
+def demo(
+    out: Annotated[Path, typer.Option(help="Folder for everything the demo makes.")] = Path("unseen-demo"),
+    data: Annotated[
+        Path | None, typer.Option(help="Folder with one CSV or Parquet file per party, instead of the embedded data.")
+    ] = None,
+    rows: Annotated[int | None, typer.Option(min=100, help="Take this many of the embedded people.")] = None,
+    mode: Annotated[
+        str, typer.Option(help="linearised: scores stay at home. exact: passive scores go to the label holder.")
+    ] = "linearised",
+    scheme: Annotated[str, typer.Option(help="Encryption of the sums: lattice or paillier (slow).")] = "lattice",
+    quiet: Annotated[bool, typer.Option("--quiet", help="No live display, only the result.")] = False,
+) -> None:
+    """Train one credit model by two processes over mutual TLS, and compare it with the bank alone and pooled data."""
+    _command("demo").run(out=out, data=data, rows=rows, mode=mode, scheme=scheme, quiet=quiet)
+
+
+@app.command()
+def resume(
+    folder: Annotated[Path, typer.Argument(help="Folder of a demo, or the workspace of `unseen run`.")] = Path(
+        "unseen-demo"
+    ),
+    quiet: Annotated[bool, typer.Option("--quiet", help="No live display, only the result.")] = False,
+) -> None:
+    """Go on with a job that was stopped or killed; finished steps are not run again."""
+    _command("resume").run(folder=folder, quiet=quiet)
+
+
+@app.command()
+def run(
+    flow: FlowFile,
+    workspace: Annotated[Path, typer.Option(help="Folder that keeps results, for reuse by later runs.")] = Path(
+        ".unseen"
+    ),
+    table: Annotated[
+        list[str] | None, typer.Option(help="PARTY.NAME=FILE: where a table lies, if the flow does not say it.")
+    ] = None,
+    only: Annotated[list[str] | None, typer.Option(help="Run this step alone, on earlier results.")] = None,
+    again: Annotated[list[str] | None, typer.Option(help="Run this step even if its result could be reused.")] = None,
+    json: Annotated[bool, typer.Option("--json", help="Print the result as JSON.")] = False,
+) -> None:
+    """Run a flow with all its parties in this process (a simulation), reusing results of earlier runs."""
+    _command("run").run(flow=flow, workspace=workspace, table=table, only=only, again=again, as_json=json)
+
+
+@app.command()
+def validate(flow: FlowFile) -> None:
+    """Check a flow as a whole, without running it."""
+    _command("flows").validate(flow)
+
+
+@app.command()
+def components(
+    name: Annotated[str | None, typer.Argument(help="Show everything about this one.")] = None,
+    json: Annotated[bool, typer.Option("--json", help="Print as JSON.")] = False,
+) -> None:
+    """List the kinds of steps, with their inputs, outputs, parameters, and what each party learns."""
+    _command("flows").components(name, as_json=json)
+
+
+@app.command()
+def schema() -> None:
+    """Print the JSON Schema of flows, for editors and forms."""
+    _command("flows").schema()
+
+
+@app.command()
+def party(
+    config: Annotated[Path, typer.Argument(help="The party's configuration, a YAML file.")],
+    listen: Annotated[str | None, typer.Option(help="HOST:PORT where peers dial in.")] = None,
+    peer: Annotated[list[str] | None, typer.Option(help="NAME=HOST:PORT of a peer to dial.")] = None,
+    events: Annotated[bool, typer.Option("--events", help="Print progress as JSON lines.")] = False,
+) -> None:
+    """Run, or resume, one party's side of a job as a process of its own, over mutual TLS."""
+    _command("party").run(config=config, listen=listen, peer=peer, events=events)
+
+
+@app.command()
+def lineage(
+    workspace: Annotated[Path, typer.Argument(help="One party's workspace.")],
+    artifact: Annotated[str, typer.Argument(help="Digest of an artifact, or its first characters.")],
+) -> None:
+    """Print how an artifact came to be, back to the tables."""
+    _command("flows").lineage(workspace, artifact)
+
+
+def _version(wanted: bool) -> None:
+    if wanted:
+        Console().print(f"unseen {VERSION}", highlight=False)
+        raise typer.Exit
+
+
+@app.callback()
+def options(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_version, is_eager=True, help="Print the version.")
+    ] = False,
+) -> None:
+    """Accept the options that stand before a command."""
+
+
+def main() -> None:
+    """Run the command line; a mistake ends with one clear message and an exit code of its own."""
+    try:
+        app()
+    except errors.UnseenError as error:
+        screen = Console(stderr=True)
+        screen.print(Text("Error: ", style="bold red") + Text(str(error)), highlight=False)
+        for note in getattr(error, "__notes__", []):
+            screen.print(Text(f"  {note}", style="dim"), highlight=False)
+        sys.exit(next(code for kind, code in EXIT_CODES if isinstance(error, kind)))

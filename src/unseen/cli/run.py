@@ -1,0 +1,120 @@
+"""``unseen run``: a simulated federation."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+
+from rich.console import Console
+
+from unseen.cli.board import watching
+from unseen.component import Document
+from unseen.errors import UsageError
+from unseen.flow.spec import FlowSpec, read_flow
+from unseen.flow.store import write_file
+from unseen.simulation import Options, SimulationResult, simulate
+
+NOTE = "run.json"
+"""Remembers in the workspace what was run, for `unseen resume`."""
+
+
+def run(
+    *,
+    flow: Path,
+    workspace: Path,
+    table: list[str] | None,
+    only: list[str] | None,
+    again: list[str] | None,
+    as_json: bool,
+) -> None:
+    """Run the flow and say what came out."""
+    spec = read_flow(flow)
+    tables = _tables(spec, flow.resolve().parent, table or [])
+    workspace.mkdir(parents=True, exist_ok=True)
+    places = [f"{party}.{name}={path.resolve()}" for party, own in tables.items() for name, path in own.items()]
+    note = {"flow": str(flow.resolve()), "tables": places, "only": only or [], "again": again or []}
+    write_file(workspace / NOTE, json.dumps(note).encode())
+    perform(spec, tables, workspace, Options(only=only or (), again=again or ()), as_json=as_json)
+
+
+def resume(workspace: Path) -> None:
+    """Go on with the last run in a workspace."""
+    try:
+        note = json.loads((workspace / NOTE).read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise UsageError(f"{workspace} holds neither a demo nor the workspace of `unseen run`: {error}") from error
+    flow = Path(note["flow"])
+    spec = read_flow(flow)
+    options = Options(only=note["only"], again=note["again"], resume=True)
+    perform(spec, _tables(spec, flow.parent, note["tables"]), workspace, options, as_json=False)
+
+
+def perform(
+    spec: FlowSpec, tables: Mapping[str, Mapping[str, Path]], workspace: Path, options: Options, *, as_json: bool
+) -> None:
+    """Run the flow with a live display, then list what every party has."""
+    console = Console(stderr=as_json)
+    with watching(console, spec.steps, len(spec.parties)) as observe:
+        chosen = Options(only=options.only, again=options.again, resume=options.resume, observe=observe)
+        result = simulate(spec, tables, workspace=workspace, options=chosen)
+    if as_json:
+        Console().print_json(data=_summary(result))
+        return
+    reused = result.reused()
+    if reused:
+        console.print(
+            f"reused: {', '.join(reused)} (nothing they depend on has changed)", highlight=False, markup=False
+        )
+    for place, value in _documents(result):
+        console.print(f"{place}: {_short(value)}", highlight=False, markup=False)
+
+
+def _tables(spec: FlowSpec, home: Path, given: list[str]) -> dict[str, dict[str, Path]]:
+    """Return where every party's tables lie, as the flow and the options say."""
+    tables: dict[str, dict[str, Path]] = {party: {} for party in spec.parties}
+    for name, places in spec.tables.items():
+        for owner, path in places.items():
+            tables.setdefault(owner, {})[name] = home / path
+    for text in given:
+        place, found, path = text.partition("=")
+        owner_name, dot, name = place.partition(".")
+        if not found or not dot or owner_name not in tables:
+            raise UsageError(f"--table {text}: expected PARTY.NAME=FILE with a party of the flow")
+        tables[owner_name][name] = Path(path)
+    return tables
+
+
+def _documents(result: SimulationResult) -> list[tuple[str, Document]]:
+    return [
+        (f"{step}.{port} at {party}", value)
+        for party, steps in result.steps.items()
+        for step, done in steps.items()
+        for port in done.outputs
+        if isinstance(value := result.get(f"{step}.{port}", party), Document)
+    ]
+
+
+def _short(value: Document, width: int = 160) -> str:
+    text = ", ".join(f"{name}={content}" for name, content in value.model_dump(mode="json", exclude_none=True).items())
+    return text if len(text) <= width else text[:width] + "…"
+
+
+def _summary(result: SimulationResult) -> dict[str, object]:
+    return {
+        "job": result.job,
+        "reused": result.reused(),
+        "parties": {
+            party: {
+                step: {
+                    "reused": done.reused,
+                    "seconds": done.usage.seconds,
+                    "bytes_sent": done.usage.bytes_sent,
+                    "outputs": {port: ref.digest for port, ref in done.outputs.items()},
+                }
+                for step, done in steps.items()
+            }
+            for party, steps in result.steps.items()
+        },
+        "documents": {place: value.model_dump(mode="json") for place, value in _documents(result)},
+    }

@@ -1,0 +1,176 @@
+"""Starts one process per party, shows what they report, and says what happened when one dies."""
+
+from __future__ import annotations
+
+import json
+import queue
+import signal
+import socket
+import subprocess
+import sys
+import threading
+from collections.abc import Mapping, Sequence
+from contextlib import closing
+from dataclasses import dataclass, field
+from typing import IO, Any
+
+from unseen import errors
+from unseen.demo.prepare import DemoPlan
+from unseen.dialogue import Event, Observer, Usage
+from unseen.errors import PeerFailed, UnseenError
+from unseen.ids import PartyId, StepId
+
+PATIENCE = 2.0
+"""Seconds that the other parties get to notice that one has gone."""
+
+
+@dataclass(slots=True)
+class _Child:
+    """One party's process, and what is known about it."""
+
+    party: PartyId
+    process: subprocess.Popen[str]
+    step: str = ""
+    error: UnseenError | None = None
+    threads: list[threading.Thread] = field(default_factory=list)
+
+
+def event_line(event: Event) -> str:
+    """Return an event as one line of JSON."""
+    usage = event.usage
+    costs = (usage.bytes_sent, usage.bytes_received, usage.messages, usage.rounds, usage.seconds)
+    return json.dumps([event.party, event.step, event.what, event.done, event.total, event.note, costs])
+
+
+def error_line(error: UnseenError) -> str:
+    """Return an error as one line of JSON."""
+    return json.dumps({"error": type(error).__name__, "text": str(error), "notes": getattr(error, "__notes__", [])})
+
+
+def run_parties(
+    plan: DemoPlan, *, observe: Observer | None = None, wrapper: Mapping[PartyId, Sequence[str]] | None = None
+) -> None:
+    """Run every party's side of the demo in a process of its own, until all are done.
+
+    ``wrapper`` replaces the command line of some parties up to their arguments; tests use it to plant faults.
+
+    Raises:
+        UnseenError: A party failed; this is the first party's own reason, not the echo at the others.
+    """
+    lines: queue.SimpleQueue[tuple[_Child, str | None]] = queue.SimpleQueue()
+    children = _start(plan, wrapper or {}, lines)
+    try:
+        _watch(plan, children, lines, observe)
+    finally:
+        for child in children:
+            _stop(child)
+
+
+def _start(
+    plan: DemoPlan, wrapper: Mapping[PartyId, Sequence[str]], lines: queue.SimpleQueue[tuple[_Child, str | None]]
+) -> list[_Child]:
+    """Start the parties; each listens for those after it and dials those before it."""
+    addresses = {party: f"127.0.0.1:{_free_port()}" for party in plan.parties}
+    children = []
+    for position, party in enumerate(plan.parties):
+        command = [*wrapper.get(party, (sys.executable, "-m", "unseen")), "party"]
+        command += [str(plan.out / party / "party.yaml"), "--events", "--listen", addresses[party]]
+        for earlier in plan.parties[:position]:
+            command += ["--peer", f"{earlier}={addresses[earlier]}"]
+        log = (plan.out / party / "log.txt").open("a")
+        with closing(log):
+            process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=log, text=True)  # noqa: S603  # our own program, no shell
+        child = _Child(party, process)
+        reader = threading.Thread(target=_pump, args=(child, process.stdout, lines), daemon=True)
+        reader.start()
+        child.threads.append(reader)
+        children.append(child)
+    return children
+
+
+def _free_port() -> int:
+    with closing(socket.create_server(("127.0.0.1", 0))) as probe:
+        port: int = probe.getsockname()[1]
+        return port
+
+
+def _pump(child: _Child, stream: IO[str] | None, lines: queue.SimpleQueue[tuple[_Child, str | None]]) -> None:
+    if stream is not None:
+        for line in stream:
+            lines.put((child, line))
+    lines.put((child, None))
+
+
+def _watch(
+    plan: DemoPlan,
+    children: list[_Child],
+    lines: queue.SimpleQueue[tuple[_Child, str | None]],
+    observe: Observer | None,
+) -> None:
+    """Show events until every process has ended.
+
+    Once one has failed, the others get little time to say what they know of it; once one was killed, none.
+    """
+    running = len(children)
+    failed: list[_Child] = []
+    while running:
+        try:
+            child, line = lines.get(timeout=PATIENCE if failed else None)
+        except queue.Empty:
+            break
+        if line is not None:
+            _hear(child, json.loads(line), observe)
+            continue
+        running -= 1
+        code = child.process.wait()
+        if code != 0:
+            failed.append(child)
+        if code < 0:
+            break
+    if failed:
+        raise _cause(plan, failed)
+
+
+def _hear(child: _Child, said: Any, observe: Observer | None) -> None:
+    if isinstance(said, dict):
+        kind = getattr(errors, str(said["error"]), UnseenError)
+        child.error = kind(said["text"])
+        for note in said["notes"]:
+            child.error.add_note(note)
+        return
+    party, step, what, done, total, note, costs = said
+    child.step = step or child.step
+    if observe is not None:
+        observe(Event(PartyId(party), StepId(step) if step else None, what, done, total, note, Usage(*costs)))
+
+
+def _cause(plan: DemoPlan, failed: list[_Child]) -> UnseenError:
+    """Return the error that tells most: a process that was killed, then a party's own reason, then an echo."""
+    for child in failed:
+        if child.process.returncode < 0:
+            name = signal.Signals(-child.process.returncode).name
+            return PeerFailed(
+                f"the process of {child.party} was killed ({name}) in step {child.step or 'start'}; nothing is lost: "
+                f"go on with `unseen resume {plan.out}`"
+            )
+    told = [child.error for child in failed if child.error is not None]
+    own = [error for error in told if not isinstance(error, (errors.PeerFailed, errors.TransportError))]
+    if own or told:
+        return (own or told)[0]
+    first = failed[0]
+    return PeerFailed(f"the process of {first.party} broke down; see {plan.out / first.party / 'log.txt'}")
+
+
+def _stop(child: _Child) -> None:
+    """End a process, politely at first."""
+    if child.process.poll() is None:
+        child.process.terminate()
+        try:
+            child.process.wait(timeout=PATIENCE)
+        except subprocess.TimeoutExpired:
+            child.process.kill()
+            child.process.wait()
+    for thread in child.threads:
+        thread.join(timeout=PATIENCE)
+    if child.process.stdout is not None:
+        child.process.stdout.close()

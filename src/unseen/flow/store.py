@@ -1,0 +1,301 @@
+"""One party's workspace on disk: artifacts named by their content, records of finished tasks, and jobs.
+
+::
+
+    workspace/
+      lock                             held while a process works here
+      artifacts/<digest>/              table.parquet or document.json, and lineage.json
+      tasks/<key>.json                 what a finished task left behind
+      jobs/<job>/job.json              flow, seed, state          (readable by the owner only)
+      jobs/<job>/checkpoints/<step>/   states from which a step can go on, and the name of the run they belong to
+
+A file appears whole or not at all: written aside, flushed to disk, renamed.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import hashlib
+import os
+import secrets
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from datetime import datetime
+from pathlib import Path
+from typing import TypeVar
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from unseen.component import Document, Kind, Source, Value
+from unseen.crypto.prg import SEED_BYTES, Prg
+from unseen.data.table import Table
+from unseen.errors import DataError, LocalProtocolError, UsageError
+from unseen.flow.spec import FlowSpec, canonical_json
+from unseen.ids import JobId, PartyId, StepId
+
+D = TypeVar("D", bound=BaseModel)
+
+
+class Frozen(BaseModel):
+    """Base of the records kept as JSON."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class Ref(Frozen):
+    """Names an artifact: the kind of value, and the SHA-256 of its content."""
+
+    kind: str
+    digest: str
+
+
+class Lineage(Frozen):
+    """How an artifact came to be."""
+
+    party: PartyId
+    parties: dict[PartyId, str]
+    job: JobId
+    flow: str
+    step: StepId
+    component: str
+    component_version: int
+    params: dict[str, object]
+    inputs: dict[str, str]
+    """Input port → digest of the artifact that stood there."""
+    output: str
+    code_version: str
+    created: datetime
+
+
+class TaskRecord(Frozen):
+    """A finished task; ``joint`` is the same at all parties that took part in this very run of it."""
+
+    key: str
+    joint: str
+    job: JobId
+    """The job that computed it."""
+    outputs: dict[str, Ref]
+    seconds: float
+    bytes_sent: int
+    bytes_received: int
+    rounds: int
+    messages: int
+
+
+class JobRecord(Frozen):
+    """One run of a flow at this party; ``seed`` is secret."""
+
+    job: JobId
+    flow: FlowSpec
+    seed: str = Field(repr=False)
+    created: datetime
+    state: str = "running"
+    """``running``, ``finished``, ``failed`` or ``cancelled``."""
+    reason: str = ""
+    steps: dict[StepId, str] = Field(default_factory=dict)
+    """The keys of the steps that are done, computed by this job or an earlier one."""
+
+
+class Workspace:
+    """What one party keeps of its work."""
+
+    def __init__(self, root: Path) -> None:
+        self.root = root
+        for folder in ("artifacts", "tasks", "jobs"):
+            (root / folder).mkdir(parents=True, exist_ok=True)
+
+    @contextmanager
+    def locked(self) -> Iterator[None]:
+        """Keep other processes out of this workspace; a killed process loses its lock by itself."""
+        with (self.root / "lock").open("w") as file:
+            try:
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError as error:
+                raise UsageError(f"another process works in {self.root}: wait, or take another folder") from error
+            yield
+
+    # --- artifacts ---
+
+    def put(self, value: Value, kind: Kind, lineage: Lineage) -> Ref:
+        """Keep a value and how it came to be; return its name."""
+        ref = Ref(kind=kind.name, digest=digest_of(value))
+        folder = self.root / "artifacts" / ref.digest
+        folder.mkdir(exist_ok=True)
+        if isinstance(value, Table):
+            value.write(folder / "table.parquet")
+        elif isinstance(value, Document):
+            write_file(folder / "document.json", value.model_dump_json(indent=1).encode())
+        if not (folder / "lineage.json").exists():
+            write_file(folder / "lineage.json", lineage.model_dump_json(indent=1).encode())
+        return ref
+
+    def get(self, ref: Ref, kind: Kind) -> Value:
+        """Return the value called ``ref``.
+
+        Raises:
+            DataError: It is not there, or not what it was.
+        """
+        folder = self.root / "artifacts" / ref.digest
+        if issubclass(kind.type, Table):
+            value: Value = Table.read(folder / "table.parquet")
+        elif issubclass(kind.type, Document):
+            value = _read_record(folder / "document.json", kind.type)
+        else:
+            raise LocalProtocolError(f"{kind.name} is no kind of artifact")
+        if digest_of(value) != ref.digest:
+            raise DataError(f"{folder} was changed after it was written: delete it and run the flow again")
+        return value
+
+    def lineage(self, ref: Ref) -> Lineage:
+        """Return how an artifact came to be."""
+        return _read_record(self.root / "artifacts" / ref.digest / "lineage.json", Lineage)
+
+    # --- finished tasks ---
+
+    def finished(self, key: str) -> TaskRecord | None:
+        """Return the record of a finished task whose artifacts are all there."""
+        path = self.root / "tasks" / f"{key}.json"
+        if not path.exists():
+            return None
+        record = _read_record(path, TaskRecord)
+        complete = all((self.root / "artifacts" / ref.digest).is_dir() for ref in record.outputs.values())
+        return record if complete else None
+
+    def finish(self, record: TaskRecord) -> None:
+        """Keep the record of a task that is done."""
+        write_file(self.root / "tasks" / f"{record.key}.json", record.model_dump_json(indent=1).encode())
+
+    # --- jobs ---
+
+    def jobs(self) -> list[JobId]:
+        """Return all jobs, the newest last."""
+        folders = [path for path in (self.root / "jobs").iterdir() if (path / "job.json").exists()]
+        records = sorted((self.job(JobId(path.name)) for path in folders), key=lambda record: record.created)
+        return [record.job for record in records]
+
+    def start_job(self, job: JobId, flow: FlowSpec, now: datetime) -> JobRecord:
+        """Return the record of ``job``, made now unless it is there.
+
+        Raises:
+            UsageError: The job exists with another flow.
+        """
+        path = self.root / "jobs" / job / "job.json"
+        if path.exists():
+            record = self.job(job)
+            if record.flow.digest != flow.digest:
+                raise UsageError(f"job {job} ran another flow; start a new job to run the changed one")
+            return record
+        path.parent.mkdir(mode=0o700)
+        record = JobRecord(job=job, flow=flow, seed=secrets.token_hex(SEED_BYTES), created=now)
+        self.write_job(record)
+        return record
+
+    def job(self, job: JobId) -> JobRecord:
+        """Return the record of a job."""
+        return _read_record(self.root / "jobs" / job / "job.json", JobRecord)
+
+    def write_job(self, record: JobRecord) -> None:
+        """Keep a job's record."""
+        write_file(self.root / "jobs" / record.job / "job.json", record.model_dump_json(indent=1).encode(), mode=0o600)
+
+    def begin_step(self, job: JobId, step: StepId, joint: str) -> None:
+        """Note which run of a step begins or goes on; the checkpoints of another run of it are deleted."""
+        self.checkpoints(job).keep_only(step, joint)
+
+    def note_step(self, job: JobId, step: StepId, key: str) -> None:
+        """Note that a step of a job is done."""
+        record = self.job(job)
+        self.write_job(record.model_copy(update={"steps": {**record.steps, step: key}}))
+
+    def end_job(self, job: JobId, state: str, *, reason: str = "") -> None:
+        """Note how a job ended; the checkpoints of a finished one are deleted."""
+        self.write_job(self.job(job).model_copy(update={"state": state, "reason": reason}))
+        if state == "finished":
+            for path in sorted(self.checkpoints(job).root.rglob("*"), reverse=True):
+                path.rmdir() if path.is_dir() else path.unlink()
+
+    def job_prg(self, job: JobId) -> Prg:
+        """Return the generator from which all secrets of a job are derived at this party."""
+        return Prg(bytes.fromhex(self.job(job).seed))
+
+    def checkpoints(self, job: JobId) -> FileCheckpoints:
+        """Return the checkpoints of a job."""
+        return FileCheckpoints(self.root / "jobs" / job / "checkpoints")
+
+
+class FileCheckpoints:
+    """Checkpoints of one job's steps, one file each."""
+
+    def __init__(self, root: Path) -> None:
+        self.root = root
+
+    def _path(self, step: StepId | None, index: int) -> Path:
+        return self.root / (step or "_") / f"{index}.bin"
+
+    def keep_only(self, step: StepId, run: str) -> None:
+        """Forget the checkpoints of a step unless they belong to ``run``, and note that later ones do."""
+        note = self.root / step / "run"
+        if note.exists() and note.read_text(encoding="utf-8") == run:
+            return
+        note.parent.mkdir(parents=True, exist_ok=True)
+        for index in range(self.held(step), 0, -1):
+            self._path(step, index).unlink()
+        write_file(note, run.encode(), mode=0o600)
+
+    def held(self, step: StepId | None) -> int:
+        """Return how many checkpoints are held."""
+        index = 0
+        while self._path(step, index + 1).exists():
+            index += 1
+        return index
+
+    def save(self, step: StepId | None, index: int, state: bytes) -> None:
+        """Keep checkpoint ``index`` durably and forget later ones."""
+        path = self._path(step, index)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        # From the last to the first, so that a crash in between leaves no gap behind a newer state.
+        for later in range(self.held(step), index, -1):
+            self._path(step, later).unlink()
+        write_file(path, state, mode=0o600)
+
+    def load(self, step: StepId | None, index: int) -> bytes:
+        """Return checkpoint ``index``."""
+        return self._path(step, index).read_bytes()
+
+
+def digest_of(value: Value) -> str:
+    """Return the SHA-256, in hexadecimal, of a value's content."""
+    if isinstance(value, Table):
+        return value.digest
+    if isinstance(value, Source):
+        with value.path.open("rb") as file:
+            return hashlib.file_digest(file, "sha256").hexdigest()
+    text = canonical_json({"type": type(value).__qualname__, "value": value.model_dump(mode="json")})
+    return hashlib.sha256(text.encode()).hexdigest()
+
+
+def write_file(path: Path, content: bytes, *, mode: int = 0o644) -> None:
+    """Write a file so that it is there whole or not at all, also after a power cut."""
+    aside = path.with_name(f".{path.name}.{secrets.token_hex(4)}")
+    with os.fdopen(os.open(aside, os.O_WRONLY | os.O_CREAT | os.O_EXCL, mode), "wb") as file:
+        file.write(content)
+        file.flush()
+        os.fsync(file.fileno())
+    aside.replace(path)
+    folder = os.open(path.parent, os.O_RDONLY)
+    try:
+        os.fsync(folder)
+    finally:
+        os.close(folder)
+
+
+def task_key(component: str, version: int, facts: Mapping[str, object]) -> str:
+    """Return the name of a task at this party: a hash of everything its result depends on."""
+    return hashlib.sha256(canonical_json({"component": component, "version": version, **facts}).encode()).hexdigest()
+
+
+def _read_record(path: Path, kind: type[D]) -> D:
+    try:
+        return kind.model_validate_json(path.read_bytes())
+    except (OSError, ValidationError) as error:
+        raise DataError(f"{path} is missing or damaged: {error}") from error

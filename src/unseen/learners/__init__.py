@@ -1,0 +1,1 @@
+"""Learners: from aligned columns to models, alone or together with other parties."""

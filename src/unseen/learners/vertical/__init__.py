@@ -1,0 +1,1 @@
+"""Learners for parties that hold different columns of the same people."""

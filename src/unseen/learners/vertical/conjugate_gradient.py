@@ -1,0 +1,179 @@
+"""Mode ``linearised``: conjugate gradients on the quadratic bound of the log loss; no row's score leaves its party.
+
+With d ≈ z/4 + ȳ − y for the residuals, the objective is a quadratic whose Hessian, in whitened coordinates, has
+identity blocks on its diagonal and the parties' cross-correlations beside them. Conjugate gradients (Hestenes and
+Stiefel 1952) need, per iteration, the Hessian's product with one direction p: every party finds its own block from its
+own columns and F'(F_q p_q) / 4n for every peer q through the linear map. All else are five inner products a party,
+which the active party sums; they suffice to know the step, the new gradient's norm and the next direction without
+another exchange.
+
+The columns are those in fixed point, rounded once: the Hessian is symmetric, and the solution is that of data
+rounded in the tenth bit or so (independently, so that the effect averages out over the rows).
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from typing import Annotated
+
+import numpy as np
+
+from unseen.codec import Shape, message
+from unseen.dialogue import Dialogue, checkpoint, progress, receive, resume, send, send_all
+from unseen.errors import RemoteProtocolError
+from unseen.ids import PartyId
+from unseen.learners.vertical.products import Pair, Products, set_up
+from unseen.learners.vertical.setting import Floats, LinearPart, LogisticParams, Setting, finite
+from unseen.learners.vertical.whitening import Block
+
+
+@message("vertical_logistic/inner-products")
+class InnerProducts:
+    """A party's shares of g·g, −p·g, p·Hp, g·Hp and Hp·Hp (gradient g, direction p, Hessian H)."""
+
+    values: Annotated[Floats, Shape(5)]
+
+
+@message("vertical_logistic/conjugate-step")
+class Step:
+    """The active party's decision: how far along p, how much of p to keep, and whether to stop afterwards."""
+
+    length: float
+    keep: float
+    gradient_norm: float
+    next_norm: float
+    done: bool
+    converged: bool
+    note: str
+
+
+@message("vertical_logistic/conjugate-state")
+class State:
+    """One party's blocks of point, gradient and direction after an iteration."""
+
+    point: Annotated[Floats, Shape(None)]
+    gradient: Annotated[Floats, Shape(None)]
+    direction: Annotated[Floats, Shape(None)]
+    norms: Annotated[Floats, Shape(None)]
+
+
+@dataclass(frozen=True, slots=True)
+class _Run:
+    """What stays the same during a training."""
+
+    block: Block
+    products: Products
+    params: LogisticParams
+    setting: Setting
+
+    @property
+    def rows(self) -> int:
+        return len(self.block.columns)
+
+
+def train(
+    block: Block, errors: Floats | None, widths: Mapping[PartyId, int], params: LogisticParams, setting: Setting
+) -> Dialogue[LinearPart]:
+    """Return this party's part of the minimiser of the quadratic bound; ``errors`` are ȳ − y at the active party."""
+    pairs = [Pair(holder, other) for holder in setting.parties for other in setting.parties if holder != other]
+    products = yield from set_up(block, widths, pairs, setting)
+    run = _Run(_rounded(block, products, setting.me), products, params, setting)
+    state = yield from resume(State, setting.peers)
+    if state is None:
+        state = yield from _start(run, errors)
+    while True:
+        state, step = yield from _iterate(run, state)
+        done = len(state.norms)
+        yield from progress(done, params.max_iterations, f"gradient norm {step.next_norm:.3g}")
+        if step.done:
+            break
+        if done == params.max_iterations:
+            raise RemoteProtocolError(f"{setting.active}: asks for more than the agreed {done} iterations")
+        yield from checkpoint(state)
+    weights = block.weights(state.point)
+    return LinearPart(weights, block.offset(state.point), done, step.converged, state.norms, np.empty(0), step.note)
+
+
+def _rounded(block: Block, products: Products, me: PartyId) -> Block:
+    """Return the block with the columns that peers see in products, so that all parties solve the same problem."""
+    if me not in products.precisions:
+        return block
+    precision = products.precisions[me]
+    return replace(block, columns=np.ldexp(precision.matrix(block).astype(np.float64), -precision.matrix_bits))
+
+
+def _start(run: _Run, errors: Floats | None) -> Dialogue[State]:
+    active = run.setting.active
+    received = yield from run.products.exchange(run.setting.me, errors, [active])
+    product = run.block.columns.T @ errors if errors is not None else received[active]
+    gradient = product / run.rows
+    return State(np.zeros(len(gradient)), gradient, -gradient, np.empty(0))
+
+
+def _iterate(run: _Run, state: State) -> Dialogue[tuple[State, Step]]:
+    image = yield from _hessian_product(run, state.direction)
+    gradient, direction = state.gradient, state.direction
+    pairs = [(gradient, gradient), (-direction, gradient), (direction, image), (gradient, image), (image, image)]
+    share = np.array([float(left @ right) for left, right in pairs])
+    first = float(state.norms[0]) if len(state.norms) else None
+    step = yield from _agree_on_step(run, share, first, len(state.norms) + 1)
+    gradient = gradient + step.length * image
+    moved = State(
+        state.point + step.length * direction,
+        gradient,
+        step.keep * direction - gradient,
+        np.append(state.norms, step.gradient_norm),
+    )
+    return moved, step
+
+
+def _hessian_product(run: _Run, direction: Floats) -> Dialogue[Floats]:
+    """Return this party's block of H p, where every party knows its own block of p."""
+    columns, penalty = run.block.columns, run.block.penalty
+    scores = columns @ direction / 4
+    received = yield from run.products.exchange(run.setting.me, scores, run.setting.parties)
+    total = columns.T @ scores
+    for peer in sorted(received):
+        total = total + received[peer]
+    return total / run.rows + penalty @ direction
+
+
+def _agree_on_step(run: _Run, share: Floats, first: float | None, iteration: int) -> Dialogue[Step]:
+    setting = run.setting
+    if not setting.is_active:
+        yield from send(setting.active, InnerProducts(share))
+        return _checked((yield from receive(setting.active, Step)), setting.active)
+    total = share
+    for peer in setting.peers:
+        answer = yield from receive(peer, InnerProducts)
+        total = total + finite(answer.values, peer, "the inner products")
+    step = _decide(total, first, iteration, run.params)
+    yield from send_all(setting.peers, step)
+    return step
+
+
+def _decide(total: Floats, first: float | None, iteration: int, params: LogisticParams) -> Step:
+    """Return the exact line search along p and the Fletcher–Reeves direction after it."""
+    square, descent, curvature, cross, image = total.tolist()
+    norm = math.sqrt(max(square, 0.0))
+    if norm == 0:
+        return Step(0.0, 0.0, norm, norm, True, True, "")
+    if not (curvature > 0 and descent > 0):
+        note = "rounding errors outweigh what is left of the gradient: raise tolerance or l2"
+        return Step(0.0, 0.0, norm, norm, True, False, note)
+    length = descent / curvature
+    after = max(square + 2 * length * cross + length * length * image, 0.0)
+    converged = math.sqrt(after) <= params.tolerance * (first or norm)
+    spent = iteration >= params.max_iterations
+    note = f"stopped after max_iterations = {params.max_iterations}" if spent and not converged else ""
+    return Step(length, after / square, norm, math.sqrt(after), converged or spent, converged, note)
+
+
+def _checked(step: Step, peer: PartyId) -> Step:
+    for name in ("length", "keep", "gradient_norm", "next_norm"):
+        finite(getattr(step, name), peer, f"the step's {name}")
+    if min(step.keep, step.length, step.gradient_norm, step.next_norm) < 0:
+        raise RemoteProtocolError(f"{peer}: a step of length {step.length} keeping {step.keep} is not possible")
+    return step

@@ -1,0 +1,152 @@
+"""Who takes part in a vertical linear model, on what terms, and what each party ends up with."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import Annotated, TypeVar
+
+import numpy as np
+from numpy.typing import NDArray
+
+from unseen.codec import Shape, message
+from unseen.crypto.prg import Prg
+from unseen.dialogue import Dialogue, receive_all, send_all
+from unseen.errors import RemoteProtocolError, UsageError
+from unseen.ids import PartyId
+from unseen.protocols.linear_map.port import LinearMap
+
+Floats = NDArray[np.float64]
+V = TypeVar("V", float, Floats)
+
+LINEARISED = "linearised"
+EXACT = "exact"
+
+
+@dataclass(frozen=True, slots=True)
+class LogisticParams:
+    """What all parties of a logistic regression must agree on.
+
+    The objective is mean log loss + ½ ``l2`` ‖w‖², the intercept free; scikit-learn's is the same for
+    C = 1 / (rows · l2). ``tolerance`` bounds the gradient's norm at the end relative to that of the model that has
+    only an intercept, measured in the whitened coordinates of ``whitening``.
+    """
+
+    mode: str = LINEARISED
+    l2: float = 1e-3
+    max_iterations: int = 50
+    tolerance: float = 1e-5
+
+    def __post_init__(self) -> None:
+        if self.mode not in (LINEARISED, EXACT):
+            raise UsageError(f"mode is 'linearised' or 'exact', found {self.mode!r}")
+        if not (math.isfinite(self.l2) and self.l2 >= 0):
+            raise UsageError(f"l2 must be finite and at least 0, found {self.l2}")
+        if self.max_iterations < 1:
+            raise UsageError(f"max_iterations must be at least 1, found {self.max_iterations}")
+        if not 0 < self.tolerance < 1:
+            raise UsageError(f"tolerance lies between 0 and 1, found {self.tolerance}")
+
+
+@dataclass(frozen=True, slots=True)
+class Setting:
+    """The parties of a training or scoring, seen from one of them (``me``).
+
+    ``scheme`` may be ``None`` when there is no passive party, since then nothing is exchanged; scoring needs none.
+    """
+
+    me: PartyId
+    active: PartyId
+    passives: tuple[PartyId, ...]
+    prg: Prg
+    scheme: LinearMap | None = None
+
+    def __post_init__(self) -> None:
+        if len(set(self.parties)) != len(self.parties):
+            raise UsageError(f"a party appears twice among {', '.join(self.parties)}")
+        if self.me not in self.parties:
+            raise UsageError(f"{self.me} is none of the parties {', '.join(self.parties)}")
+
+    @property
+    def parties(self) -> tuple[PartyId, ...]:
+        """All parties, the active one first, then the passive ones in alphabetical order."""
+        return (self.active, *sorted(self.passives))
+
+    @property
+    def peers(self) -> tuple[PartyId, ...]:
+        """All parties but this one."""
+        return tuple(party for party in self.parties if party != self.me)
+
+    @property
+    def is_active(self) -> bool:
+        """Whether this party holds the label."""
+        return self.me == self.active
+
+
+@message("vertical_logistic/part")
+class LinearPart:
+    """One party's share of a trained linear model: its own coefficients, and how the training went.
+
+    A row's score is the sum over the parties of features · ``coef_`` + ``intercept_``. A passive party's
+    ``intercept_`` only undoes the centring of its columns: it is 0 up to rounding for standardised ones.
+    """
+
+    coef_: Annotated[Floats, Shape(None)]
+    intercept_: float
+    n_iterations: int
+    converged: bool
+    gradient_norms: Annotated[Floats, Shape(None)]
+    """Norm of the whole gradient before each iteration."""
+    losses: Annotated[Floats, Shape(None)]
+    """Mean log loss on the training rows after each iteration: mode exact, active party only; otherwise empty."""
+    note: str = ""
+    """Why the training stopped early, if it did not converge."""
+
+
+@message("vertical_logistic/hello")
+class Hello:
+    """What every party tells every other one before anything else."""
+
+    active: str
+    rows: int
+    columns: int
+    mode: str
+    l2: float
+    max_iterations: int
+    tolerance: float
+
+
+def agree(rows: int, columns: int, params: LogisticParams, setting: Setting) -> Dialogue[dict[PartyId, int]]:
+    """Return the number of whitened columns of every party; make sure that all talk about the same training.
+
+    Raises:
+        RemoteProtocolError: A peer states other rows, parameters or another active party.
+        UsageError: There are peers, but no scheme.
+    """
+    if setting.peers and setting.scheme is None:
+        raise UsageError("training with other parties needs a linear map scheme: lattice or paillier")
+    hello = Hello(setting.active, rows, columns, params.mode, params.l2, params.max_iterations, params.tolerance)
+    yield from send_all(setting.peers, hello)
+    answers = yield from receive_all(setting.peers, Hello)
+    for peer, answer in answers.items():
+        for name in ("active", "rows", "mode", "l2", "max_iterations", "tolerance"):
+            _compare(peer, name, getattr(hello, name), getattr(answer, name))
+        if answer.columns < (0 if peer == setting.active else 1):
+            raise RemoteProtocolError(f"{peer}: announces {answer.columns} columns")
+    return {setting.me: columns, **{peer: answer.columns for peer, answer in answers.items()}}
+
+
+def _compare(peer: PartyId, what: str, ours: object, theirs: object) -> None:
+    if ours != theirs:
+        raise RemoteProtocolError(f"{peer}: {what} is {theirs!r} there and {ours!r} here; all parties need the same")
+
+
+def finite(value: V, peer: PartyId, what: str) -> V:
+    """Return ``value``, received from ``peer``.
+
+    Raises:
+        RemoteProtocolError: It holds NaN or an infinity.
+    """
+    if not np.isfinite(value).all():
+        raise RemoteProtocolError(f"{peer}: {what} holds NaN or an infinity")
+    return value

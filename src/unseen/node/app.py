@@ -1,0 +1,142 @@
+"""Runs one party's side of a job in a process of its own: reads its configuration and wires everything together.
+
+::
+
+    party: bank                       # who this is; must be the name in the certificate
+    flow: flow.yaml                   # the same file at every party
+    job: credit-1                     # the same name at every party; running it again resumes it
+    workspace: workspace              # where results are kept
+    identity: identity                # folder with certificate.pem, key.pem, authority.pem
+    tables: {customers: bank.csv}     # this party's own data
+    listen: 127.0.0.1:7001            # where peers dial in, if they do
+    peers: {partner: null}            # host:port to dial, or null if the peer dials us
+
+Paths are relative to the file.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from unseen.clock import SystemClock
+from unseen.component import Source, installed_components
+from unseen.dialogue import CancelToken, Observer
+from unseen.errors import Cancelled, UnseenError, UsageError
+from unseen.flow.executor import Seat, StepResult, play
+from unseen.flow.graph import Graph, build_graph
+from unseen.flow.spec import problems_text, read_flow
+from unseen.flow.store import Workspace
+from unseen.ids import JobId, PartyId, StepId
+from unseen.transport.grpc import GrpcChannel
+from unseen.transport.session import Session
+from unseen.transport.tls import Identity
+
+
+class PartyConfig(BaseModel):
+    """Everything one party's process has to know."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    party: PartyId
+    flow: Path
+    job: JobId
+    workspace: Path
+    identity: Path
+    tables: dict[str, Path] = Field(default_factory=dict)
+    listen: str | None = None
+    peers: dict[PartyId, str | None] = Field(default_factory=dict)
+
+    @classmethod
+    def read(cls, path: Path) -> PartyConfig:
+        """Return the configuration in a YAML file, its paths made absolute.
+
+        Raises:
+            UsageError: The file cannot be read, or a setting is missing, unknown or malformed.
+        """
+        try:
+            config = cls.model_validate(yaml.safe_load(path.read_text(encoding="utf-8")))
+        except (OSError, yaml.YAMLError, UnicodeDecodeError) as error:
+            raise UsageError(f"cannot read the party's configuration {path}: {error}") from error
+        except ValidationError as error:
+            problems = [f"{'.'.join(map(str, item['loc']))}: {item['msg']}" for item in error.errors()]
+            raise UsageError(problems_text(str(path), problems)) from error
+        home = path.resolve().parent
+        places = {name: home / getattr(config, name) for name in ("flow", "workspace", "identity")}
+        tables = {name: home / table for name, table in config.tables.items()}
+        return config.model_copy(update={**places, "tables": tables})
+
+    def reach(self, listen: str | None, peers: Mapping[PartyId, str]) -> PartyConfig:
+        """Return the configuration with other addresses."""
+        return self.model_copy(update={"listen": listen or self.listen, "peers": {**self.peers, **peers}})
+
+
+@dataclass(frozen=True, slots=True)
+class PartyResult:
+    """What a job left behind at this party."""
+
+    graph: Graph
+    workspace: Workspace
+    steps: Mapping[StepId, StepResult]
+
+
+def run_party(
+    config: PartyConfig, *, observe: Observer | None = None, cancel: CancelToken | None = None
+) -> PartyResult:
+    """Run, or resume, one party's side of a job; return what it left behind.
+
+    Raises:
+        UsageError: The configuration does not fit the flow.
+        TransportError: A peer cannot be reached or authenticated.
+        PeerFailed: A peer gave up and said why.
+        UnseenError: A step failed at this party; the peers are told.
+    """
+    graph = _graph(config)
+    clock = SystemClock()
+    workspace = Workspace(config.workspace)
+    with workspace.locked():
+        workspace.start_job(config.job, graph.spec, clock.now())
+        sources = {name: Source(path) for name, path in config.tables.items()}
+        seat = Seat(config.party, graph, config.job, workspace, sources, clock)
+        steps = _drive(config, seat, observe, cancel)
+    return PartyResult(graph, workspace, steps)
+
+
+def _graph(config: PartyConfig) -> Graph:
+    spec = read_flow(config.flow)
+    if config.party not in spec.parties:
+        raise UsageError(f"{config.flow}: party {config.party} takes no part in this flow ({', '.join(spec.parties)})")
+    missing = sorted(set(spec.parties) - {config.party} - set(config.peers))
+    if missing:
+        raise UsageError(f"party {config.party}: peers does not say how to reach {', '.join(missing)}")
+    return build_graph(spec, installed_components(), tables={config.party: set(config.tables)}, name=str(config.flow))
+
+
+def _drive(
+    config: PartyConfig, seat: Seat, observe: Observer | None, cancel: CancelToken | None
+) -> dict[StepId, StepResult]:
+    identity = Identity.load(config.identity)
+    state, reason = "failed", "interrupted"
+    try:
+        with (
+            GrpcChannel(identity, {peer: config.peers[peer] for peer in seat.peers}, listen=config.listen) as channel,
+            Session(
+                channel,
+                job=seat.job,
+                checkpoints=seat.workspace.checkpoints(seat.job),
+                observe=observe,
+                cancel=cancel,
+            ) as session,
+        ):
+            steps = session.run(play(seat))
+        state, reason = "finished", ""
+    except UnseenError as error:
+        state, reason = ("cancelled" if isinstance(error, Cancelled) else "failed"), str(error)
+        raise
+    finally:
+        seat.workspace.end_job(seat.job, state, reason=reason)
+    return steps

@@ -1,0 +1,213 @@
+"""Among others, the attacks that each part of the re-randomisation is there to stop."""
+
+import pickle
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from unseen.crypto.gaussian import ternary
+from unseen.crypto.lattice_parameters import FLOOD_BITS, MODULUS, PRIMES
+from unseen.crypto.prg import Prg
+from unseen.crypto.ring import ring
+from unseen.crypto.rlwe import DEGREE, EncryptedMatrix, Packing, Rerandomisation, SecretKey, public_parts
+from unseen.errors import UsageError
+
+RING = ring(DEGREE)
+PRG = Prg(b"\x09" * 32)
+ROWS, COLUMNS = 3, 2560
+
+
+class Setting:
+    """A key holder's encrypted matrix, and a secret vector of the other side."""
+
+    def __init__(self, rows=ROWS, columns=COLUMNS):
+        self.packing = Packing(rows, columns)
+        self.matrix = PRG.derive("matrix").words(rows * columns).reshape(rows, columns)
+        self.plain = np.concatenate([np.zeros((1, DEGREE), np.uint64), self.packing.pack(self.matrix)])
+        self.public = public_parts(b"\x01" * 32, len(self.plain))
+        self.key = SecretKey(PRG.derive("key"))
+        self.private = self.key.encrypt(self.public, self.plain)
+        self.hint = EncryptedMatrix(self.public, self.private)
+        self.x = ternary(PRG.derive("x"), columns)
+        self.mask = PRG.derive("mask").words(rows)
+
+    def evaluate(self, randomness, x=None):
+        return self.hint.evaluate(1, self.packing.pieces(self.x if x is None else x), self.mask, randomness)
+
+    def noise(self, a, b):
+        """What the key holder sees beside the plaintext: the exact noise, as signed integers."""
+        value = self.matrix @ self.x.view(np.uint64) + self.mask
+        product = RING.zeros(1)
+        product[0] = self.key._times(a[None])[0]
+        RING.inverse(product)
+        found = RING.add(product[0, :, : len(value)], b).tolist()
+        exact = [-(-MODULUS * int(word) // 2**64) for word in value]
+        return [centred(lift(*pair) - word) for pair, word in zip(zip(*found, strict=True), exact, strict=True)]
+
+
+def lift(low, high):
+    return low + PRIMES[0] * ((high - low) * pow(PRIMES[0], -1, PRIMES[1]) % PRIMES[1])
+
+
+def centred(value):
+    return (value + MODULUS // 2) % MODULUS - MODULUS // 2
+
+
+def none(rows=ROWS):
+    """Randomness that is none, as a careless implementation would have it."""
+    zeros = np.zeros(DEGREE, np.int64)
+    return Rerandomisation(zeros, zeros, np.zeros(rows, np.int64))
+
+
+@pytest.fixture(scope="module")
+def setting():
+    return Setting()
+
+
+@settings(deadline=None, derandomize=True, max_examples=20)
+@given(st.one_of(st.integers(1, 40), st.integers(1, DEGREE)), st.integers(1, 60), st.integers(0, 2**32))
+def test_the_product_of_packed_polynomials_holds_the_product_of_the_matrix(rows, columns, seed):
+    packing = Packing(rows, columns)
+    rng = np.random.default_rng(seed)
+    matrix, vector = rng.integers(0, 1 << 20, (rows, columns)), rng.integers(-1, 2, columns)
+    polynomials = packing.pack(matrix.astype(np.uint64)).view(np.int64)
+    assert polynomials.shape == (packing.polynomials, DEGREE)
+    factors = RING.spectrum(packing.pieces(vector))[:, None]
+    RING.to_montgomery(factors)
+    product = RING.contract(RING.spectrum(polynomials)[:, None], factors)
+    RING.inverse(product)
+    assert np.array_equal(RING.to_words(product)[0, 0, :rows].view(np.int64), matrix @ vector)
+
+
+@pytest.mark.parametrize(("rows", "columns"), [(1, 2560), (12, 2560), (700, 40), (DEGREE, 2)])
+def test_the_key_holder_decrypts_the_masked_product(rows, columns):
+    case = Setting(rows, columns)
+    randomness = Rerandomisation.draw(PRG.derive("randomness"), rows)
+    assert np.array_equal(
+        case.key.decrypt(*case.evaluate(randomness)), case.matrix @ case.x.view(np.uint64) + case.mask
+    )
+
+
+def test_encryption_in_pieces_changes_nothing_but_the_noise(setting, monkeypatch):
+    monkeypatch.setattr("unseen.crypto.rlwe._CHUNK", 1)
+    assert np.array_equal(Setting().private, setting.private)
+
+
+def test_extreme_flooding_still_decrypts(setting):
+    expected = setting.matrix @ setting.x.view(np.uint64) + setting.mask
+    for flood in (-(1 << FLOOD_BITS), (1 << FLOOD_BITS) - 1):
+        randomness = Rerandomisation.draw(PRG.derive("extreme"), ROWS)
+        randomness.flood.fill(flood)
+        assert np.array_equal(setting.key.decrypt(*setting.evaluate(randomness)), expected)
+
+
+def test_noise_without_flooding_is_far_below_it(setting):
+    randomness = Rerandomisation.draw(PRG.derive("noise"), ROWS)
+    flood = randomness.flood.tolist()
+    noise = setting.noise(*setting.evaluate(randomness))
+    rest = [abs(total - part) for total, part in zip(noise, flood, strict=True)]
+    assert max(rest) < 2**13
+    assert max(rest) > 0
+    worst = COLUMNS * (43 + 1) + 2 * DEGREE * 43
+    assert worst < 2**20
+    assert (1 << FLOOD_BITS) + worst < MODULUS >> 65
+    assert worst / 2 ** (FLOOD_BITS + 1) < 2**-39
+
+
+def test_flooding_is_uniform_over_its_range():
+    flood = Rerandomisation.draw(PRG.derive("flood"), 20_000).flood
+    half = 1 << FLOOD_BITS
+    assert flood.min() >= -half
+    assert flood.max() < half
+    counts, _ = np.histogram(flood.astype(float), bins=8, range=(-half, half))
+    assert (abs(counts - 2500) < 250).all()
+
+
+def quotient(setting, a):
+    """The attack on the part a: divide by the public factor, as the key holder can."""
+    inverse = np.array(
+        [[pow(value, -1, p) for value in row] for row, p in zip(setting.public[1].tolist(), PRIMES, strict=True)],
+        np.uint64,
+    )
+    RING.to_montgomery(inverse)
+    found = RING.contract(a[None, None], inverse[None, None])
+    RING.inverse(found)
+    return found[0, 0]
+
+
+def test_without_an_encryption_of_zero_the_part_a_gives_the_secret_away(setting):
+    assert setting.packing.polynomials == 1
+    secret = RING.reduce(setting.packing.pieces(setting.x))[0]
+    a, _ = setting.evaluate(Rerandomisation(none().secret, none().noise, Rerandomisation.draw(PRG, ROWS).flood))
+    assert np.array_equal(quotient(setting, a), secret)
+    a, _ = setting.evaluate(Rerandomisation.draw(PRG.derive("zero"), ROWS))
+    recovered = quotient(setting, a)
+    agreeing = (recovered == secret).mean()
+    assert agreeing < 0.01
+    small = (recovered < 1000) | (recovered > np.array(PRIMES, np.uint64)[:, None] - np.uint64(1000))
+    assert small.mean() < 0.01
+
+
+def test_the_part_a_carries_noise_of_its_own(setting):
+    randomness = Rerandomisation.draw(PRG.derive("part a"), ROWS)
+    with_noise, _ = setting.evaluate(randomness)
+    without, _ = setting.evaluate(Rerandomisation(randomness.secret, none().noise, randomness.flood))
+    difference = RING.subtract(with_noise, without)
+    RING.inverse(difference)
+    assert np.array_equal(difference, RING.reduce(randomness.noise))
+    assert abs(randomness.noise.std() / 3.2 - 1) < 0.05
+
+
+def predicted_noise(setting, x):
+    """The noise that the key holder expects if the secret is x: it can open its own ciphertexts."""
+    opened = RING.add(setting.private[1:], setting.key._times(setting.public[1:]))
+    factors = RING.spectrum(setting.packing.pieces(x))[:, None]
+    RING.to_montgomery(factors)
+    total = RING.contract(opened[:, None], factors)
+    RING.inverse(total)
+    values = [lift(*pair) for pair in zip(*total[0, 0, :, :ROWS].tolist(), strict=True)]
+    words = (setting.matrix @ x.view(np.uint64)).tolist()
+    return np.array([centred(v - -(-MODULUS * w // 2**64)) for v, w in zip(values, words, strict=True)])
+
+
+def test_without_flooding_the_noise_is_a_linear_map_of_the_secret(setting):
+    other = setting.x.copy()
+    other[:40] = (other[:40] + 2) % 3 - 1
+    right, wrong = predicted_noise(setting, setting.x), predicted_noise(setting, other)
+    bare = np.array(setting.noise(*setting.evaluate(none())))
+    assert (abs(bare - right) <= 1).all()  # the mask's own rounding
+    assert (abs(bare - wrong) > 1).any()
+    flooded = np.array(setting.noise(*setting.evaluate(Rerandomisation.draw(PRG.derive("covered"), ROWS))))
+    assert (abs(flooded - right) > 2**50).all()
+    assert (abs(flooded - wrong) > 2**50).all()
+
+
+def test_equal_seeds_give_equal_ciphertexts_and_others_do_not(setting):
+    def one(seed):
+        return setting.evaluate(Rerandomisation.draw(Prg(seed), ROWS))
+
+    first, again, other = one(b"\1" * 32), one(b"\1" * 32), one(b"\2" * 32)
+    assert all(np.array_equal(x, y) for x, y in zip(first, again, strict=True))
+    assert not (first[0] == other[0]).any()
+    assert not (first[1] == other[1]).any()
+
+
+def test_public_parts_are_residues_and_belong_to_their_seed():
+    parts = public_parts(b"\1" * 32, 3)
+    assert (parts < np.array(PRIMES, np.uint64)[:, None]).all()
+    assert np.array_equal(parts[:2], public_parts(b"\1" * 32, 2))
+    assert not (parts == public_parts(b"\2" * 32, 3)).any()
+
+
+def test_secrets_neither_print_nor_pickle_and_can_be_overwritten():
+    randomness = Rerandomisation.draw(PRG, 2)
+    key = SecretKey(PRG)
+    assert repr(randomness) == "Rerandomisation(<secret>)"
+    assert repr(key) == "SecretKey(<secret>)"
+    for secret in (randomness, key):
+        with pytest.raises(UsageError):
+            pickle.dumps(secret)
+    randomness.destroy()
+    assert not any(part.any() for part in (randomness.secret, randomness.noise, randomness.flood))

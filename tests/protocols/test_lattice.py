@@ -1,0 +1,442 @@
+import hashlib
+import pickle
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from unseen.codec import Shape, encode_bytes
+from unseen.crypto.lattice_parameters import PRIMES, VECTOR_DEVIATION
+from unseen.crypto.prg import Prg
+from unseen.crypto.rlwe import DEGREE
+from unseen.dialogue import Send, converse, receive, receive_array, send, send_array
+from unseen.errors import RemoteProtocolError, UsageError
+from unseen.ids import PartyId
+from unseen.protocols.linear_map.lattice import Answer, Batch, Lattice, Opening, Query, Scaling, Unmask, _groups
+from unseen.protocols.linear_map.port import Bounds, Recipient
+
+A, B = PartyId("a"), PartyId("b")
+SCHEME = Lattice()
+TO_A, TO_B = Recipient.VECTOR_HOLDER, Recipient.MATRIX_HOLDER
+
+
+def bounds_of(matrix, vectors):
+    def largest(array, axis):
+        norms = np.sqrt(np.square(array.astype(float)).sum(axis=axis))
+        return float(max(norms.max(initial=0), 1))
+
+    return Bounds(*matrix.shape, largest(matrix, 0), largest(vectors, 1))
+
+
+def matrix_holder(matrix, bounds, calls, *, seed=b"b" * 32):
+    side = yield from SCHEME.hold_matrix(matrix, bounds, peer=A, prg=Prg(seed))
+    results = []
+    for count, recipient in calls:
+        results.append((yield from side.multiply(count, recipient)))
+    return results
+
+
+def vector_holder(batches, bounds, *, seed=b"a" * 32):
+    side = yield from SCHEME.hold_vectors(bounds, peer=B, prg=Prg(seed))
+    results = []
+    for vectors, recipient in batches:
+        results.append((yield from side.multiply(vectors, recipient)))
+    return results
+
+
+def run(matrix, batches, bounds=None):
+    bounds = bounds or bounds_of(matrix, np.concatenate([vectors for vectors, _ in batches]))
+    calls = [(len(vectors), recipient) for vectors, recipient in batches]
+    return converse({A: vector_holder(batches, bounds), B: matrix_holder(matrix, bounds, calls)})
+
+
+def assert_exact(matrix, batches, bounds=None):
+    results = run(matrix, batches, bounds)
+    for index, (vectors, recipient) in enumerate(batches):
+        knows, ignorant = (A, B) if recipient is TO_A else (B, A)
+        assert results[ignorant][index] is None
+        found = results[knows][index]
+        assert found.dtype == np.int64
+        assert np.array_equal(found, vectors @ matrix)
+
+
+def recorded(dialogue, log):
+    """Run a dialogue and write down the frames that it sends."""
+    answer = None
+    while True:
+        try:
+            effect = dialogue.send(answer)
+        except StopIteration as end:
+            return end.value
+        if isinstance(effect, Send):
+            log.append(encode_bytes(effect.message))
+        answer = yield effect
+
+
+# --- results -----------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("recipient", list(Recipient))
+@pytest.mark.parametrize(("rows", "columns"), [(1, 1), (511, 3), (512, 12), (513, 1), (1500, 40), (3, 0)])
+def test_products_are_exact(rows, columns, recipient):
+    rng = np.random.default_rng(rows)
+    matrix = rng.integers(-1000, 1001, (rows, columns))
+    vectors = rng.integers(-1000, 1001, (3, rows))
+    assert_exact(matrix, [(vectors[:1], recipient), (vectors[1:], recipient)])
+
+
+def test_recipients_may_alternate_and_calls_may_be_empty():
+    rng = np.random.default_rng(1)
+    matrix, vectors = rng.integers(0, 2, (70, 5)), rng.integers(-99, 100, (2, 70))
+    assert_exact(matrix, [(vectors, TO_A), (vectors[:0], TO_B), (vectors, TO_B), (vectors[:0], TO_A), (vectors, TO_A)])
+
+
+@pytest.mark.parametrize("recipient", list(Recipient))
+def test_results_reach_their_bounds(recipient):
+    matrix = np.array([[1, -1, 0]] * 600, np.int64)
+    scale = 2**33
+    vectors = np.array([[scale] * 600, [-scale] * 600, [0] * 600], np.int64)
+    assert_exact(matrix, [(vectors, recipient)])
+
+
+@pytest.mark.parametrize("recipient", list(Recipient))
+def test_large_entries_are_exact_up_to_the_capacity(recipient):
+    matrix = np.array([[2**25, -(2**25)]], np.int64)
+    bounds = bounds_of(matrix, np.array([[1]]))
+    room = 2 ** (63 - 25 - 36)
+    assert_exact(matrix, [(np.array([[room], [-room], [1]], np.int64), recipient)], Bounds(1, 2, 2.0**25, float(room)))
+    assert Scaling.of(bounds).shift > Scaling.of(Bounds(1, 2, 2.0**25, float(room))).shift
+
+
+@settings(deadline=None, derandomize=True, max_examples=15)
+@given(st.integers(1, 700), st.integers(1, 6), st.integers(0, 12), st.integers(0, 2**32), st.sampled_from(Recipient))
+def test_products_of_any_sparse_matrix_are_exact(rows, columns, bits, seed, recipient):
+    rng = np.random.default_rng(seed)
+    matrix = rng.integers(-(2**bits), 2**bits + 1, (rows, columns)) * rng.integers(0, 2, (rows, columns))
+    assert_exact(matrix, [(rng.integers(-(2**bits), 2**bits + 1, (2, rows)), recipient)])
+
+
+def test_the_matrix_may_be_any_view():
+    wide = np.random.default_rng(5).integers(-9, 9, (4, 60, 2))
+    matrix = wide[1].T[:, ::2].copy(order="F").T[::-1]
+    assert not matrix.flags.c_contiguous
+    assert_exact(matrix, [(wide[0, : len(matrix), 0].reshape(1, -1)[:, ::-1], TO_A)])
+
+
+def test_many_columns_are_packed_in_groups():
+    sizes = [(group.columns, group.packing.rows, group.start) for group in _groups(2 * DEGREE + 5)]
+    assert sizes == [
+        (slice(0, DEGREE), DEGREE, 1),
+        (slice(DEGREE, 2 * DEGREE), DEGREE, 2561),
+        (slice(2 * DEGREE, 2 * DEGREE + 5), 5, 5121),
+    ]
+
+
+def test_groups_work_together(monkeypatch):
+    monkeypatch.setattr("unseen.protocols.linear_map.lattice._groups", lambda columns: _split(columns, 3))
+    rng = np.random.default_rng(8)
+    matrix, vectors = rng.integers(-9, 10, (40, 7)), rng.integers(-9, 10, (2, 40))
+    assert_exact(matrix, [(vectors, TO_A), (vectors, TO_B)])
+
+
+def _split(columns, size):
+    groups, start = [], 1
+    for first in range(0, columns, size):
+        (group,) = _groups(min(size, columns - first))
+        groups.append(type(group)(slice(first, first + group.packing.rows), group.packing, start))
+        start += group.packing.polynomials
+    return groups
+
+
+# --- bounds and scaling ------------------------------------------------------------------------------------------
+
+
+def test_bounds_that_do_not_fit_are_refused_with_what_would_fit():
+    with pytest.raises(UsageError, match=r"Scale the vectors down by (\d+\.\d) bits") as refused:
+        SCHEME.check(Bounds(1000, 10, 2.0**25, 2.0**20))
+    missing = float(str(refused.value).split("vectors down by ")[1].split(" bits")[0])
+    SCHEME.check(Bounds(1000, 10, 2.0**25, 2.0 ** (20 - missing - 1)))
+    with pytest.raises(UsageError):
+        SCHEME.check(Bounds(1000, 10, 2.0**25, 2.0 ** (20 - missing + 1)))
+    for column_norm, vector_norm in [(float("inf"), 1.0), (1e200, 1e-200), (1e200, 1e200), (float("nan"), 1.0)]:
+        with pytest.raises(UsageError):
+            SCHEME.check(Bounds(5, 1, column_norm, vector_norm))
+    with pytest.raises(UsageError, match="split the rows"):
+        SCHEME.check(Bounds(2**80, 1, 2.0**21, 1.0))
+    assert SCHEME.name == "lattice"
+
+
+def test_set_up_refuses_what_check_refuses():
+    bounds = Bounds(1, 1, 2.0**30, 2.0**30)
+    for dialogue in (
+        SCHEME.hold_matrix(np.ones((1, 1), np.int64), bounds, peer=A, prg=Prg.fresh()),
+        SCHEME.hold_vectors(bounds, peer=B, prg=Prg.fresh()),
+    ):
+        with pytest.raises(UsageError, match="lattice scheme carries"):
+            next(dialogue)
+
+
+@given(st.integers(1, 2**20), st.integers(0, 5000), st.floats(1e-3, 2**16), st.floats(1e-3, 2**16))
+def test_scaling_leaves_room_for_noise_and_results(rows, columns, column_norm, vector_norm):
+    scaling = Scaling.of(Bounds(rows, columns, column_norm, vector_norm))
+    delta = 2**scaling.shift
+    assert delta * scaling.largest <= 2**63
+    assert 2 * delta * (scaling.largest + 1) > 2**63
+    sigma = VECTOR_DEVIATION * column_norm
+    assert delta / 4 >= 9.4 * sigma
+    assert scaling.variance >= columns * sigma**2
+    results = np.array([0, 1, -1, scaling.largest - 1, 1 - scaling.largest], np.int64)
+    for noise in (-delta // 2, delta // 2 - 1):
+        assert np.array_equal(scaling.rounded(scaling.scaled(results) + np.uint64(noise % 2**64)), results)
+    extremes = scaling.noise(np.array([0, 2**64 - 1, 2 ** (scaling.shift - 1) - 1], np.uint64)).view(np.int64)
+    assert extremes.tolist() == [-delta // 4, delta // 4 - 1, delta // 4 - 1]
+
+
+# --- what is sent ------------------------------------------------------------------------------------------------
+
+
+ROWS = 30
+
+
+def frames(vectors, *, recipient=TO_A, seed=b"a" * 32, other=b"b" * 32, matrix=None, norm=1000.0):
+    """Return all frames of the vector holder."""
+    matrix = np.eye(ROWS, 2, dtype=np.int64) if matrix is None else matrix
+    bounds = Bounds(ROWS, 2, 50.0, norm)
+    log = []
+    converse(
+        {
+            A: recorded(vector_holder([(vectors, recipient)], bounds, seed=seed), log),
+            B: matrix_holder(matrix, bounds, [(len(vectors), recipient)], seed=other),
+        }
+    )
+    return log
+
+
+VECTORS = np.arange(2 * ROWS, dtype=np.int64).reshape(2, ROWS)
+FIRST_HIDDEN = 3  # Opening, Batch, array header, array chunk
+
+
+def test_a_resumed_task_sends_the_same_bytes():
+    for recipient in Recipient:
+        assert frames(VECTORS, recipient=recipient) == frames(VECTORS, recipient=recipient)
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"seed": b"c" * 32},
+        {"other": b"c" * 32},
+        {"recipient": TO_B},
+        {"matrix": np.ones((ROWS, 2), np.int64)},
+        {"norm": 3000.0},
+    ],
+    ids=lambda change: next(iter(change)),
+)
+def test_another_setting_meets_fresh_secrets(change):
+    one, two = frames(VECTORS), frames(VECTORS, **change)
+    words = [np.frombuffer(log[FIRST_HIDDEN][-8 * ROWS :], np.uint64) for log in (one, two)]
+    assert not (words[0] == words[1]).any()
+    # With equal secrets the difference would be that of two scaled vectors: a multiple of 2^40, or small.
+    difference = (words[0] - words[1]).view(np.int64)
+    assert (difference % 2**30 != 0).mean() > 0.9
+
+
+def test_another_vector_meets_fresh_secrets_also_at_the_same_place():
+    changed = VECTORS.copy()
+    changed[0, 0] += 1
+    one, two = frames(VECTORS), frames(changed)
+    words = [np.frombuffer(log[FIRST_HIDDEN][-8 * ROWS :], np.uint64) for log in (one, two)]
+    assert not (words[0] == words[1]).any()
+    same = frames(np.stack([VECTORS[0], VECTORS[0]]))
+    assert same[FIRST_HIDDEN] != same[FIRST_HIDDEN + 3]
+
+
+def test_the_matrix_holder_never_encrypts_two_matrices_with_one_key():
+    def hint(matrix):
+        log = []
+        bounds = Bounds(ROWS, 2, 50.0, 10.0)
+        converse({A: vector_holder([], bounds), B: recorded(matrix_holder(matrix, bounds, []), log)})
+        return b"".join(log[1:])
+
+    zero, ones = np.zeros((ROWS, 2), np.int64), np.ones((ROWS, 2), np.int64)
+    assert hint(zero) == hint(zero)
+    one, two = (np.frombuffer(hint(matrix)[-(1 << 16) :], np.uint64) for matrix in (zero, ones))
+    assert not (one == two).any()
+
+
+def opened(monkeypatch, matrix, recipient, bounds, count=400):
+    """Return what the recipient rounds to zero, for zero vectors."""
+    original, seen = Scaling.rounded, []
+
+    def spy(self, words):
+        seen.append(words.view(np.int64).astype(float))
+        return original(self, words)
+
+    monkeypatch.setattr(Scaling, "rounded", spy)
+    vectors = np.zeros((count, ROWS), np.int64)
+    results = run(matrix, [(vectors, recipient)], bounds)
+    assert not results[A if recipient is TO_A else B][0].any()
+    (words,) = seen
+    return words
+
+
+def test_the_matrix_holder_hides_what_its_matrix_makes_of_the_noise(monkeypatch):
+    bounds = Bounds(ROWS, 2, 50.0, 1000.0)
+    words = opened(monkeypatch, np.ones((ROWS, 2), np.int64), TO_A, bounds)
+    relative = words / 2 ** Scaling.of(bounds).shift
+    assert abs(relative).max() <= 0.2501
+    assert abs(relative.std() - 0.5 / 12**0.5) < 0.01
+
+
+@pytest.mark.parametrize("entry", [0, 9])
+def test_the_vector_holder_hides_its_noise_from_a_matrix_holder_that_learns_the_result(monkeypatch, entry):
+    bounds = Bounds(ROWS, 2, 50.0, 1000.0)
+    words = opened(monkeypatch, np.full((ROWS, 2), entry, np.int64), TO_B, bounds)
+    hiding = 2 * (VECTOR_DEVIATION * 50.0) ** 2
+    hidden = ROWS * (VECTOR_DEVIATION * entry) ** 2
+    assert abs(words.std() / (hiding + hidden) ** 0.5 - 1) < 0.1
+    assert hiding >= np.linalg.eigvalsh(np.full((2, 2), float(hidden))).max()
+
+
+def test_sides_do_not_print_and_have_no_secrets_to_pickle():
+    bounds = Bounds(2, 1, 5.0, 5.0)
+
+    def keep(dialogue):
+        return (yield from dialogue)
+
+    sides = converse(
+        {
+            A: keep(SCHEME.hold_vectors(bounds, peer=B, prg=Prg(b"a" * 32))),
+            B: keep(SCHEME.hold_matrix(np.ones((2, 1), np.int64), bounds, peer=A, prg=Prg(b"b" * 32))),
+        }
+    )
+    for side in sides.values():
+        with pytest.raises(UsageError):
+            pickle.dumps(side)
+
+
+# --- what peers may get wrong ------------------------------------------------------------------------------------
+
+SMALL = Bounds(3, 2, 5.0, 5.0)
+MATRIX = np.array([[1, 2], [0, 1], [2, 0]], np.int64)
+HELLO = Opening(3, 2, 5.0, 5.0, b"x" * 32)
+GOOD_A = np.zeros((1, 2, DEGREE), np.uint64)
+GOOD_B = np.zeros((2, 2), np.uint64)
+TOO_LARGE = np.array([[PRIMES[0]], [0]], np.uint64)
+
+
+def rogue_vectors(*, opening=HELLO, batch=None, hidden=None, query=None, unmask=None):
+    yield from send(B, opening)
+    yield from receive(B, Opening)
+    yield from receive_array(B, np.uint64, Shape(2, 2, DEGREE))
+    yield from send(B, batch or Batch(1, TO_B.value))
+    yield from send_array(B, np.zeros(3, np.uint64) if hidden is None else hidden)
+    yield from send(B, query or Query(GOOD_A, GOOD_B))
+    yield from send(B, unmask or Unmask(np.zeros((1, 2), np.uint64)))
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        {"opening": Opening(4, 2, 5.0, 5.0, b"x" * 32)},
+        {"opening": Opening(3, 3, 5.0, 5.0, b"x" * 32)},
+        {"opening": Opening(3, 2, 5.0, float("nan"), b"x" * 32)},
+        {"opening": Opening(3, 2, 5.0, 5.0, b"x" * 31)},
+        {"batch": Batch(2, TO_B.value)},
+        {"batch": Batch(1, TO_A.value)},
+        {"hidden": np.zeros(4, np.uint64)},
+        {"hidden": np.zeros(3, np.int64)},
+        {"hidden": np.zeros((3, 1), np.uint64)},
+        {"query": Query(GOOD_A[:0], GOOD_B)},
+        {"query": Query(np.concatenate([GOOD_A, GOOD_A]), GOOD_B)},
+        {"query": Query(GOOD_A, GOOD_B[:, :1])},
+        {"query": Query(GOOD_A + TOO_LARGE, GOOD_B)},
+        {"query": Query(GOOD_A, GOOD_B + TOO_LARGE)},
+        {"unmask": Unmask(np.zeros((1, 3), np.uint64))},
+        {"unmask": Unmask(np.zeros((2, 2), np.uint64))},
+    ],
+    ids=lambda wrong: next(iter(wrong)),
+)
+def test_the_matrix_holder_refuses_malformed_messages(wrong):
+    with pytest.raises(RemoteProtocolError, match=r"^a: "):
+        converse({A: rogue_vectors(**wrong), B: matrix_holder(MATRIX, SMALL, [(1, TO_B)])})
+
+
+def rogue_matrix(*, opening=HELLO, hint=None, answer=None):
+    yield from send(A, opening)
+    yield from receive(A, Opening)
+    yield from send_array(A, np.zeros((2, 2, DEGREE), np.uint64) if hint is None else hint)
+    yield from receive(A, Batch)
+    yield from receive_array(A, np.uint64, Shape(3))
+    yield from receive(A, Query)
+    yield from send(A, answer or Answer(np.zeros((1, 2), np.uint64)))
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        {"opening": Opening(3, 2, 5.0, 6.0, b"x" * 32)},
+        {"hint": np.zeros((3, 2, DEGREE), np.uint64)},
+        {"hint": np.zeros((2, 1, DEGREE), np.uint64)},
+        {"hint": np.zeros((2, 2, DEGREE), np.uint64) + TOO_LARGE},
+        {"answer": Answer(np.zeros((1, 1), np.uint64))},
+        {"answer": Answer(np.zeros((2, 2), np.uint64))},
+    ],
+    ids=lambda wrong: next(iter(wrong)),
+)
+def test_the_vector_holder_refuses_malformed_messages(wrong):
+    batch = (np.ones((1, 3), np.int64), TO_A)
+    with pytest.raises(RemoteProtocolError, match=r"^b: "):
+        converse({A: vector_holder([batch], SMALL), B: rogue_matrix(**wrong)})
+
+
+def test_a_product_beyond_the_bounds_is_refused():
+    bounds = Bounds(3, 200, 5.0, 5.0)
+    matrix = np.ones((3, 200), np.int64)
+
+    def liar():
+        side = yield from SCHEME.hold_matrix(matrix, bounds, peer=A, prg=Prg(b"b" * 32))
+        inner, answer = side.multiply(1, TO_A), None
+        while True:
+            effect = inner.send(answer)
+            if isinstance(effect, Send):
+                yield from send(A, Answer(Prg(b"z" * 32).words(200).reshape(1, 200)))
+                return
+            answer = yield effect
+
+    with pytest.raises(RemoteProtocolError, match=r"^b: a product exceeds"):
+        converse({A: vector_holder([(np.ones((1, 3), np.int64), TO_A)], bounds), B: liar()})
+
+
+def test_own_arguments_are_checked():
+    bad = np.full((3, 2), 100, np.int64)
+    with pytest.raises(UsageError, match="norm"):
+        next(SCHEME.hold_matrix(bad, SMALL, peer=A, prg=Prg.fresh()))
+    with pytest.raises(UsageError, match="norm"):
+        converse({A: vector_holder([(bad.T[:1] * 9, TO_A)], SMALL), B: matrix_holder(MATRIX, SMALL, [(1, TO_A)])})
+
+
+def test_the_bytes_are_those_of_the_documentation():
+    rows, columns = 600, 12
+    bounds = Bounds(rows, columns, 30.0, 30.0)
+    sent_a, sent_b = [], []
+    vectors = np.ones((1, rows), np.int64)
+    converse(
+        {
+            A: recorded(vector_holder([(vectors, TO_A)], bounds), sent_a),
+            B: recorded(matrix_holder(np.ones((rows, columns), np.int64), bounds, [(1, TO_A)]), sent_b),
+        }
+    )
+    envelope = 100
+    set_up = sum(map(len, sent_b[:-1]))
+    assert 0 <= set_up - 5 * 2**17 < envelope * len(sent_b)
+    assert 0 <= len(sent_b[-1]) - 8 * columns < envelope
+    per_vector = sum(map(len, sent_a[1:]))
+    assert 0 <= per_vector - (8 * rows + 2**17 + 16 * columns) < envelope * len(sent_a)
+
+
+def test_the_wire_is_pinned():
+    """A change of this digest needs a higher version of a message, or of the scheme's own digests."""
+    digest = hashlib.sha256(b"".join(frames(VECTORS, recipient=TO_B))).hexdigest()
+    assert digest == "1349f2cf3de4f5c2490d63c6f65a92f6933dc6b45666551331364ffd8e871b1d"
