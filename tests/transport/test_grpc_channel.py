@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import logging
+import os
 import socket
 import ssl
+import subprocess
+import sys
 import threading
 import time
 from contextlib import suppress
@@ -376,8 +379,7 @@ def tls_server(identity, tmp_path, **settings):
         setattr(context, name, value)
 
     def handle(connection):
-        with context.wrap_socket(connection, server_side=True) as secured:
-            secured.recv(100)
+        context.wrap_socket(connection, server_side=True).close()
 
     return context, handle
 
@@ -409,6 +411,44 @@ def test_a_silent_hang_up_is_a_suspicion(identities, serve, tmp_path):
 def test_a_healthy_link_and_a_missing_host_are_told_apart(identities, listener):
     assert "are in order" in diagnose(f"127.0.0.1:{listener.port}", identities[BOB], ALICE)
     assert "cannot be resolved" in diagnose("no-such-host.invalid:1", identities[BOB], ALICE)
+
+
+def test_a_process_that_imported_grpc_first_is_told_so():
+    program = (
+        "import grpc\n"
+        "from datetime import UTC, datetime\n"
+        "from unseen.ids import PartyId\n"
+        "from unseen.transport.grpc import GrpcChannel\n"
+        "from unseen.transport.tls import issue, make_authority\n"
+        "now = datetime.now(UTC)\n"
+        "one = issue(make_authority('x', days=1, now=now), PartyId('one'), days=1, now=now)\n"
+        "GrpcChannel(one, {PartyId('two'): None}, listen='127.0.0.1:0')\n"
+    )
+    environment = {name: value for name, value in os.environ.items() if name != "GRPC_SSL_CIPHER_SUITES"}
+    ran = subprocess.run(
+        [sys.executable, "-c", program], env=environment, capture_output=True, text=True, timeout=30, check=False
+    )
+    assert ran.returncode == 1
+    assert "UsageError: gRPC was imported before unseen.transport.grpc and may accept TLS 1.2" in ran.stderr
+
+
+def test_a_process_that_forgets_to_close_its_channels_still_ends(identities, tmp_path):
+    for party in (ALICE, BOB):
+        identities[party].save(tmp_path / party)
+    program = (
+        "import sys; from pathlib import Path\n"
+        "from unseen.ids import PartyId\n"
+        "from unseen.transport.grpc import GrpcChannel\n"
+        "from unseen.transport.tls import Identity\n"
+        "alice, bob = (Identity.load(Path(sys.argv[1], name)) for name in ('alice', 'bob'))\n"
+        "one = GrpcChannel(alice, {bob.party: None}, listen='127.0.0.1:0')\n"
+        "other = GrpcChannel(bob, {alice.party: f'127.0.0.1:{one.port}'})\n"
+        "other.send(alice.party, [b'x']); one.receive(bob.party, 10)\n"
+    )
+    ran = subprocess.run(
+        [sys.executable, "-c", program, str(tmp_path)], capture_output=True, text=True, timeout=30, check=False
+    )
+    assert (ran.returncode, ran.stderr) == (0, "")
 
 
 def test_default_options_are_those_promised():

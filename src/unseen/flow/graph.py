@@ -167,7 +167,9 @@ def _offered(spec: FlowSpec, registry: Registry, reference: str) -> Kind | str |
 def _order(spec: FlowSpec) -> list[StepId]:
     """Return the steps in an order in which they can run; those on a cycle are left out."""
     waits = {
-        step: {source for source, _ in map(_split, content.inputs.values()) if source in spec.steps}
+        step: {
+            source for source, _ in map(_split, content.inputs.values()) if source in spec.steps and source != TABLES
+        }
         for step, content in spec.steps.items()
     }
     order: list[StepId] = []

@@ -88,6 +88,13 @@ class _Writer(yaml.SafeDumper):
     """Quotes text that ``_Reader`` would take for a number."""
 
 
+def _write_text(writer: _Writer, text: str) -> yaml.ScalarNode:
+    # PyYAML breaks lines at U+0085 and its like, and reads them back as other breaks; in double quotes it escapes them.
+    return writer.represent_scalar("tag:yaml.org,2002:str", text, style=None if text.isprintable() else '"')
+
+
+_Writer.add_representer(str, _write_text)
+
 # PyYAML follows YAML 1.1, where 1e-5 is text; in JSON, in YAML 1.2 and to everybody's eyes it is a number.
 for _dialect in (_Reader, _Writer):
     _dialect.add_implicit_resolver(

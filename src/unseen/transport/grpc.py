@@ -15,8 +15,8 @@ import secrets
 import sys
 import threading
 import time
-from collections.abc import Iterator, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import Executor, Future
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from types import TracebackType
@@ -211,17 +211,17 @@ class GrpcChannel:
     def _start_server(self, listen: str) -> Any:
         split_endpoint(listen)
         identity = self._identity
-        # One thread a peer, one for a stream that takes an older one's place, and some for those to be refused.
-        workers = 2 * len(self._lines) + 2
+        # One stream a peer, one that takes an older one's place, and some to be refused.
+        streams = 2 * len(self._lines) + 2
         server = grpc.server(
-            ThreadPoolExecutor(workers, thread_name_prefix=f"serve {self.party}"),
+            _DaemonThreads(),
             handlers=[
                 grpc.method_handlers_generic_handler(
                     SERVICE, {METHOD: grpc.stream_stream_rpc_method_handler(self._serve)}
                 )
             ],
             options=_grpc_options(self._options),
-            maximum_concurrent_rpcs=workers,
+            maximum_concurrent_rpcs=streams,
         )
         credentials = grpc.ssl_server_credentials(
             [(identity.key_pem, identity.certificate_pem)], identity.ca_pem, require_client_auth=True
@@ -296,6 +296,23 @@ class GrpcChannel:
     def _credentials(self) -> Any:
         identity = self._identity
         return grpc.ssl_channel_credentials(identity.ca_pem, identity.key_pem, identity.certificate_pem)
+
+
+class _DaemonThreads(Executor):
+    """Runs every stream in a thread of its own that does not keep a process alive which forgot to close its channel."""
+
+    def submit(self, fn: Callable[..., Any], /, *args: Any, **kwargs: Any) -> Future[Any]:
+        """Start ``fn`` at once; the future only tells when it is over."""
+        future: Future[Any] = Future()
+
+        def run() -> None:
+            try:
+                fn(*args, **kwargs)
+            finally:
+                future.set_result(None)
+
+        threading.Thread(target=run, name="serve a stream", daemon=True).start()
+        return future
 
 
 def _read(line: Line, stream: Stream, requests: Iterator[bytes]) -> None:

@@ -66,6 +66,8 @@ class Line:
         self._cause = "it has not connected yet"
         self._failure: tuple[type[UnseenError], str] | None = None
         self._closed = False
+        self._lacks_nothing = False
+        self._last_words: bytes | None = None
 
     # --- for the party
 
@@ -158,15 +160,16 @@ class Line:
             return True
 
     def _nobody_listens(self) -> bool:
-        """Whether the peer has left and, if it still waits for an answer to its goodbye, got that."""
-        return self._link.peer_left and (self._stream is None or self._link.silent)
+        """Whether the peer has left (and was told that this was heard), or is away and would only get our goodbye."""
+        if self._stream is None or not self._link.welcomed:
+            return self._link.peer_left or self._lacks_nothing
+        return self._link.peer_left and self._link.silent
 
     def say_goodbye(self) -> None:
-        """Queue the goodbye, unless nobody would hear it; from now on the party may not use the line."""
+        """Queue the goodbye; from now on the party may not use the line."""
         with self._changed:
-            # A peer that is away and lacks nothing is not waited for.
-            unheard = self._failure is not None or (self._link.settled and not self._link.welcomed)
-            if not (self._closed or unheard):
+            if not self._closed and self._failure is None:
+                self._lacks_nothing = self._link.settled
                 self._link.queue_bye()
             self._closed = True
             self._changed.notify_all()
@@ -228,7 +231,7 @@ class Line:
         with self._changed:
             older, self._stream = self._stream, stream
             self._link.open()
-            stream.over = self._failure is not None
+            stream.over, stream.last_words = self._failure is not None, self._last_words
             self._changed.notify_all()
         if older is not None:
             older.end()
@@ -290,7 +293,8 @@ class Line:
 
     def _end(self, stream: Stream, error: UnseenError, last_words: bytes) -> None:
         _log.warning("%s ends the link to %s: %s", self._party, self.peer, error)
-        stream.last_words = last_words
+        # Whoever connects again is told the same.
+        stream.last_words = self._last_words = last_words
         self.fail(error)
 
     def _refused(self, stream: Stream, packet: Packet) -> None:

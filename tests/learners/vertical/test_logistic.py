@@ -3,6 +3,9 @@ from collections import Counter
 
 import numpy as np
 import pytest
+from scipy.optimize import brentq
+from scipy.special import expit
+from scipy.stats import norm
 from sklearn.datasets import load_breast_cancer
 from sklearn.linear_model import LogisticRegression
 from sklearn.metrics import log_loss, roc_auc_score
@@ -84,6 +87,31 @@ def reference(features, labels, l2):
     return model.fit(features, labels)
 
 
+def linearised_reference(features, own, labels, l2):
+    """Pooled coefficients and intercept of the linearised problem around the model of the first ``own`` columns."""
+    rows, width = features.shape
+    mean = features.mean(axis=0)
+    centred, start, intercept = features - mean, np.zeros(width), np.log(labels.mean() / (1 - labels.mean()))
+    if own:
+        model = reference(centred[:, :own], labels, l2)
+        start[:own], intercept = model.coef_[0], model.intercept_[0]
+    scores = centred @ start + intercept
+    gradient = centred.T @ (expit(scores) - labels) / rows + l2 * start
+    hessian = centred.T @ centred / (4 * rows) + l2 * np.eye(width)
+    change = -np.linalg.solve(hessian, gradient)
+    spread = 2 * np.sqrt(change @ hessian @ change)
+    grid = np.linspace(-8, 8, 2001)
+    density = norm.pdf(grid) / norm.pdf(grid).sum()
+
+    def curvature(factor):
+        chance = expit(scores[:, None] + factor * spread * grid)
+        return float((chance * (1 - chance) @ density).mean())
+
+    factor = brentq(lambda factor: 4 * factor * curvature(factor) - 1, 1, 8)
+    final = start + factor * change
+    return final, intercept - mean @ final
+
+
 def gap(found, wanted):
     return np.linalg.norm(found - wanted) / np.linalg.norm(wanted)
 
@@ -113,15 +141,14 @@ def test_exact_on_collinear_real_data(cuts):
 
 
 @pytest.mark.parametrize("cuts", [[], [6], [0], [1, 7], [0, 5]])
-def test_linearised_gives_the_minimiser_of_the_quadratic_bound(cuts):
+def test_linearised_gives_the_scaled_minimiser_of_the_quadratic_bound(cuts):
     features, labels = correlated(3000, 12, 4)
     parts = converse(dialogues(np.split(features, cuts, axis=1), labels, LogisticParams()))
-    rate = labels.mean()
-    hessian = features.T @ features / (4 * len(labels)) + 1e-3 * np.eye(12)
-    wanted = np.linalg.solve(hessian, features.T @ (labels - rate) / len(labels))
+    own = len(np.split(features, cuts, axis=1)[0][0])
+    wanted = linearised_reference(features, own, labels, 1e-3)
     coefficients, intercept = pooled(parts)
-    assert gap(coefficients, wanted) < 1e-3
-    assert intercept == pytest.approx(np.log(rate / (1 - rate)), abs=1e-9)
+    assert gap(coefficients, wanted[0]) < 1e-3
+    assert intercept == pytest.approx(wanted[1], abs=1e-3)
     assert all(part.converged for part in parts.values())
     assert parts[BANK].n_iterations <= 15
     assert not len(parts[BANK].losses)
@@ -147,9 +174,7 @@ def test_penalty_acts_on_the_columns_as_they_are(mode):
     if mode == "exact":
         wanted = reference(features, labels, 0.02).coef_[0]
     else:
-        centred = features - features.mean(axis=0)
-        hessian = centred.T @ centred / 8000 + 0.02 * np.eye(6)
-        wanted = np.linalg.solve(hessian, centred.T @ labels / 2000)
+        wanted = linearised_reference(features, 3, labels, 0.02)[0]
     assert gap(pooled(parts)[0], wanted) < 1e-3
 
 
@@ -270,9 +295,10 @@ def test_linearised_sends_nothing_per_row_but_vectors_of_the_linear_map(count):
     converse({party: overheard(talk, heard[party]) for party, talk in talks.items()})
     for party, messages in heard.items():
         kinds = Counter(type(message) for _, message in messages)
-        mine = conjugate_gradient.Step if party == BANK else conjugate_gradient.InnerProducts
+        active = {conjugate_gradient.Step, conjugate_gradient.Scale}
+        mine = active if party == BANK else {conjugate_gradient.InnerProducts}
         scheme = {Query, *(kind for kind in kinds if kind.wire_name.startswith("dialogue/array"))}
-        assert set(kinds) == {Hello, CheckpointsHeld, Exponent, mine} | scheme
+        assert set(kinds) == {Hello, CheckpointsHeld, Exponent} | mine | scheme
         # Each array belongs to a query of the scheme; what is left is a handful of scalars.
         assert (
             kinds[Query]

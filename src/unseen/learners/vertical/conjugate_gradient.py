@@ -1,11 +1,17 @@
 """Mode ``linearised``: conjugate gradients on the quadratic bound of the log loss; no row's score leaves its party.
 
-With d ≈ z/4 + ȳ − y for the residuals, the objective is a quadratic whose Hessian, in whitened coordinates, has
+The log loss is expanded around z₀, the scores of the active party's own model, which it fits by itself: residuals are
+d ≈ σ(z₀) − y + (z − z₀)/4, with Böhning's curvature ¼. That is a quadratic whose Hessian, in whitened coordinates, has
 identity blocks on its diagonal and the parties' cross-correlations beside them. Conjugate gradients (Hestenes and
 Stiefel 1952) need, per iteration, the Hessian's product with one direction p: every party finds its own block from its
 own columns and F'(F_q p_q) / 4n for every peer q through the linear map. All else are five inner products a party,
 which the active party sums; they suffice to know the step, the new gradient's norm and the next direction without
 another exchange.
+
+The curvature ¼ is more than the true one, so that the minimiser Δ of the quadratic falls short by a factor t. The
+active party finds it as in scaled least squares (Erdogdu, Dicker and Bayati, NIPS 2016): t is such that the mean
+curvature at the end, E[σ'(z₀ + tζ)] with ζ normal of variance ‖z(Δ)‖²/n, is 1/(4t). The variance is four times the
+energy Δ'HΔ, which conjugate gradients yield without further messages. Everybody multiplies by t.
 
 The columns are those in fixed point, rounded once: the Hessian is symmetric, and the solution is that of data
 rounded in the tenth bit or so (independently, so that the effect averages out over the rows).
@@ -24,9 +30,17 @@ from unseen.codec import Shape, message
 from unseen.dialogue import Dialogue, checkpoint, progress, receive, resume, send, send_all
 from unseen.errors import RemoteProtocolError
 from unseen.ids import PartyId
+from unseen.learners.vertical.newton import Problem, minimise, sigmoid
 from unseen.learners.vertical.products import Pair, Products, set_up
 from unseen.learners.vertical.setting import Floats, LinearPart, LogisticParams, Setting, finite
 from unseen.learners.vertical.whitening import Block
+
+LARGEST_SCALE = 8.0
+"""The factor t is capped here: beyond, the classes are separated and no finite model is the best."""
+
+_OWN_GRADIENT = 1e-9
+_NODES = 15
+_BISECTIONS = 40
 
 
 @message("vertical_logistic/inner-products")
@@ -49,14 +63,33 @@ class Step:
     note: str
 
 
+@message("vertical_logistic/scale")
+class Scale:
+    """The active party's factor t for the point that was found."""
+
+    factor: float
+
+
 @message("vertical_logistic/conjugate-state")
 class State:
-    """One party's blocks of point, gradient and direction after an iteration."""
+    """One party's blocks of point, gradient and direction after an iteration; the energy x'Hx at the active party."""
 
     point: Annotated[Floats, Shape(None)]
     gradient: Annotated[Floats, Shape(None)]
     direction: Annotated[Floats, Shape(None)]
     norms: Annotated[Floats, Shape(None)]
+    energy: float
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class _Own:
+    """The active party's own model, around which the log loss is expanded: its point, intercept and scores."""
+
+    point: Floats
+    intercept: float
+    scores: Floats
+    errors: Floats
+    """σ(scores) − labels."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,15 +107,19 @@ class _Run:
 
 
 def train(
-    block: Block, errors: Floats | None, widths: Mapping[PartyId, int], params: LogisticParams, setting: Setting
+    block: Block, labels: Floats | None, widths: Mapping[PartyId, int], params: LogisticParams, setting: Setting
 ) -> Dialogue[LinearPart]:
-    """Return this party's part of the minimiser of the quadratic bound; ``errors`` are ȳ − y at the active party."""
+    """Return this party's part of the scaled minimiser of the quadratic bound; the active party alone has labels."""
     pairs = [Pair(holder, other) for holder in setting.parties for other in setting.parties if holder != other]
     products = yield from set_up(block, widths, pairs, setting)
     run = _Run(_rounded(block, products, setting.me), products, params, setting)
+    own = _own_model(run, labels) if labels is not None else None
+    if own is not None and not setting.peers:
+        weights = block.weights(own.point)
+        return LinearPart(weights, own.intercept + block.offset(own.point), 0, True, np.empty(0), np.empty(0))
     state = yield from resume(State, setting.peers)
     if state is None:
-        state = yield from _start(run, errors)
+        state = yield from _start(run, own)
     while True:
         state, step = yield from _iterate(run, state)
         done = len(state.norms)
@@ -92,8 +129,24 @@ def train(
         if done == params.max_iterations:
             raise RemoteProtocolError(f"{setting.active}: asks for more than the agreed {done} iterations")
         yield from checkpoint(state)
-    weights = block.weights(state.point)
-    return LinearPart(weights, block.offset(state.point), done, step.converged, state.norms, np.empty(0), step.note)
+    factor = yield from _agree_on_scale(run, own, state.energy)
+    point = factor * state.point + (0.0 if own is None else own.point)
+    intercept = block.offset(point) + (0.0 if own is None else own.intercept)
+    return LinearPart(block.weights(point), intercept, done, step.converged, state.norms, np.empty(0), step.note)
+
+
+def _own_model(run: _Run, labels: Floats) -> _Own:
+    """Return the model of the active party's own columns, an intercept among them."""
+    design = np.column_stack([run.block.columns, np.ones(run.rows)])
+    width = design.shape[1]
+    penalty = np.zeros((width, width))
+    penalty[:-1, :-1] = run.block.penalty
+    rate = float(labels.mean())
+    start = np.zeros(width)
+    start[-1] = math.log(rate / (1 - rate))
+    fit = minimise(Problem(design, labels, penalty), start, _OWN_GRADIENT).coefficients
+    scores: Floats = design @ fit
+    return _Own(fit[:-1], float(fit[-1]), scores, sigmoid(scores) - labels)
 
 
 def _rounded(block: Block, products: Products, me: PartyId) -> Block:
@@ -104,12 +157,14 @@ def _rounded(block: Block, products: Products, me: PartyId) -> Block:
     return replace(block, columns=np.ldexp(precision.matrix(block).astype(np.float64), -precision.matrix_bits))
 
 
-def _start(run: _Run, errors: Floats | None) -> Dialogue[State]:
+def _start(run: _Run, own: _Own | None) -> Dialogue[State]:
     active = run.setting.active
-    received = yield from run.products.exchange(run.setting.me, errors, [active])
-    product = run.block.columns.T @ errors if errors is not None else received[active]
-    gradient = product / run.rows
-    return State(np.zeros(len(gradient)), gradient, -gradient, np.empty(0))
+    received = yield from run.products.exchange(run.setting.me, None if own is None else own.errors, [active])
+    if own is None:
+        gradient = received[active] / run.rows
+    else:
+        gradient = run.block.columns.T @ own.errors / run.rows + run.block.penalty @ own.point
+    return State(np.zeros(len(gradient)), gradient, -gradient, np.empty(0), 0.0)
 
 
 def _iterate(run: _Run, state: State) -> Dialogue[tuple[State, Step]]:
@@ -118,13 +173,14 @@ def _iterate(run: _Run, state: State) -> Dialogue[tuple[State, Step]]:
     pairs = [(gradient, gradient), (-direction, gradient), (direction, image), (gradient, image), (image, image)]
     share = np.array([float(left @ right) for left, right in pairs])
     first = float(state.norms[0]) if len(state.norms) else None
-    step = yield from _agree_on_step(run, share, first, len(state.norms) + 1)
+    step, energy = yield from _agree_on_step(run, share, first, len(state.norms) + 1)
     gradient = gradient + step.length * image
     moved = State(
         state.point + step.length * direction,
         gradient,
         step.keep * direction - gradient,
         np.append(state.norms, step.gradient_norm),
+        state.energy + energy,
     )
     return moved, step
 
@@ -140,18 +196,58 @@ def _hessian_product(run: _Run, direction: Floats) -> Dialogue[Floats]:
     return total / run.rows + penalty @ direction
 
 
-def _agree_on_step(run: _Run, share: Floats, first: float | None, iteration: int) -> Dialogue[Step]:
+def _agree_on_step(run: _Run, share: Floats, first: float | None, iteration: int) -> Dialogue[tuple[Step, float]]:
+    """Return the step and, at the active party, by how much it raises the energy x'Hx of the point."""
     setting = run.setting
     if not setting.is_active:
         yield from send(setting.active, InnerProducts(share))
-        return _checked((yield from receive(setting.active, Step)), setting.active)
+        return _checked((yield from receive(setting.active, Step)), setting.active), 0.0
     total = share
     for peer in setting.peers:
         answer = yield from receive(peer, InnerProducts)
         total = total + finite(answer.values, peer, "the inner products")
     step = _decide(total, first, iteration, run.params)
     yield from send_all(setting.peers, step)
-    return step
+    # Directions are conjugate, so that every step adds length² · p'Hp = length · (−p'g).
+    return step, step.length * float(total[1])
+
+
+def _agree_on_scale(run: _Run, own: _Own | None, energy: float) -> Dialogue[float]:
+    """Return the factor t by which all parties multiply the point."""
+    setting = run.setting
+    if own is not None:
+        factor = scale_factor(own.scores, 4 * energy)
+        yield from send_all(setting.peers, Scale(factor))
+        return factor
+    factor = finite((yield from receive(setting.active, Scale)).factor, setting.active, "the scale")
+    if not 1 <= factor <= LARGEST_SCALE:
+        raise RemoteProtocolError(f"{setting.active}: a scale of {factor:g} is not between 1 and {LARGEST_SCALE:g}")
+    return factor
+
+
+def scale_factor(scores: Floats, variance: float) -> float:
+    """Return the t ≥ 1 with 4t · mean E[σ'(score + tζ)] = 1, ζ normal of this variance; at most ``LARGEST_SCALE``.
+
+    The curvature never exceeds ¼, so that 1 is a lower bound; where the classes are all but separated there is no such
+    t, and the cap holds.
+    """
+    nodes, weights = np.polynomial.hermite_e.hermegauss(_NODES)
+    nodes, weights = nodes * math.sqrt(max(variance, 0.0)), weights / weights.sum()
+
+    def excess(factor: float) -> float:
+        chances = [sigmoid(scores + factor * node) for node in nodes]
+        curvatures = [float(np.mean(chance * (1 - chance))) for chance in chances]
+        return 4 * factor * float(weights @ curvatures) - 1
+
+    low, high = 1.0, 1.0
+    while excess(high) < 0:
+        low, high = high, 1.25 * high
+        if high >= LARGEST_SCALE:
+            return LARGEST_SCALE
+    for _ in range(_BISECTIONS):
+        middle = (low + high) / 2
+        low, high = (middle, high) if excess(middle) < 0 else (low, middle)
+    return (low + high) / 2
 
 
 def _decide(total: Floats, first: float | None, iteration: int, params: LogisticParams) -> Step:

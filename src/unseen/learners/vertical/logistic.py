@@ -5,15 +5,16 @@ which is scikit-learn's objective for C = 1 / (rows · l2). Any number of passiv
 ordinary training. Rows must be aligned, the same people in the same order. Two modes, agreed upon beforehand:
 
 ``linearised`` (``conjugate_gradient``)
-    The log loss is replaced by its quadratic bound around the model with an intercept only (curvature ¼). A linear
-    classifier that ranks about as Fisher's discriminant does, close to but not at the maximum-likelihood solution;
-    its probabilities are drawn towards the base rate and should be calibrated before they are read as such.
+    The log loss is replaced by its quadratic bound (curvature ¼) around the active party's own model, and the
+    minimiser is scaled to the curvature that the joint model has: close to but not at the maximum-likelihood solution.
+    Without passive parties it is plain logistic regression.
 
     * The active party learns, per iteration, five inner products of every passive party's gradient, direction and
       Hessian product (scalars); and, for its own columns, their products with each peer's score vectors.
-    * A passive party learns the products of its own columns with ȳ − y, and then, per iteration, with each peer's
-      partial scores along the search direction (F_p'F_q p_q: as many linear facts about the peers' cross-covariances
-      with its own columns as there are iterations); step lengths, norms of the whole gradient.
+    * A passive party learns the products of its own columns with the residuals of the active party's own model, and
+      then, per iteration, with each peer's partial scores along the search direction (F_p'F_q p_q: as many linear
+      facts about the peers' cross-covariances with its own columns as there are iterations); step lengths, norms of
+      the whole gradient, and at the end one scale.
     * Nobody sees a label, a score or a residual of any row.
     * Per iteration one round trip with the active party (and one message between each two passive parties); from
       each party to each other one vector in the linear map, and 40 bytes to, 50 to 150 bytes from the active party.
@@ -43,8 +44,6 @@ Narkiss and Zibulevsky (2005), subspace optimisation; Hardy et al., arXiv:1711.1
 """
 
 from __future__ import annotations
-
-import math
 
 import numpy as np
 from numpy.typing import NDArray
@@ -105,9 +104,7 @@ def train_active(
     widths = yield from agree(len(features), block.columns.shape[1], params, setting)
     if params.mode == EXACT:
         return (yield from subspace_newton.train_active(block, truth, widths, params, setting))
-    rate = float(truth.mean())
-    part = yield from conjugate_gradient.train(block, rate - truth, widths, params, setting)
-    return _shifted(part, math.log(rate / (1 - rate)))
+    return (yield from conjugate_gradient.train(block, truth, widths, params, setting))
 
 
 def train_passive(features: NDArray[np.float64], params: LogisticParams, setting: Setting) -> Dialogue[LinearPart]:
@@ -128,12 +125,6 @@ def train_passive(features: NDArray[np.float64], params: LogisticParams, setting
     if params.mode == EXACT:
         return (yield from subspace_newton.train_passive(block, widths, params, setting))
     return (yield from conjugate_gradient.train(block, None, widths, params, setting))
-
-
-def _shifted(part: LinearPart, by: float) -> LinearPart:
-    return LinearPart(
-        part.coef_, part.intercept_ + by, part.n_iterations, part.converged, part.gradient_norms, part.losses, part.note
-    )
 
 
 def _check_role(setting: Setting, *, active: bool) -> None:

@@ -1,0 +1,257 @@
+"""Write the generated pages of the documentation: components, command line, errors, JSON Schema, table of leaks.
+
+Usage: python tools/make_reference.py
+
+Everything comes from the code, so that no page can say something else; tests/docs fails when a page is stale. In
+docs/security/overview.md only the text between two marks is replaced.
+"""
+
+from __future__ import annotations
+
+import inspect
+import json
+from collections.abc import Iterable, Iterator, Mapping
+from pathlib import Path
+from typing import Any, get_type_hints
+
+import typer
+
+from unseen import errors
+from unseen.cli.main import EXIT_CODES, app
+from unseen.component import Component, Kind, Params, Registry, installed_components
+from unseen.flow.spec import FlowSpec
+
+DOCS = Path(__file__).parents[1] / "docs"
+OVERVIEW = DOCS / "security" / "overview.md"
+BEGIN, END = "<!-- begin: leaks, made by tools/make_reference.py -->", "<!-- end: leaks -->"
+NOTICE = "<!-- Made by tools/make_reference.py from the code; changes belong there. -->"
+
+
+def pages() -> dict[Path, str]:
+    """Return every generated file with the text that belongs into it."""
+    registry = installed_components()
+    reference = DOCS / "reference"
+    schema = json.dumps(FlowSpec.model_json_schema(by_alias=True), indent=2, ensure_ascii=False)
+    return {
+        reference / "components.md": components_page(registry),
+        reference / "cli.md": cli_page(),
+        reference / "errors.md": errors_page(),
+        reference / "flow.schema.json": schema + "\n",
+        OVERVIEW: with_leaks(OVERVIEW.read_text(encoding="utf-8"), registry),
+    }
+
+
+def table(head: Iterable[str], rows: Iterable[Iterable[str]]) -> str:
+    """Return a Markdown table."""
+    names = list(head)
+    lines = [names, ["---"] * len(names), *rows]
+    return "\n".join("| " + " | ".join(_cell(text) for text in line) + " |" for line in lines)
+
+
+def _cell(text: str) -> str:
+    return " ".join(text.split()).replace("|", "\\|")
+
+
+def _page(*parts: str) -> str:
+    return "\n\n".join([NOTICE, *parts]) + "\n"
+
+
+# --- components ------------------------------------------------------------------------------------------------------
+
+
+def components_page(registry: Registry) -> str:
+    """Return the reference of all components: ports, parameters, and who learns what."""
+    intro = (
+        "A component is one kind of step. `unseen components` lists those that are installed, `unseen components NAME` "
+        "shows one, `--json` prints it for programs. What each party learns beyond the outputs that it gets is listed "
+        "under *Who learns what*; what these words mean, and against whom it holds, is in "
+        "[Who learns what, under which assumption](../security/overview.md)."
+    )
+    kinds_intro = "What may stand at a port. A kind can be used where the more general one is asked for."
+    return _page(
+        "# Components",
+        intro,
+        *(_component(component) for component in registry.values()),
+        "## Kinds of values",
+        kinds_intro,
+        table(("kind", "more general kind", "held as"), _kinds(registry)),
+    )
+
+
+def _component(component: Component) -> str:
+    ports = [
+        *((f"`{name}`", "in", p.kind.name, "all parties", p.about) for name, p in component.inputs.items()),
+        *(
+            (f"`{name}`", "out", p.kind.name, f"{p.at.value} party" if p.at else "all parties", p.about)
+            for name, p in component.outputs.items()
+        ),
+    ]
+    learned = "Nobody learns anything: no message about data is sent."
+    if component.leaks:
+        learned = table(("who", "learns"), ((leak.who, leak.learns) for leak in component.leaks))
+    return "\n\n".join(
+        [
+            f"## {component.name}",
+            f"{component.summary} Version {component.version}.",
+            table(("port", "direction", "kind", "at", "what"), ports),
+            "**Parameters**",
+            _params(component.params),
+            "**Who learns what**",
+            learned,
+        ]
+    )
+
+
+def _params(params: type[Params]) -> str:
+    schema = params.model_json_schema()
+    rows = [
+        (f"`{name}`", _type(schema, field), f"`{_default(params, name)}`", field.get("description", ""))
+        for name, field in schema["properties"].items()
+    ]
+    return table(("parameter", "values", "default", "meaning"), rows) if rows else "None."
+
+
+def _default(params: type[Params], name: str) -> str:
+    """Return the default as JSON writes it."""
+    return json.dumps(params.model_fields[name].get_default(call_default_factory=True), default=str)
+
+
+def _type(schema: Mapping[str, Any], field: Mapping[str, Any]) -> str:
+    """Return what a parameter may be, from its JSON Schema."""
+    if "$ref" in field:
+        field = schema["$defs"][field["$ref"].rpartition("/")[2]]
+    choices = [field["const"]] if "const" in field else field.get("enum", [])
+    if choices:
+        return ", ".join(f"`{choice}`" for choice in choices)
+    if field["type"] == "object":
+        inner = next(iter(field.get("patternProperties", {}).values()), field.get("additionalProperties", {}))
+        return f"mapping to {_type(schema, inner)}"
+    words = {"minimum": "≥", "exclusiveMinimum": ">", "maximum": "≤", "exclusiveMaximum": "<"}
+    limits = [f"{sign} {field[key]}" for key, sign in words.items() if key in field]
+    return ", ".join([field["type"], *limits])
+
+
+def _kinds(registry: Registry) -> Iterator[tuple[str, str, str]]:
+    found: dict[str, Kind] = {}
+    for component in registry.values():
+        for port in (*component.inputs.values(), *component.outputs.values()):
+            found[port.kind.name] = port.kind
+    for name, kind in sorted(found.items()):
+        yield f"`{name}`", f"`{kind.general.name}`" if kind.general else "", f"`{kind.type.__name__}`"
+
+
+def with_leaks(text: str, registry: Registry) -> str:
+    """Return a page with the table of all leaks between its marks."""
+    before, rest = text.split(BEGIN)
+    _, after = rest.split(END)
+    rows = [
+        row
+        for name, component in registry.items()
+        for row in (
+            [(f"`{name}`", leak.who, leak.learns) for leak in component.leaks] or [(f"`{name}`", "nobody", "nothing")]
+        )
+    ]
+    return f"{before}{BEGIN}\n\n{table(('component', 'who', 'learns'), rows)}\n\n{END}{after}"
+
+
+# --- command line ----------------------------------------------------------------------------------------------------
+
+
+def cli_page() -> str:
+    """Return the reference of all commands with their arguments and options."""
+    intro = (
+        "`unseen --help` lists the commands, `unseen COMMAND --help` shows one. `unseen --version` prints the version. "
+        "`--install-completion` and `--show-completion` set up completion in your shell. A failed command ends with "
+        "one message on standard error and an [exit code](errors.md#exit-codes) of its own."
+    )
+    return _page("# Command line", intro, *(_command(info.callback) for info in app.registered_commands))
+
+
+def _command(callback: Any) -> str:
+    hints = get_type_hints(callback, include_extras=True)
+    rows, usage = [], [f"unseen {callback.__name__}", "[OPTIONS]"]
+    for name, parameter in inspect.signature(callback).parameters.items():
+        info = next(
+            item for item in hints[name].__metadata__ if isinstance(item, typer.models.ParameterInfo)
+        )
+        written = _written(name, info)
+        required = parameter.default is inspect.Parameter.empty
+        default = "required" if required else _shown(parameter.default)
+        if isinstance(info, typer.models.ArgumentInfo):
+            usage.append(written if required else f"[{written}]")
+        rows.append((f"`{written}`", default, info.help or ""))
+    summary = inspect.getdoc(callback) or ""
+    head = [f"## {callback.__name__}", summary, f"```text\n{' '.join(usage)}\n```"]
+    return "\n\n".join([*head, table(("argument or option", "default", "meaning"), rows)] if rows else head)
+
+
+def _written(name: str, info: Any) -> str:
+    """Return how people write an argument or option."""
+    if isinstance(info, typer.models.ArgumentInfo):
+        return str(info.metavar or name.upper())
+    return str((info.param_decls or [f"--{name.replace('_', '-')}"])[0])
+
+
+def _shown(default: object) -> str:
+    return "" if default is None or default is False else f"`{default}`"
+
+
+# --- errors ----------------------------------------------------------------------------------------------------------
+
+
+def error_types() -> dict[str, type[errors.UnseenError]]:
+    """Return every error class by name, in the order of the module."""
+    return {
+        name: kind
+        for name, kind in vars(errors).items()
+        if isinstance(kind, type) and issubclass(kind, errors.UnseenError)
+    }
+
+
+def errors_page() -> str:
+    """Return the reference of errors and exit codes."""
+    intro = (
+        "Every error that Unseen raises on purpose is an `UnseenError`; its type says whose fault it is. A message "
+        "names the party, file, line or column at fault, what was expected, what was found, and what to do. Notes "
+        "below it say at which party and in which step it happened."
+    )
+    tree = inspect.cleandoc((errors.__doc__ or "").partition("::")[2]).partition("\n\n")[0]
+    rows = [
+        (f"`{name}`", f"`{kind.__bases__[0].__name__}`", inspect.getdoc(kind) or "", str(exit_code(kind)))
+        for name, kind in error_types().items()
+    ]
+    peers = (
+        "When a party stops, its peers are told the step, the type of the error and its message, at most 500 "
+        "characters, and raise `PeerFailed`. Two kinds of messages stay at home: those of `DataError`, since they may "
+        "quote places in a table, and those of unexpected errors; peers are told only that there was one."
+    )
+    codes = (
+        "0: done. 1: the job failed, was refused by a peer, or was stopped. 2: the request is wrong, including unknown "
+        "options; nothing has been run. 3: a policy refused it. 4: a peer is out of reach or cannot be authenticated."
+    )
+    return _page(
+        "# Errors and exit codes",
+        intro,
+        f"```text\n{tree}\n```",
+        table(("type", "is a", "meaning", "exit code"), rows),
+        "## What peers are told",
+        peers,
+        "## Exit codes",
+        codes,
+    )
+
+
+def exit_code(kind: type[errors.UnseenError]) -> int:
+    """Return the exit code of the command line after an error of this type."""
+    return next(code for wanted, code in EXIT_CODES if issubclass(kind, wanted))
+
+
+def main() -> None:
+    """Write all generated pages."""
+    for path, text in pages().items():
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(text, encoding="utf-8")
+
+
+if __name__ == "__main__":
+    main()
