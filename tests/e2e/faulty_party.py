@@ -1,4 +1,4 @@
-"""The command line of Unseen, killed without warning at the N-th effect of its dialogue: ``faulty_party.py N party …``."""
+"""``faulty_party.py N party …``: the command line of Unseen, killed at the N-th effect of its dialogue."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ left = int(sys.argv.pop(1))
 
 def dying(method: Any) -> Any:
     def counted(self: Desk, *arguments: Any) -> Any:
-        global left  # noqa: PLW0603  # one counter for the whole process
+        global left  # noqa: PLW0603  # one counter for the process
         left -= 1
         if left == 0:
             os.kill(os.getpid(), signal.SIGKILL)

@@ -17,7 +17,6 @@ from unseen.demo.processes import run_parties
 from unseen.demo.results import DemoResults
 from unseen.dialogue import Event
 from unseen.errors import PeerFailed, UnseenError
-from unseen.ids import PartyId
 
 POINTS = 20
 FAULTY = str(Path(__file__).with_name("faulty_party.py"))
@@ -37,8 +36,6 @@ def digests(plan: DemoPlan) -> dict[str, str]:
         for step in OUTPUTS
         for port, ref in results.record(party, step).outputs.items()
     }
-
-
 
 
 @pytest.fixture(scope="module")
@@ -73,9 +70,7 @@ def test_killed_job_resumes_to_the_same_model(
     shutil.rmtree(plan.out)
 
 
-def test_both_parties_killed_in_turn(
-    laid_out: DemoPlan, undisturbed: tuple[DemoPlan, dict[str, str], int]
-) -> None:
+def test_both_parties_killed_in_turn(laid_out: DemoPlan, undisturbed: tuple[DemoPlan, dict[str, str], int]) -> None:
     _, expected, effects = undisturbed
     plan = copy(laid_out, laid_out.out.with_name("twice"))
     for party, effect in zip(plan.parties, (effects // 3, effects // 2), strict=True):

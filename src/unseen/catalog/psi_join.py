@@ -15,6 +15,7 @@ class PsiJoinParams(Params):
     """How the intersection is computed."""
 
     protocol: Literal["ecdh"] = "ecdh"
+    """The protocol; ecdh: blinded points of an elliptic curve."""
 
 
 def _run(task: Task) -> Dialogue[Mapping[str, Value]]:

@@ -8,6 +8,7 @@ from pathlib import Path
 from rich.console import Console
 
 from unseen.cli.board import watching
+from unseen.cli.interrupt import cancel_on_signal
 from unseen.demo.prepare import JOB, DemoOptions, DemoPlan, prepare
 from unseen.demo.processes import run_parties
 from unseen.demo.results import DemoResults, build_report
@@ -39,11 +40,12 @@ def continue_demo(folder: Path, *, quiet: bool) -> None:
 def _perform(plan: DemoPlan, console: Console, *, quiet: bool) -> None:
     started = time.monotonic()
     steps = plan.workspace(plan.active).job(JOB).flow.steps
-    if quiet:
-        run_parties(plan)
-    else:
-        with watching(console, steps, len(plan.parties)) as observe:
-            run_parties(plan, observe=observe)
+    with cancel_on_signal() as cancel:
+        if quiet:
+            run_parties(plan, cancel=cancel)
+        else:
+            with watching(console, steps, len(plan.parties)) as observe:
+                run_parties(plan, observe=observe, cancel=cancel)
     report = build_report(DemoResults(plan), time.monotonic() - started)
     write_file(plan.out / "report.json", report.to_json().encode())
     path = write(report, plan.out / "report.html")

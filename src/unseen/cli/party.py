@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-import signal
 import sys
-import threading
 from pathlib import Path
 
 from rich.console import Console
 
 from unseen.cli.board import watching
+from unseen.cli.interrupt import cancel_on_signal
 from unseen.demo.processes import error_line, event_line
-from unseen.dialogue import Event
+from unseen.dialogue import CancelToken, Event
 from unseen.errors import UnseenError, UsageError
 from unseen.flow.spec import read_flow
 from unseen.ids import PartyId
@@ -21,19 +20,17 @@ from unseen.node.app import PartyConfig, run_party
 def run(*, config: Path, listen: str | None, peer: list[str] | None, events: bool) -> None:
     """Run the party's side of the job until it is done; SIGTERM and SIGINT cancel it, the peers are told."""
     settings = PartyConfig.read(config).reach(listen, dict(map(_address, peer or [])))
-    cancel = threading.Event()
-    for number in (signal.SIGTERM, signal.SIGINT):
-        signal.signal(number, lambda *_: cancel.set())
-    if events:
-        _report_events(settings, cancel)
-        return
-    console = Console()
-    with watching(console, read_flow(settings.flow).steps, parties=1) as observe:
-        result = run_party(settings, observe=observe, cancel=cancel)
+    with cancel_on_signal() as cancel:
+        if events:
+            _report_events(settings, cancel)
+            return
+        console = Console()
+        with watching(console, read_flow(settings.flow).steps, parties=1) as observe:
+            result = run_party(settings, observe=observe, cancel=cancel)
     console.print(f"done: results are in {result.workspace.root}", highlight=False)
 
 
-def _report_events(settings: PartyConfig, cancel: threading.Event) -> None:
+def _report_events(settings: PartyConfig, cancel: CancelToken) -> None:
     def tell(event: Event) -> None:
         sys.stdout.write(event_line(event) + "\n")
         sys.stdout.flush()

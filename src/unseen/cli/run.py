@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 
 from rich.console import Console
 
 from unseen.cli.board import watching
+from unseen.cli.interrupt import cancel_on_signal
 from unseen.component import Document
 from unseen.errors import UsageError
 from unseen.flow.spec import FlowSpec, read_flow
@@ -55,8 +57,8 @@ def perform(
 ) -> None:
     """Run the flow with a live display, then list what every party has."""
     console = Console(stderr=as_json)
-    with watching(console, spec.steps, len(spec.parties)) as observe:
-        chosen = Options(only=options.only, again=options.again, resume=options.resume, observe=observe)
+    with cancel_on_signal() as cancel, watching(console, spec.steps, len(spec.parties)) as observe:
+        chosen = replace(options, observe=observe, cancel=cancel)
         result = simulate(spec, tables, workspace=workspace, options=chosen)
     if as_json:
         Console().print_json(data=_summary(result))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import queue
 import signal
 import socket
@@ -12,16 +13,20 @@ import threading
 from collections.abc import Mapping, Sequence
 from contextlib import closing
 from dataclasses import dataclass, field
-from typing import IO, Any
+from typing import IO, Any, TypeAlias
 
 from unseen import errors
 from unseen.demo.prepare import DemoPlan
-from unseen.dialogue import Event, Observer, Usage
-from unseen.errors import PeerFailed, UnseenError
+from unseen.dialogue import CancelToken, Event, Observer, Usage
+from unseen.errors import Cancelled, PeerFailed, UnseenError
 from unseen.ids import PartyId, StepId
 
 PATIENCE = 2.0
 """Seconds that the other parties get to notice that one has gone."""
+
+
+POLL = 0.1
+"""Seconds between looks at whether to stop."""
 
 
 @dataclass(slots=True)
@@ -33,6 +38,9 @@ class _Child:
     step: str = ""
     error: UnseenError | None = None
     threads: list[threading.Thread] = field(default_factory=list)
+
+
+_Lines: TypeAlias = "queue.SimpleQueue[tuple[_Child, str | None]]"
 
 
 def event_line(event: Event) -> str:
@@ -48,7 +56,11 @@ def error_line(error: UnseenError) -> str:
 
 
 def run_parties(
-    plan: DemoPlan, *, observe: Observer | None = None, wrapper: Mapping[PartyId, Sequence[str]] | None = None
+    plan: DemoPlan,
+    *,
+    observe: Observer | None = None,
+    cancel: CancelToken | None = None,
+    wrapper: Mapping[PartyId, Sequence[str]] | None = None,
 ) -> None:
     """Run every party's side of the demo in a process of its own, until all are done.
 
@@ -56,19 +68,18 @@ def run_parties(
 
     Raises:
         UnseenError: A party failed; this is the first party's own reason, not the echo at the others.
+        Cancelled: ``cancel`` was set; all parties have been stopped.
     """
-    lines: queue.SimpleQueue[tuple[_Child, str | None]] = queue.SimpleQueue()
+    lines: _Lines = queue.SimpleQueue()
     children = _start(plan, wrapper or {}, lines)
     try:
-        _watch(plan, children, lines, observe)
+        _watch(plan, children, lines, observe, cancel)
     finally:
         for child in children:
             _stop(child)
 
 
-def _start(
-    plan: DemoPlan, wrapper: Mapping[PartyId, Sequence[str]], lines: queue.SimpleQueue[tuple[_Child, str | None]]
-) -> list[_Child]:
+def _start(plan: DemoPlan, wrapper: Mapping[PartyId, Sequence[str]], lines: _Lines) -> list[_Child]:
     """Start the parties; each listens for those after it and dials those before it."""
     addresses = {party: f"127.0.0.1:{_free_port()}" for party in plan.parties}
     children = []
@@ -94,7 +105,7 @@ def _free_port() -> int:
         return port
 
 
-def _pump(child: _Child, stream: IO[str] | None, lines: queue.SimpleQueue[tuple[_Child, str | None]]) -> None:
+def _pump(child: _Child, stream: IO[str] | None, lines: _Lines) -> None:
     if stream is not None:
         for line in stream:
             lines.put((child, line))
@@ -104,8 +115,9 @@ def _pump(child: _Child, stream: IO[str] | None, lines: queue.SimpleQueue[tuple[
 def _watch(
     plan: DemoPlan,
     children: list[_Child],
-    lines: queue.SimpleQueue[tuple[_Child, str | None]],
+    lines: _Lines,
     observe: Observer | None,
+    cancel: CancelToken | None,
 ) -> None:
     """Show events until every process has ended.
 
@@ -114,10 +126,10 @@ def _watch(
     running = len(children)
     failed: list[_Child] = []
     while running:
-        try:
-            child, line = lines.get(timeout=PATIENCE if failed else None)
-        except queue.Empty:
+        heard = _next(lines, cancel, PATIENCE if failed else math.inf)
+        if heard is None:
             break
+        child, line = heard
         if line is not None:
             _hear(child, json.loads(line), observe)
             continue
@@ -129,6 +141,19 @@ def _watch(
             break
     if failed:
         raise _cause(plan, failed)
+
+
+def _next(lines: _Lines, cancel: CancelToken | None, patience: float) -> tuple[_Child, str | None] | None:
+    """Return the next line of any process, or ``None`` once ``patience`` seconds have passed without one."""
+    waited = 0.0
+    while waited < patience:
+        if cancel is not None and cancel.is_set():
+            raise Cancelled("stopped on request; nothing is lost: go on with `unseen resume`")
+        try:
+            return lines.get(timeout=POLL)
+        except queue.Empty:
+            waited += POLL
+    return None
 
 
 def _hear(child: _Child, said: Any, observe: Observer | None) -> None:

@@ -9,14 +9,13 @@
       jobs/<job>/job.json              flow, seed, state          (readable by the owner only)
       jobs/<job>/checkpoints/<step>/   states from which a step can go on, and the name of the run they belong to
 
-A file appears whole or not at all: written aside, flushed to disk, renamed.
+A file appears whole or not at all, and only its owner may read it.
 """
 
 from __future__ import annotations
 
 import fcntl
 import hashlib
-import os
 import secrets
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -28,6 +27,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from unseen.component import Document, Kind, Source, Value
 from unseen.crypto.prg import SEED_BYTES, Prg
+from unseen.data.atomic import whole_file
 from unseen.data.table import Table
 from unseen.errors import DataError, LocalProtocolError, UsageError
 from unseen.flow.spec import FlowSpec, canonical_json
@@ -196,7 +196,7 @@ class Workspace:
 
     def write_job(self, record: JobRecord) -> None:
         """Keep a job's record."""
-        write_file(self.root / "jobs" / record.job / "job.json", record.model_dump_json(indent=1).encode(), mode=0o600)
+        write_file(self.root / "jobs" / record.job / "job.json", record.model_dump_json(indent=1).encode())
 
     def begin_step(self, job: JobId, step: StepId, joint: str) -> None:
         """Note which run of a step begins or goes on; the checkpoints of another run of it are deleted."""
@@ -240,7 +240,7 @@ class FileCheckpoints:
         note.parent.mkdir(parents=True, exist_ok=True)
         for index in range(self.held(step), 0, -1):
             self._path(step, index).unlink()
-        write_file(note, run.encode(), mode=0o600)
+        write_file(note, run.encode())
 
     def held(self, step: StepId | None) -> int:
         """Return how many checkpoints are held."""
@@ -256,7 +256,7 @@ class FileCheckpoints:
         # From the last to the first, so that a crash in between leaves no gap behind a newer state.
         for later in range(self.held(step), index, -1):
             self._path(step, later).unlink()
-        write_file(path, state, mode=0o600)
+        write_file(path, state)
 
     def load(self, step: StepId | None, index: int) -> bytes:
         """Return checkpoint ``index``."""
@@ -274,19 +274,10 @@ def digest_of(value: Value) -> str:
     return hashlib.sha256(text.encode()).hexdigest()
 
 
-def write_file(path: Path, content: bytes, *, mode: int = 0o644) -> None:
-    """Write a file so that it is there whole or not at all, also after a power cut."""
-    aside = path.with_name(f".{path.name}.{secrets.token_hex(4)}")
-    with os.fdopen(os.open(aside, os.O_WRONLY | os.O_CREAT | os.O_EXCL, mode), "wb") as file:
+def write_file(path: Path, content: bytes) -> None:
+    """Write a file that only its owner may read; it is there whole or not at all, also after a power cut."""
+    with whole_file(path) as file:
         file.write(content)
-        file.flush()
-        os.fsync(file.fileno())
-    aside.replace(path)
-    folder = os.open(path.parent, os.O_RDONLY)
-    try:
-        os.fsync(folder)
-    finally:
-        os.close(folder)
 
 
 def task_key(component: str, version: int, facts: Mapping[str, object]) -> str:

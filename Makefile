@@ -1,0 +1,51 @@
+# Two commands do everything on a fresh machine: `make demo` and `make test`.
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+CODE := src tests benchmarks tools
+
+.PHONY: demo test check format lint types imports docs evidence clean
+
+demo: $(VENV)/.installed  ## install, then run the main job by two processes on embedded data
+	$(BIN)/unseen demo
+
+test: $(VENV)/.developing  ## install, then run everything that CI runs
+	$(MAKE) --no-print-directory check
+
+check: lint types imports docs  ## everything that CI runs; the tests come last
+	$(BIN)/pytest
+
+lint: $(VENV)/.developing
+	$(BIN)/ruff format --check $(CODE)
+	$(BIN)/ruff check $(CODE)
+
+types: $(VENV)/.developing
+	$(BIN)/mypy
+
+imports: $(VENV)/.developing
+	$(BIN)/lint-imports --no-cache
+
+docs: $(VENV)/.developing
+	$(BIN)/mkdocs build --strict --quiet
+
+format: $(VENV)/.developing  ## bring the code into form
+	$(BIN)/ruff check --fix $(CODE)
+	$(BIN)/ruff format $(CODE)
+
+evidence: $(VENV)/.developing  ## long runs and benchmarks, not part of CI
+	$(BIN)/pytest -m evidence
+	$(BIN)/python -m benchmarks.main_job
+
+clean:
+	rm -rf $(VENV) unseen-demo site
+
+$(VENV)/bin/python:
+	$(PYTHON) -m venv $(VENV)
+
+$(VENV)/.installed: pyproject.toml | $(VENV)/bin/python
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable .
+	touch $@
+
+$(VENV)/.developing: pyproject.toml | $(VENV)/bin/python
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[dev,docs]'
+	touch $@ $(VENV)/.installed
