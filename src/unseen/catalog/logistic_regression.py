@@ -23,8 +23,8 @@ class LogisticRegressionParams(Params):
     """What is trained, how it is protected, and when it stops."""
 
     mode: Literal["linearised", "exact"] = "linearised"
-    """linearised: every score stays at home, the model is the one of the linearised problem.
-    exact: passive scores go to the label holder, the model is that of pooled data."""
+    """linearised: every row's score stays at home, the model is close to that of pooled data.
+    exact: passive parties show the label holder scores, the model is that of pooled data."""
     scheme: Literal["lattice", "paillier", "plain"] = "lattice"
     """How sums over rows are protected; plain works only in simulation."""
     l2: float = Field(default=1e-3, ge=0)
@@ -78,6 +78,7 @@ class LinearModel(Document):
         )
 
 
+LINEARISED, EXACT = {"mode": "linearised"}, {"mode": "exact"}
 LINEAR_MODEL = Kind("linear_model", LinearModel)
 
 
@@ -119,10 +120,21 @@ COMPONENT = Component(
     inputs={"table": Input(ALIGNED_TABLE, "scaled training rows without missing values; the label at one party")},
     outputs={"model": Output(LINEAR_MODEL, "this party's part of the model")},
     leaks=(
-        Leak("every party", "its own coefficients and, in each round, the gradient of its own coefficients"),
-        Leak("every party", "how many rows and columns each party has"),
-        Leak("active party", "in each round, inner products of each party's own steps and gradients (a few numbers)"),
-        Leak("active party, in mode exact", "in each round, the linear score of every row from each passive party"),
+        Leak("every party", "its own coefficients, and how many rows and columns each party has"),
+        Leak(
+            "every party",
+            "in each round, the products of its own columns with each peer's scores along the search direction",
+            LINEARISED,
+        ),
+        Leak(
+            "passive parties",
+            "the products of their own columns with the residuals of the label holder's own model; step lengths, "
+            "norms of the whole gradient, and one scale",
+            LINEARISED,
+        ),
+        Leak("active party", "in each round, five inner products of each passive party's own vectors", LINEARISED),
+        Leak("active party", "in each round, one score for every row from each passive party", EXACT),
+        Leak("passive parties", "in each round, the gradient of their own coefficients and its norm", EXACT),
     ),
     run=_run,
 )

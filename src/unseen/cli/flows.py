@@ -78,7 +78,7 @@ def _description(component: Component) -> dict[str, object]:
         "inputs": {port: {"kind": p.kind.name, "about": p.about} for port, p in component.inputs.items()},
         "outputs": {port: {"kind": p.kind.name, "about": p.about, "at": p.at} for port, p in component.outputs.items()},
         "params": component.params.model_json_schema(),
-        "leaks": [{"who": leak.who, "learns": leak.learns} for leak in component.leaks],
+        "leaks": [{"who": leak.who, "learns": leak.learns, "when": dict(leak.when)} for leak in component.leaks],
     }
 
 
@@ -90,9 +90,12 @@ def _show(component: Component) -> None:
         at = f", only at the {offered.at.value} party" if offered.at else ""
         _say(f"  out  {port}: {offered.kind.name} — {offered.about}{at}")
     for name, field in component.params.model_fields.items():
-        _say(f"  par  {name} = {field.get_default(call_default_factory=True)!r}  {field.description or ''}")
+        _say(
+            f"  par  {name} = {field.get_default(call_default_factory=True)!r}  {(field.description or '').replace(chr(10), ' ')}"
+        )
     for leak in component.leaks or ():
-        _say(f"  leak {leak.who} learn(s) {leak.learns}")
+        when = "".join(f", if {name} = {value}" for name, value in leak.when.items())
+        _say(f"  leak {leak.who}{when}: {leak.learns}")
     if not component.leaks:
         _say("  leak nobody learns anything: no message about data is sent")
 

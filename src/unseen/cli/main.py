@@ -146,7 +146,7 @@ def main() -> None:
         app()
     except errors.UnseenError as error:
         screen = Console(stderr=True)
-        screen.print(Text("Error: ", style="bold red") + Text(str(error)), highlight=False)
+        screen.print(Text("Error: ", style="bold red") + Text(str(error)), highlight=False, soft_wrap=True)
         for note in getattr(error, "__notes__", []):
-            screen.print(Text(f"  {note}", style="dim"), highlight=False)
+            screen.print(Text(f"  {note}", style="dim"), highlight=False, soft_wrap=True)
         sys.exit(next(code for kind, code in EXIT_CODES if isinstance(error, kind)))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import enum
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TypeVar
 
 from pydantic import BaseModel, ConfigDict
@@ -56,10 +56,15 @@ class Output:
 
 @dataclass(frozen=True, slots=True)
 class Leak:
-    """One line of the table "who learns what"."""
+    """One line of the table "who learns what"; ``when`` names the parameters for which it holds, if not for all."""
 
     who: str
     learns: str
+    when: Mapping[str, object] = field(default_factory=dict)
+
+    def applies(self, params: Params) -> bool:
+        """Return whether the line holds for these parameters."""
+        return all(getattr(params, name) == value for name, value in self.when.items())
 
 
 @dataclass(frozen=True, slots=True)

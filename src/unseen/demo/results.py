@@ -174,7 +174,7 @@ def _leakage(results: DemoResults) -> Iterator[LeakageRow]:
     for step, node in results.graph.nodes.items():
         if all(results.record(party, step).messages <= offers for party in results.plan.parties):
             continue  # nothing was sent but the offers to reuse the step, as when one party works alone
-        for leak in node.component.leaks:
+        for leak in filter(lambda leak: leak.applies(node.params), node.component.leaks):
             yield LeakageRow(step=step, party=leak.who, learns=leak.learns)
 
 

@@ -10,6 +10,8 @@
     tables: {customers: bank.csv}     # this party's own data
     listen: 127.0.0.1:7001            # where peers dial in, if they do
     peers: {partner: null}            # host:port to dial, or null if the peer dials us
+    connect_seconds: 30               # how long a peer may be out of reach before the job fails
+    silence_seconds: 600              # how long a peer may be connected without anything moving
 
 Paths are relative to the file.
 """
@@ -32,7 +34,7 @@ from unseen.flow.graph import Graph, build_graph
 from unseen.flow.spec import problems_text, read_flow
 from unseen.flow.store import Workspace
 from unseen.ids import JobId, PartyId, StepId
-from unseen.transport.grpc import GrpcChannel
+from unseen.transport.grpc import GrpcChannel, Options
 from unseen.transport.session import Session
 from unseen.transport.tls import Identity
 
@@ -50,6 +52,8 @@ class PartyConfig(BaseModel):
     tables: dict[str, Path] = Field(default_factory=dict)
     listen: str | None = None
     peers: dict[PartyId, str | None] = Field(default_factory=dict)
+    connect_seconds: float = Field(default=30.0, gt=0)
+    silence_seconds: float = Field(default=600.0, gt=0)
 
     @classmethod
     def read(cls, path: Path) -> PartyConfig:
@@ -120,16 +124,23 @@ def _drive(
     config: PartyConfig, seat: Seat, observe: Observer | None, cancel: CancelToken | None
 ) -> dict[StepId, StepResult]:
     identity = Identity.load(config.identity)
+    if identity.party != config.party:
+        raise UsageError(
+            f"{config.identity} holds the certificate of {identity.party}, not of {config.party}: correct one of them"
+        )
+    peers = {peer: config.peers[peer] for peer in seat.peers}
+    options = Options(connect_grace=config.connect_seconds)
     state, reason = "failed", "interrupted"
     try:
         with (
-            GrpcChannel(identity, {peer: config.peers[peer] for peer in seat.peers}, listen=config.listen) as channel,
+            GrpcChannel(identity, peers, listen=config.listen, options=options) as channel,
             Session(
                 channel,
                 job=seat.job,
                 checkpoints=seat.workspace.checkpoints(seat.job),
                 observe=observe,
                 cancel=cancel,
+                silence=config.silence_seconds,
             ) as session,
         ):
             steps = session.run(play(seat))
