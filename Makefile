@@ -2,7 +2,7 @@
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
-CODE := src tests benchmarks tools
+CODE := src tests benchmarks tools examples
 
 .PHONY: demo test check format lint types imports docs evidence clean
 

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import inspect
 import json
+import textwrap
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, get_type_hints
@@ -18,7 +19,7 @@ import typer
 
 from unseen import errors
 from unseen.cli.main import EXIT_CODES, app
-from unseen.component import Component, Kind, Params, Registry, installed_components
+from unseen.component import Component, Input, Kind, Output, Params, Registry, installed_components
 from unseen.flow.spec import FlowSpec
 
 DOCS = Path(__file__).parents[1] / "docs"
@@ -134,8 +135,8 @@ def _type(schema: Mapping[str, Any], field: Mapping[str, Any]) -> str:
 def _kinds(registry: Registry) -> Iterator[tuple[str, str, str]]:
     found: dict[str, Kind] = {}
     for component in registry.values():
-        for port in (*component.inputs.values(), *component.outputs.values()):
-            found[port.kind.name] = port.kind
+        ports: list[Input | Output] = [*component.inputs.values(), *component.outputs.values()]
+        found |= {port.kind.name: port.kind for port in ports}
     for name, kind in sorted(found.items()):
         yield f"`{name}`", f"`{kind.general.name}`" if kind.general else "", f"`{kind.type.__name__}`"
 
@@ -171,9 +172,7 @@ def _command(callback: Any) -> str:
     hints = get_type_hints(callback, include_extras=True)
     rows, usage = [], [f"unseen {callback.__name__}", "[OPTIONS]"]
     for name, parameter in inspect.signature(callback).parameters.items():
-        info = next(
-            item for item in hints[name].__metadata__ if isinstance(item, typer.models.ParameterInfo)
-        )
+        info = next(item for item in hints[name].__metadata__ if isinstance(item, typer.models.ParameterInfo))
         written = _written(name, info)
         required = parameter.default is inspect.Parameter.empty
         default = "required" if required else _shown(parameter.default)
@@ -215,7 +214,7 @@ def errors_page() -> str:
         "names the party, file, line or column at fault, what was expected, what was found, and what to do. Notes "
         "below it say at which party and in which step it happened."
     )
-    tree = inspect.cleandoc((errors.__doc__ or "").partition("::")[2]).partition("\n\n")[0]
+    tree = textwrap.dedent((errors.__doc__ or "").partition("::")[2]).strip("\n").partition("\n\n")[0]
     rows = [
         (f"`{name}`", f"`{kind.__bases__[0].__name__}`", inspect.getdoc(kind) or "", str(exit_code(kind)))
         for name, kind in error_types().items()
@@ -227,7 +226,7 @@ def errors_page() -> str:
     )
     codes = (
         "0: done. 1: the job failed, was refused by a peer, or was stopped. 2: the request is wrong, including unknown "
-        "options; nothing has been run. 3: a policy refused it. 4: a peer is out of reach or cannot be authenticated."
+        "options. 3: a policy refused it. 4: a peer is out of reach or cannot be authenticated."
     )
     return _page(
         "# Errors and exit codes",

@@ -165,7 +165,7 @@ def test_a_step_is_run_alone_on_earlier_results(toys):
     assert computed(toys) == ["grow"]
     assert result.reused() == ["read"]
     assert {step for steps in result.steps.values() for step in steps} == {"read", "grow"}
-    with pytest.raises(UsageError, match="party bank has no value judge.verdict"):
+    with pytest.raises(UsageError, match=r"party bank has no value judge\.verdict"):
         result.get("judge.verdict", "bank")
 
 
@@ -182,7 +182,7 @@ def test_a_step_cannot_run_alone_without_what_it_needs(toys):
 
 @pytest.mark.parametrize("option", ["only", "again"])
 def test_an_unknown_step_is_refused_before_anything_is_written(toys, option):
-    with pytest.raises(UsageError, match="the flow has no step 'grwo'; did you mean 'grow'?"):
+    with pytest.raises(UsageError, match=r"the flow has no step 'grwo'; did you mean 'grow'\?"):
         toys.run(**{option: ["grwo"]})
     assert not (toys.root / "ws" / "bank" / "jobs").exists()
 

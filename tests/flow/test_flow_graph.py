@@ -173,7 +173,7 @@ def test_a_special_kind_stands_for_a_general_one_and_not_the_other_way_round():
 def test_a_step_is_found_by_name():
     graph = build_graph(parse_flow(GOOD), installed_components())
     assert graph.find("split") == "split"
-    with pytest.raises(UsageError, match="the flow has no step 'splti'; did you mean 'split'?"):
+    with pytest.raises(UsageError, match=r"the flow has no step 'splti'; did you mean 'split'\?"):
         graph.find("splti")
 
 

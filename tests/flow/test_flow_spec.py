@@ -74,7 +74,25 @@ def test_digest_depends_on_everything_that_parties_agree_on(old, new):
 
 names = st.from_regex(r"[a-z][a-z0-9_-]{0,8}", fullmatch=True)
 texts = st.text(st.characters(exclude_categories=["Cs"]), max_size=12)
-look_alikes = st.sampled_from(["1e5", "1e-05", "-3E+2", "yes", "no", "null", "~", "1.", "0x1f", "1:30", "2024-01-01"])
+TRAPS = [
+    "1e5",
+    "1e-05",
+    "-3E+2",
+    "yes",
+    "no",
+    "null",
+    "~",
+    "1.",
+    "0x1f",
+    "1:30",
+    "2024-01-01",
+    "a: b",
+    "# c",
+    " d ",
+    "",
+]
+BREAKS = ["\x85", "a\u2028b", "\u2029", "\ufeff", "\r", "a\n\nb\n", "\t", "\x00", "\x7f", "😀", "é"]
+look_alikes = st.sampled_from(TRAPS[:-1])
 numbers = st.floats(allow_nan=False, allow_infinity=False) | st.integers()
 scalars = st.none() | st.booleans() | numbers | texts | look_alikes
 values = st.recursive(scalars, lambda some: st.lists(some, max_size=3) | st.dictionaries(texts, some, max_size=3))
@@ -108,6 +126,14 @@ def test_every_flow_reads_back_from_its_json(spec):
     again = parse_flow(json.dumps(spec.model_dump(mode="json", by_alias=True)))
     assert again == spec
     assert again.digest == spec.digest
+
+
+@pytest.mark.parametrize("text", TRAPS + BREAKS)
+def test_text_stays_text(text):
+    spec = FlowSpec.model_validate(
+        GOOD | {"name": text or "-", "steps": {"s": {"use": text, "params": {text: [text, {"k": text}]}}}}
+    )
+    assert parse_flow(spec.to_yaml()) == spec
 
 
 def test_numbers_are_the_numbers_of_json_and_quoted_text_stays_text():

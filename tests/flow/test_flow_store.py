@@ -132,36 +132,35 @@ def test_digests_tell_types_and_contents_apart(tmp_path):
     assert digest_of(Source(tmp_path / "f")) == "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad"
 
 
+def break_off(*_):
+    raise OSError("power cut")
+
+
 def test_a_file_is_there_whole_or_not_at_all(tmp_path, monkeypatch):
-    path = tmp_path / "a.json"
-    write_file(path, b"old")
-
-    def break_off(*_):
-        raise OSError("power cut")
-
-    for name in ("replace", "rename"):
-        monkeypatch.setattr(Path, name, break_off)
-    with pytest.raises(OSError, match="power cut"):
-        write_file(path, b"new and longer")
-    with pytest.raises(OSError, match="power cut"):
-        write_file(tmp_path / "b.json", b"x")
-    assert path.read_bytes() == b"old"
-    assert not (tmp_path / "b.json").exists()
-
-
-def test_a_document_is_there_whole_or_not_at_all(workspace, monkeypatch):
-    def break_off(*_):
-        raise OSError("power cut")
-
+    write_file(tmp_path / "a.json", b"old")
     monkeypatch.setattr(Path, "replace", break_off)
-    with pytest.raises(OSError, match="power cut"):
-        workspace.put(Note(text="a"), NOTE, lineage())
+    for name in ("a.json", "b.json"):
+        with pytest.raises(DataError, match=rf"{name} cannot be written: power cut"):
+            write_file(tmp_path / name, b"new and longer")
+    assert (tmp_path / "a.json").read_bytes() == b"old"
+    assert [path.name for path in tmp_path.iterdir()] == ["a.json"]
     monkeypatch.undo()
-    ref = Ref(kind="note", digest=digest_of(Note(text="a")))
-    with pytest.raises(DataError, match=r"document\.json is missing or damaged"):
-        workspace.get(ref, NOTE)
-    assert workspace.put(Note(text="a"), NOTE, lineage()) == ref
-    assert workspace.get(ref, NOTE) == Note(text="a")
+    write_file(tmp_path / "a.json", b"new")
+    assert (tmp_path / "a.json").read_bytes() == b"new"
+
+
+def test_an_artifact_is_there_whole_or_not_at_all(workspace, monkeypatch):
+    for value, kind in ((Note(text="a"), NOTE), (table(1), TABLE)):
+        monkeypatch.setattr(Path, "replace", break_off)
+        with pytest.raises(DataError, match="power cut"):
+            workspace.put(value, kind, lineage())
+        monkeypatch.undo()
+        ref = Ref(kind=kind.name, digest=digest_of(value))
+        with pytest.raises(DataError, match=ref.digest):
+            workspace.get(ref, kind)
+        assert workspace.put(value, kind, lineage()) == ref
+        assert workspace.get(ref, kind) == value
+        assert workspace.lineage(ref) == lineage()
 
 
 # --- one process at a time ---

@@ -5,9 +5,10 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Literal
 
-from unseen.component import ALIGNED_TABLE, TABLE, Component, Input, Leak, Output, Params, Task, Value
+from unseen.component import ALIGNED_TABLE, TABLE, Component, Document, Input, Kind, Leak, Output, Params, Task, Value
 from unseen.data.table import Table
 from unseen.dialogue import Dialogue
+from unseen.ids import PartyId
 from unseen.protocols.psi.ecdh import intersect
 
 
@@ -18,10 +19,20 @@ class PsiJoinParams(Params):
     """The protocol; ecdh: blinded points of an elliptic curve."""
 
 
+class JoinSummary(Document):
+    """How many people each party brought, and how many are shared: what every party learned."""
+
+    sizes: dict[PartyId, int]
+    shared: int
+
+
+JOIN_SUMMARY = Kind("join_summary", JoinSummary)
+
+
 def _run(task: Task) -> Dialogue[Mapping[str, Value]]:
     table = task.input("table", Table)
     found = yield from intersect(table.ids(), me=task.me, peers=task.peers, prg=task.prg, context=task.step.encode())
-    return {"table": table.take(found.rows)}
+    return {"table": table.take(found.rows), "summary": JoinSummary(sizes=dict(found.sizes), shared=len(found.rows))}
 
 
 COMPONENT = Component(
@@ -30,7 +41,10 @@ COMPONENT = Component(
     summary="Private set intersection on the id column; rows come out in the same order at every party.",
     params=PsiJoinParams,
     inputs={"table": Input(TABLE, "this party's people")},
-    outputs={"table": Output(ALIGNED_TABLE, "the people whom all parties know")},
+    outputs={
+        "table": Output(ALIGNED_TABLE, "the people whom all parties know"),
+        "summary": Output(JOIN_SUMMARY, "how many people each party brought, and how many are shared"),
+    },
     leaks=(
         Leak("every party", "how many people each party has"),
         Leak("every party", "which of its own people all the others have too"),

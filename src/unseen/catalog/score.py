@@ -44,6 +44,6 @@ COMPONENT = Component(
         "model": Input(LINEAR_MODEL, "the parties' parts of the model"),
     },
     outputs={"scores": Output(SCORES, "id, probability, and the label where known", at=Role.ACTIVE)},
-    leaks=(Leak("active party", "the linear score of every scored row from the passive parties"),),
+    leaks=(Leak("active party", "for every scored row, the sum of the passive parties' linear scores"),),
     run=_run,
 )

@@ -57,7 +57,10 @@ def assign(table: Table, params: SplitParams, shuffled: NDArray[np.int64]) -> ND
     for group in groups:
         part[group[: round(params.test * len(group))]] = 1
     if not (part == 0).any() or not (part == 1).any():
-        raise DataError(f"{len(known)} people with a label are too few to split: provide more shared people")
+        raise DataError(
+            f"{len(known)} of {table.rows} shared people have a label, too few to split: provide more, "
+            "or check that the ids are written alike at all parties"
+        )
     return part
 
 

@@ -90,9 +90,8 @@ def _show(component: Component) -> None:
         at = f", only at the {offered.at.value} party" if offered.at else ""
         _say(f"  out  {port}: {offered.kind.name} — {offered.about}{at}")
     for name, field in component.params.model_fields.items():
-        _say(
-            f"  par  {name} = {field.get_default(call_default_factory=True)!r}  {(field.description or '').replace(chr(10), ' ')}"
-        )
+        about = " ".join((field.description or "").split())
+        _say(f"  par  {name} = {field.get_default(call_default_factory=True)!r}  {about}")
     for leak in component.leaks or ():
         when = "".join(f", if {name} = {value}" for name, value in leak.when.items())
         _say(f"  leak {leak.who}{when}: {leak.learns}")

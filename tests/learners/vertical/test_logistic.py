@@ -305,7 +305,7 @@ def test_linearised_sends_nothing_per_row_but_vectors_of_the_linear_map(count):
             == kinds[Exponent]
             == sum(kind.wire_name == "dialogue/array-header" for kind in kinds.elements())
         )
-        own = [message for _, message in messages if type(message) in (mine, Hello, Exponent)]
+        own = [message for _, message in messages if type(message) in {*mine, Hello, Exponent}]
         assert max(len(codec.encode_bytes(message)) for message in own) < 250
 
 
