@@ -2,6 +2,8 @@
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
+CONSTRAINTS ?= --constraint requirements/tested.txt
+INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check $(CONSTRAINTS)
 CODE := src tests benchmarks tools examples
 
 .PHONY: demo test check format lint types imports docs evidence clean
@@ -42,10 +44,10 @@ clean:
 $(VENV)/bin/python:
 	$(PYTHON) -m venv $(VENV)
 
-$(VENV)/.installed: pyproject.toml | $(VENV)/bin/python
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable .
+$(VENV)/.installed: pyproject.toml requirements/tested.txt | $(VENV)/bin/python
+	$(INSTALL) --editable .
 	touch $@
 
-$(VENV)/.developing: pyproject.toml | $(VENV)/bin/python
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[dev,docs]'
+$(VENV)/.developing: pyproject.toml requirements/tested.txt | $(VENV)/bin/python
+	$(INSTALL) --editable '.[dev,docs]'
 	touch $@ $(VENV)/.installed

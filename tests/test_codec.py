@@ -23,7 +23,7 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 
 import unseen
-from unseen.codec import Shape, decode, encode, encode_bytes, message, wire_name
+from unseen.codec import FORMAT, MAGIC, Shape, decode, encode, encode_bytes, message, shown, wire_name
 from unseen.errors import LocalProtocolError, RemoteProtocolError, UnseenError, UsageError
 
 FUZZED_FRAMES = 100_000
@@ -514,3 +514,40 @@ def test_a_message_that_finds_fault_with_its_values_is_refused() -> None:
     frame = encode_bytes(Choosy(5)).replace(struct.pack("<q", 5), struct.pack("<q", -5))
     with pytest.raises(RemoteProtocolError, match=r"bank: .*test/codec-choosy: a number is at least 1, found -5"):
         decode(Choosy, frame, sender="bank")
+
+
+@pytest.mark.parametrize("name", [b"\x1b]0;owned\x07", b"x" * 255, "\u202e".encode()])
+def test_names_from_a_peer_are_escaped_in_errors(name: bytes) -> None:
+    frame = MAGIC + bytes([FORMAT, len(name)]) + name + struct.pack("<H", 1)
+    with pytest.raises(RemoteProtocolError) as refused:
+        decode(shown_kind(), frame)
+    assert str(refused.value).isprintable()
+    assert len(str(refused.value)) < 250
+
+
+def shown_kind() -> type:
+    @message("test/shown")
+    class Shown:
+        flags: tuple[bool, ...]
+
+    return Shown
+
+
+@pytest.mark.parametrize("value", ["a\x1b[2J" * 1000, b"\xff" * 10**6, ("x" * 10**6,) * 1000, (1,) * 10**6, 10**300])
+def test_values_from_a_peer_are_shown_short_and_escaped(value: object) -> None:
+    assert shown(value).isprintable()
+    assert len(shown(value)) <= 81
+
+
+def test_short_values_are_shown_as_they_are() -> None:
+    assert [shown("<i8"), shown((1, 2)), shown(7)] == ["<i8", "(1, 2)", "7"]
+
+
+def test_a_sequence_cannot_be_longer_than_objects_are_cheap() -> None:
+    kind, count = shown_kind(), (1 << 20) + 1
+    with pytest.raises(LocalProtocolError, match="use an array"):
+        encode_bytes(kind((True,) * count))
+    frame = encode_bytes(kind((True,) * 3))
+    longer = frame[:-11] + struct.pack("<Q", count) + bytes(count)
+    with pytest.raises(RemoteProtocolError, match=f"{count} elements are announced"):
+        decode(kind, longer)

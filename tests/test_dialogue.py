@@ -316,6 +316,22 @@ def test_an_announced_array_takes_no_memory_before_it_comes() -> None:
         deliver(ArrayHeader("<i8", (1 << 62, 2), 1 << 62))
 
 
+@pytest.mark.parametrize(
+    "header", [ArrayHeader("\x1b[2J" * 10**5, (1, 2), 1), ArrayHeader("<i8", (1 << 40,) * 10**5, 1)]
+)
+def test_a_refused_header_is_shown_short_and_escaped(header: ArrayHeader) -> None:
+    with pytest.raises(RemoteProtocolError, match="ann: expected an array") as refused:
+        deliver(header)
+    assert len(str(refused.value)) < 300
+    assert str(refused.value).isprintable()
+
+
+def test_an_array_does_not_come_row_by_row() -> None:
+    with pytest.raises(RemoteProtocolError, match="1099511627776 rows comes in chunks of 1 rows: too many messages"):
+        deliver(ArrayHeader("<i8", (1 << 40, 2), 1))
+    deliver(ArrayHeader("<i8", (1024, 2), 1), *(chunk(16) for _ in range(1024)))
+
+
 # --- accounting --------------------------------------------------------------------------------------------------
 
 

@@ -19,7 +19,7 @@ import typer
 
 from unseen import errors
 from unseen.cli.main import EXIT_CODES, app
-from unseen.component import Component, Input, Kind, Output, Params, Registry, installed_components
+from unseen.component import Component, Input, Kind, Leak, Output, Params, Registry, installed_components
 from unseen.flow.spec import FlowSpec
 
 DOCS = Path(__file__).parents[1] / "docs"
@@ -89,7 +89,7 @@ def _component(component: Component) -> str:
     ]
     learned = "Nobody learns anything: no message about data is sent."
     if component.leaks:
-        learned = table(("who", "learns"), ((leak.who, leak.learns) for leak in component.leaks))
+        learned = table(("who", "learns"), ((who(leak), leak.learns) for leak in component.leaks))
     return "\n\n".join(
         [
             f"## {component.name}",
@@ -141,6 +141,11 @@ def _kinds(registry: Registry) -> Iterator[tuple[str, str, str]]:
         yield f"`{name}`", f"`{kind.general.name}`" if kind.general else "", f"`{kind.type.__name__}`"
 
 
+def who(leak: Leak) -> str:
+    """Return who learns something, and with which parameters."""
+    return leak.who + "".join(f", `{name}: {value}`" for name, value in leak.when.items())
+
+
 def with_leaks(text: str, registry: Registry) -> str:
     """Return a page with the table of all leaks between its marks."""
     before, rest = text.split(BEGIN)
@@ -149,7 +154,7 @@ def with_leaks(text: str, registry: Registry) -> str:
         row
         for name, component in registry.items()
         for row in (
-            [(f"`{name}`", leak.who, leak.learns) for leak in component.leaks] or [(f"`{name}`", "nobody", "nothing")]
+            [(f"`{name}`", who(leak), leak.learns) for leak in component.leaks] or [(f"`{name}`", "nobody", "nothing")]
         )
     ]
     return f"{before}{BEGIN}\n\n{table(('component', 'who', 'learns'), rows)}\n\n{END}{after}"

@@ -50,6 +50,8 @@ FORMAT = 1
 ALIGNMENT = 8
 _MAX_DIMENSIONS = 8
 _MAX_ELEMENTS = 1 << 48
+# Sequences become Python objects, some fifty bytes and half a microsecond each; what is long travels as an array.
+_MAX_SEQUENCE = 1 << 20
 _ARRAY_KINDS = "biufc"
 
 
@@ -124,7 +126,7 @@ def decode(kind: type[T], frame: Buffer, *, sender: str = "peer") -> T:
     expected = wire_name(kind), kind.wire_version  # type: ignore[attr-defined]
     if (found, version) != expected:
         raise RemoteProtocolError(
-            f"{sender}: expected message {expected[0]} version {expected[1]}, found {found} version {version}"
+            f"{sender}: expected message {expected[0]} version {expected[1]}, found {shown(found)} version {version}"
         )
     value = _read_fields(reader, kind)
     if reader.left:
@@ -142,6 +144,17 @@ def wire_name(kind: type) -> str:
     if not isinstance(name, str):
         raise LocalProtocolError(f"{kind.__qualname__} is not a message: declare it with @message")
     return name
+
+
+def shown(value: object, *, limit: int = 80) -> str:
+    """Return what a peer sent, fit for an error message: escaped, and cut to about ``limit`` characters.
+
+    Messages end on terminals and in logs, where a peer's escape sequences must not be obeyed nor its megabytes kept.
+    """
+    # The cut comes first, so that an enormous value is not escaped in full; every element takes a character or more.
+    head = value[:limit] if isinstance(value, str | bytes | tuple) else value
+    text = ascii(head)[1:-1] if isinstance(head, str) else ascii(head)
+    return text if head == value and len(text) <= limit else text[:limit] + "…"
 
 
 class _Writer:
@@ -361,11 +374,15 @@ def _sequence(item: _Kind) -> _Kind:
         # The reader bounds the number of elements by the bytes that are left.
         if writer.offset - start < len(value):
             raise ValueError("elements of no bytes cannot stand in a sequence")
+        if len(value) > _MAX_SEQUENCE:
+            raise ValueError(f"a sequence has {len(value)} elements, at most {_MAX_SEQUENCE} are allowed: use an array")
 
     def read(reader: _Reader) -> tuple[Any, ...]:
         count = reader.count("number of elements")
-        if count > reader.left:
-            raise reader.bad(f"{count} elements are announced, {reader.left} bytes are left")
+        if count > min(reader.left, _MAX_SEQUENCE):
+            raise reader.bad(
+                f"{count} elements are announced, {reader.left} bytes are left and {_MAX_SEQUENCE} elements allowed"
+            )
         return tuple(item.read(reader) for _ in range(count))
 
     return _Kind(write, read)

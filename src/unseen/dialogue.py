@@ -32,7 +32,7 @@ from typing import Any, Protocol, TypeAlias, TypeVar
 import numpy as np
 from numpy.typing import DTypeLike, NDArray
 
-from unseen.codec import Shape, decode, encode_bytes, message, wire_name
+from unseen.codec import Shape, decode, encode_bytes, message, shown, wire_name
 from unseen.errors import Cancelled, Deadlock, LocalProtocolError, RemoteProtocolError, UnseenError
 from unseen.ids import PartyId, StepId
 
@@ -40,6 +40,8 @@ R = TypeVar("R")
 M = TypeVar("M")
 
 CHUNK_BYTES = 1 << 20
+_SMALL_CHUNK_BYTES = 1 << 16
+_MAX_SMALL_CHUNKS = 1 << 10
 
 
 # --- effects -----------------------------------------------------------------------------------------------------
@@ -214,17 +216,21 @@ def receive_array(
     wanted = np.dtype(dtype).newbyteorder("<")
     if header.dtype != wanted.str or any(size < 0 for size in header.shape) or not shape.admits(header.shape):
         raise RemoteProtocolError(
-            f"{peer}: expected an array of {wanted.str} {shape}, found {header.dtype} {header.shape}"
+            f"{peer}: expected an array of {wanted.str} {shape}, found {shown(header.dtype)} {shown(header.shape)}"
         )
     rows, row_shape = header.shape[0], header.shape[1:]
     step = header.rows_per_chunk
     if step < 1:
         raise RemoteProtocolError(f"{peer}: an array comes in chunks of {step} rows")
+    row_bytes = math.prod(row_shape) * wanted.itemsize
+    # Every message costs some hundred bytes and 15 microseconds, however few it carries.
+    if step * max(1, row_bytes) < _SMALL_CHUNK_BYTES and -(-rows // step) > _MAX_SMALL_CHUNKS:
+        raise RemoteProtocolError(f"{peer}: an array of {rows} rows comes in chunks of {step} rows: too many messages")
     pieces = []
     for start in range(0, rows, step):
         piece = yield from receive(peer, ArrayChunk)
         count = min(step, rows - start)
-        if piece.data.nbytes != count * math.prod(row_shape) * wanted.itemsize:
+        if piece.data.nbytes != count * row_bytes:
             raise RemoteProtocolError(f"{peer}: a chunk of {piece.data.nbytes} bytes does not hold {count} rows")
         values = piece.data.view(wanted).reshape(count, *row_shape)
         if each is None:

@@ -103,3 +103,14 @@ def test_lattice_is_what_protects_by_default():
     names = {"lattice": "Lattice", "paillier": "Paillier", "plain": "Plain"}
     for name, kind in names.items():
         assert type(logistic_regression.scheme_of(name, simulated=True)).__name__ == kind
+
+
+@pytest.mark.parametrize("least", [ROWS, ROWS + 1])
+def test_too_few_rows_are_refused_since_their_sums_tell_labels(run_step, data, least):
+    inputs = {party: {"table": table} for party, table in data[0].items()}
+    params = {"scheme": "plain", "min_rows": least}
+    if least > ROWS:
+        with pytest.raises(DataError, match=rf"{ROWS} rows are fewer than min_rows = {least}"):
+            run_step(logistic_regression.COMPONENT, inputs, params)
+    else:
+        assert run_step(logistic_regression.COMPONENT, inputs, params)

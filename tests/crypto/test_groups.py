@@ -2,6 +2,7 @@
 
 import json
 import pickle
+import tempfile
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +11,7 @@ import pytest
 import rbcl
 from numpy.typing import NDArray
 
+from unseen.crypto import groups
 from unseen.crypto.groups import ORDER, Scalar, check_points, hash_all, hash_to_group, multiply, multiply_all
 from unseen.crypto.prg import Prg
 from unseen.errors import UsageError
@@ -64,6 +66,16 @@ def test_invalid_encodings_are_refused(why: str, encoding: str) -> None:
         check_points(points)
     with pytest.raises(UsageError, match="row 1 is not the canonical encoding"):
         multiply_all(scalar(2), points)
+
+
+def test_only_the_unpacked_library_is_removed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    unpacked, other, installed = tmp_path / "tmpabc.so", tmp_path / "libsodium.so", tmp_path / "lib" / "tmp.so"
+    installed.parent.mkdir()
+    for path in (unpacked, other, installed):
+        path.touch()
+        groups._forget_unpacked_library(path)
+    assert [unpacked.exists(), other.exists(), installed.exists()] == [False, True, True]
 
 
 @pytest.mark.parametrize("point", MULTIPLES[1:])

@@ -222,7 +222,7 @@ FILE_CASES = [
     (b"17,0.5\n18,0.7\n", Cause.BAD_HEADER),
     (b"id,age,age\n1,2,3\n", Cause.BAD_HEADER),
     (b"id,,age\n1,2,3\n", Cause.BAD_HEADER),
-    (b"id,\xff\n1,2\n", Cause.BAD_HEADER),
+    (b"id,\xff\n1,2\n", Cause.NOT_TEXT),
     (b'id,"a"b\n1,2\n', Cause.BAD_HEADER),
     (b"id,y\r1,0\r2,1\r", Cause.BAD_HEADER),
     ("id,y\n1,0\n".encode("utf-16"), Cause.NOT_TEXT),
@@ -242,6 +242,15 @@ def test_problems_of_the_whole_file_are_refused_leniently_too(file, quarantine, 
         with pytest.raises(DataError, match=str(cause)):
             read_table(path, **options)
     assert not quarantine.exists()
+
+
+@pytest.mark.parametrize(
+    ("content", "place"),
+    [(b"id,age,age\n1,2,3\n", "number 3"), (b"id,,age\n1,2,3\n", "number 2"), (b"id,x,\n1,2,\n", "number 3")],
+)
+def test_a_bad_name_is_told_by_its_place(file, content, place):
+    with pytest.raises(DataError, match=f"bad header .*line 1, column {place}: "):
+        read_table(file(content))
 
 
 def test_a_column_declared_text_may_have_commas(file):

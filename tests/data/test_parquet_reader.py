@@ -97,6 +97,7 @@ def test_nan_is_missing_and_noted_infinity_is_a_problem(file, tmp_path):
         (pl.Series("id", [1.0, 2.0, 3.0, 4.0, 5.0]), Cause.UNSUPPORTED_TYPE),
         (pl.Series("f", [[1], [2], [3], [4], [5]]), Cause.UNSUPPORTED_TYPE),
         (pl.Series("f", [b"1", b"2", b"3", b"4", b"5"]), Cause.UNSUPPORTED_TYPE),
+        (pl.Series("f", [datetime.timedelta(days) for days in range(5)]), Cause.UNSUPPORTED_TYPE),
         (pl.Series("y", [1, 1, 1, 1, 1]), Cause.ONE_CLASS_LABEL),
         (pl.Series(" f", [1, 1, 1, 1, 1]), Cause.BAD_HEADER),
     ],

@@ -1,3 +1,4 @@
+import resource
 from itertools import pairwise
 
 import numpy as np
@@ -296,3 +297,16 @@ def test_a_failed_write_leaves_the_old_file(table, tmp_path):
     with pytest.raises(DataError, match="cannot be written"):
         table.write(tmp_path / "absent" / "t.parquet")
     assert Table.read(path) == table
+
+
+def test_a_full_disk_is_told_and_leaves_no_file(tmp_path):
+    frame = pl.DataFrame({"id": range(100_000)})
+    table = Table.from_frame(frame, Schema((Column("id", Role.ID, Kind.INTEGER),)))
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (1000, before[1]))
+    try:
+        with pytest.raises(DataError, match=r"t\.parquet cannot be written: .*too large"):
+            table.write(tmp_path / "t.parquet")
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+    assert list(tmp_path.iterdir()) == []

@@ -198,9 +198,14 @@ def test_what_is_not_yaml_is_a_usage_error(text):
     assert message(text, name="f.yaml").startswith("f.yaml is not YAML: ")
 
 
-@pytest.mark.parametrize("text", ["", "# nothing", "- a", "just text", "7", "[]", "null", "&a [*a]"])
+@pytest.mark.parametrize("text", ["", "# nothing", "- a", "just text", "7", "[]", "null", "&a [7]"])
 def test_what_is_not_a_mapping_is_not_a_flow(text):
     assert message(text) == "flow is not a flow: expected a mapping with name, parties and steps"
+
+
+@pytest.mark.parametrize("text", ["&a [*a]", "a: &a {x: *a}", "a: &a [1, 1]\nb: &b [*a, *a]\nc: [*b, *b]"])
+def test_aliases_are_refused_since_they_can_blow_a_file_up(text):
+    assert "aliases (*name) are not allowed in a flow" in message(text, name="f.yaml")
 
 
 @pytest.mark.parametrize("empty", ["parties: {}", "steps: {}", 'name: ""'])

@@ -66,9 +66,29 @@ def test_no_columns_are_fine():
         (np.array([[1.0, np.nan], [2.0, np.nan]]), "column b: no training row"),
         (np.array([[1.0, 2.0], [2.0, np.inf]]), "column b, row 1: infinite"),
         (np.ones((2, 3)), "2 columns"),
-        (np.empty((0, 2)), "no training row"),
+        (np.empty((0, 2)), "no training rows"),
     ],
 )
 def test_what_cannot_be_scaled_is_named(matrix, says):
     with pytest.raises(DataError, match=says):
         scaling.fit(matrix, ["a", "b"])
+
+
+@pytest.mark.parametrize("size", [1e-200, 1e-20, 1e200])
+def test_sizes_whose_squares_leave_the_range_are_scaled_all_the_same(size):
+    matrix = np.array([[1.0], [2.0], [6.0]])
+    expected = scaling.fit(matrix, ["a"]).transform(matrix)
+    fitted = scaling.fit(matrix * size, ["a"])
+    assert fitted.constant == ()
+    np.testing.assert_allclose(fitted.transform(matrix * size), expected, rtol=1e-12)
+
+
+def test_a_value_too_large_to_be_scaled_is_named():
+    fitted = scaling.fit(np.array([[1e-200], [2e-200]]), ["a"])
+    with pytest.raises(DataError, match="column a, row 1: too far"):
+        fitted.transform(np.array([[1e-200], [1e200]]))
+
+
+def test_no_rows_are_refused_even_without_columns():
+    with pytest.raises(DataError, match="no training rows"):
+        scaling.fit(np.empty((0, 0)), [])

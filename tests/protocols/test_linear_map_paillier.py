@@ -210,6 +210,17 @@ def own_factor():
     return int(log[0]._p)
 
 
+def test_a_modulus_of_another_size_than_agreed_is_refused():
+    matrix, vectors = np.ones((1, 1), np.int64), Paillier(key_bits=2064)
+    bounds = Bounds(1, 1, 2.0, 2.0)
+    talk = {
+        MAX: SCHEME.hold_matrix(matrix, bounds, peer=VICKY, prg=Prg(b"m" * 32)),
+        VICKY: vectors.hold_vectors(bounds, peer=MAX, prg=Prg(b"v" * 32)),
+    }
+    with pytest.raises(RemoteProtocolError, match="vicky: its Paillier modulus has 2064 bits, agreed are 2048"):
+        converse(talk)
+
+
 @pytest.mark.parametrize("kind", ["zero", "too large", "shares a factor"])
 @pytest.mark.parametrize("liar", [MAX, VICKY])
 def test_a_bad_ciphertext_is_the_peers_fault(kind, liar):

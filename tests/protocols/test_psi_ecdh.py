@@ -146,7 +146,7 @@ def test_points_of_another_shape_do_not_decode() -> None:
 
 
 def test_the_salt_keeps_equal_secrets_from_linking_two_sessions() -> None:
-    """A party that is resumed blinds with the same scalar; what it sends still changes with its peer's salt."""
+    """A party that is resumed has the same secrets; salt and scalar still change with its peer's salt."""
 
     def what_ben_sends(anns_seed: bytes) -> set[bytes]:
         messages: list[Any] = []
@@ -156,6 +156,25 @@ def test_the_salt_keeps_equal_secrets_from_linking_two_sessions() -> None:
 
     assert what_ben_sends(bytes(32)) == what_ben_sends(bytes(32))
     assert not what_ben_sends(bytes(32)) & what_ben_sends(b"\1" * 32)
+
+
+def test_a_party_that_is_resumed_against_another_salt_blinds_with_another_scalar(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    drawn: list[bytes] = []
+
+    def derive(prg: Prg) -> Scalar:
+        scalar = Scalar(b"\1" + bytes(31))
+        drawn.append(prg.bytes(64))
+        return scalar
+
+    monkeypatch.setattr(Scalar, "derive", derive)
+    for anns_seed in (bytes(32), bytes(32), b"\1" * 32):
+        ann = ecdh.intersect(ITEMS, me=ANN, peers=[BEN], prg=Prg(anns_seed), context=b"c")
+        converse({BEN: party(BEN, ITEMS), ANN: ann})
+    bens = drawn[::2]
+    assert bens[0] == bens[1]
+    assert bens[1] != bens[2]
 
 
 def steps(dialogue: Dialogue[Alignment]) -> Dialogue[Any]:

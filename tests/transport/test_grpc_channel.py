@@ -389,6 +389,15 @@ def test_an_old_tls_version_is_named(identities, serve, tmp_path):
     assert "they do not speak TLS 1.3" in diagnose(serve(handle), identities[BOB], ALICE)
 
 
+def test_names_in_a_strangers_certificate_are_escaped(identities, serve, tmp_path, now):
+    """Nobody has vouched for it yet: whoever answers at the endpoint chooses what is in it."""
+    stranger = issue(make_authority("\x1b]0;owned\x07", days=1, now=now), ALICE, days=1, now=now)
+    _, handle = tls_server(stranger, tmp_path)
+    text = diagnose(serve(handle), identities[BOB], ALICE)
+    assert "from another authority (CN=" in text
+    assert text.isprintable()
+
+
 def test_a_port_without_tls_is_named(identities, serve):
     endpoint = serve(lambda connection: connection.sendall(b"HTTP/1.1 400 Bad Request\r\n\r\n"))
     assert "does not speak TLS" in diagnose(endpoint, identities[BOB], ALICE)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import deque
+from dataclasses import replace
 
 import pytest
 from hypothesis import given, settings
@@ -158,6 +159,23 @@ def test_a_peer_that_ignores_the_window_is_cut():
     flood = (pack(Kind.PIECE, [b"x" * 4096], sequence=sequence, total=4096) for sequence in range(3000))
     with pytest.raises(RemoteProtocolError, match="back-pressure"):
         take_all(wire.ends[1], flood)
+
+
+def test_a_peer_that_floods_a_side_which_accepts_everything_is_cut():
+    """Such a peer acknowledges nothing, so that this side is blocked in sending, and sends without end itself."""
+    wire = Wire(other=link(BOB, ALICE, limits=replace(TINY, most_bytes=100_000)))
+    wire.settle()
+    victim = wire.ends[1]
+    victim.accepting = True
+
+    def flood():
+        for sequence in range(1000):
+            victim.next_packet()
+            yield pack(Kind.PIECE, [b"x" * 4096], sequence=sequence, total=4096)
+
+    with pytest.raises(RemoteProtocolError, match="sends without end and takes in nothing"):
+        take_all(victim, flood())
+    assert victim._held < 200_000
 
 
 def test_a_message_given_up_by_its_sender_never_arrives():

@@ -32,6 +32,7 @@ from unseen.errors import (
     Cancelled,
     DataError,
     DeadlineExceeded,
+    LocalProtocolError,
     PeerFailed,
     PeerUnreachable,
     RemoteProtocolError,
@@ -158,7 +159,7 @@ def test_an_abort_of_any_peer_is_noticed_while_waiting_for_another(mesh, togethe
     def dialogue(party):
         if party == ALICE:
             yield from send(BOB, Numbers(np.arange(3)))
-            raise UsageError("alice changed her mind")
+            raise LocalProtocolError("alice changed her mind")
         if party == BOB:
             yield from receive(CAROL, Numbers)
         if party == CAROL:
@@ -167,9 +168,9 @@ def test_an_abort_of_any_peer_is_noticed_while_waiting_for_another(mesh, togethe
     begin = time.monotonic()
     got = run_all(channels, together, dialogue)
     assert time.monotonic() - begin < 10
-    assert isinstance(got[ALICE], UsageError)
+    assert isinstance(got[ALICE], LocalProtocolError)
     assert all(isinstance(got[party], PeerFailed) for party in (BOB, CAROL))
-    assert any("alice changed her mind (UsageError)" in str(got[party]) for party in (BOB, CAROL))
+    assert any("alice changed her mind (LocalProtocolError)" in str(got[party]) for party in (BOB, CAROL))
 
 
 def test_a_bug_is_reported_without_internals(together):
@@ -188,16 +189,27 @@ def test_a_failure_outside_of_any_dialogue_is_told_too(together):
 
     def alice():
         with pytest.raises(UsageError), Session(channels[ALICE], job=JOB):
-            raise UsageError("no such table")
+            raise UsageError("no such table at /home/alice")
 
     def bob():
         with (
-            pytest.raises(PeerFailed, match="alice stopped: no such table"),
+            pytest.raises(PeerFailed, match=r"alice stopped: .* the details stay at that party .UsageError"),
             Session(channels[BOB], job=JOB) as session,
         ):
             session.run(receive(ALICE, Numbers))
 
     together(alice, bob)
+
+
+def test_peers_are_not_told_addresses_of_others(together):
+    def dialogue(party):
+        if party == ALICE:
+            raise PeerUnreachable("carol was out of reach for 30 s: carol at 10.1.2.3:7001: connection refused")
+        yield from receive(ALICE, Numbers)
+
+    got = run_all(MemoryNetwork([ALICE, BOB]).channels(), together, dialogue)
+    assert "carol was out of reach for 30 s: carol: connection refused" in str(got[BOB])
+    assert "10.1.2.3" not in str(got[BOB])
 
 
 def test_a_failed_session_is_of_no_use():
@@ -318,6 +330,15 @@ def test_a_message_from_another_place_is_refused(wrong):
     channels[ALICE].send(BOB, [seal(Envelope(**(GOOD | {"sequence": 1} | wrong))), *body])
     with pytest.raises(RemoteProtocolError, match="alice: a message came to the wrong place"):
         session.run(receive(ALICE, Numbers))
+
+
+def test_a_wrong_place_is_shown_short_and_escaped():
+    channels = MemoryNetwork([ALICE, BOB]).channels()
+    channels[ALICE].send(BOB, [seal(Envelope(**(GOOD | {"job": "\x1b[2J" * 500}))), *encode(Numbers(np.arange(3)))])
+    with pytest.raises(RemoteProtocolError, match="wrong place") as refused:
+        Session(channels[BOB], job=JOB, silence=1).run(receive(ALICE, Numbers))
+    assert str(refused.value).isprintable()
+    assert len(str(refused.value)) < 800
 
 
 def test_an_abort_of_another_job_is_refused(together):

@@ -11,6 +11,7 @@ from pydantic import Field
 from unseen.component import ALIGNED_TABLE, Component, Document, Input, Kind, Leak, Output, Params, Task, Value
 from unseen.data.table import Table
 from unseen.dialogue import Dialogue
+from unseen.errors import DataError
 from unseen.ids import PartyId
 from unseen.learners.vertical.logistic import LinearPart, LogisticParams, Setting, train_active, train_passive
 from unseen.protocols.linear_map.lattice import Lattice
@@ -31,7 +32,9 @@ class LogisticRegressionParams(Params):
     """Penalty ½·l2·‖coefficients‖² on top of the mean log loss."""
     max_iterations: int = Field(default=60, ge=1, le=10_000)
     """Stop after this many rounds."""
-    tolerance: float = Field(default=1e-5, gt=0)
+    min_rows: int = Field(default=100, ge=2)
+    """Refuse to train on fewer rows: exact sums over few rows tell the labels of all of them."""
+    tolerance: float = Field(default=1e-5, gt=0, lt=1)
     """Stop when the norm of the gradient has fallen to this share of its first value."""
 
 
@@ -104,6 +107,8 @@ def learner_params(params: LogisticRegressionParams) -> LogisticParams:
 
 def _run(task: Task) -> Dialogue[Mapping[str, Value]]:
     table, params = task.input("table", Table), task.parameters(LogisticRegressionParams)
+    if table.rows < params.min_rows:
+        raise DataError(f"step {task.step}: {table.rows} rows are fewer than min_rows = {params.min_rows}")
     setting, learner = setting_of(task, params), learner_params(params)
     if task.is_active:
         part = yield from train_active(table.matrix(), table.label(), params=learner, setting=setting)
@@ -121,20 +126,26 @@ COMPONENT = Component(
     outputs={"model": Output(LINEAR_MODEL, "this party's part of the model")},
     leaks=(
         Leak("every party", "its own coefficients, and how many rows and columns each party has"),
+        Leak("every party", "in each round, the norm of the whole gradient, and the size of vectors to a power of two"),
         Leak(
             "every party",
-            "in each round, the products of its own columns with each peer's scores along the search direction",
+            "in each round, step lengths, and the products of its own columns with each peer's scores along the search "
+            "direction, for each peer by itself",
             LINEARISED,
         ),
         Leak(
             "passive parties",
-            "the products of their own columns with the residuals of the label holder's own model; step lengths, "
-            "norms of the whole gradient, and one scale",
+            "the products of their own columns with the residuals of the label holder's own model, and one scale",
             LINEARISED,
         ),
         Leak("active party", "in each round, five inner products of each passive party's own vectors", LINEARISED),
-        Leak("active party", "in each round, one score for every row from each passive party", EXACT),
-        Leak("passive parties", "in each round, the gradient of their own coefficients and its norm", EXACT),
+        Leak(
+            "active party",
+            "in each round, one score for every row from each passive party; after as many rounds as a party has "
+            "columns, the space that they span",
+            EXACT,
+        ),
+        Leak("passive parties", "in each round, the gradient of their own coefficients", EXACT),
     ),
     run=_run,
 )

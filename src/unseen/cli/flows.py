@@ -9,6 +9,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from unseen.cli.terminal import harmless
 from unseen.component import Component, installed_components
 from unseen.errors import UsageError
 from unseen.flow.graph import build_graph
@@ -100,4 +101,4 @@ def _show(component: Component) -> None:
 
 
 def _say(text: str) -> None:
-    Console().print(Text(text), highlight=False, soft_wrap=True)
+    Console().print(Text(harmless(text)), highlight=False, soft_wrap=True)

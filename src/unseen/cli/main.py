@@ -13,6 +13,7 @@ from rich.console import Console
 from rich.text import Text
 
 from unseen import errors
+from unseen.cli.terminal import harmless
 from unseen.version import VERSION
 
 app = typer.Typer(
@@ -146,7 +147,7 @@ def main() -> None:
         app()
     except errors.UnseenError as error:
         screen = Console(stderr=True)
-        screen.print(Text("Error: ", style="bold red") + Text(str(error)), highlight=False, soft_wrap=True)
+        screen.print(Text("Error: ", style="bold red") + Text(harmless(str(error))), highlight=False, soft_wrap=True)
         for note in getattr(error, "__notes__", []):
-            screen.print(Text(f"  {note}", style="dim"), highlight=False, soft_wrap=True)
+            screen.print(Text(harmless(f"  {note}"), style="dim"), highlight=False, soft_wrap=True)
         sys.exit(next(code for kind, code in EXIT_CODES if isinstance(error, kind)))

@@ -11,8 +11,10 @@ from rich.console import Console
 
 from unseen.cli.board import watching
 from unseen.cli.interrupt import cancel_on_signal
-from unseen.component import Document
+from unseen.cli.terminal import harmless
+from unseen.component import Document, installed_components
 from unseen.errors import UsageError
+from unseen.flow.graph import build_graph
 from unseen.flow.spec import FlowSpec, read_flow
 from unseen.flow.store import write_file
 from unseen.simulation import Options, SimulationResult, simulate
@@ -33,6 +35,8 @@ def run(
     """Run the flow and say what came out."""
     spec = read_flow(flow)
     tables = _tables(spec, flow.resolve().parent, table or [])
+    known = {party: set(tables[party]) for party in spec.parties}
+    build_graph(spec, installed_components(), tables=known, name=str(flow))  # a bad flow leaves no trace
     workspace.mkdir(parents=True, exist_ok=True)
     places = [f"{party}.{name}={path.resolve()}" for party, own in tables.items() for name, path in own.items()]
     note = {"flow": str(flow.resolve()), "tables": places, "only": only or [], "again": again or []}
@@ -81,7 +85,7 @@ def _tables(spec: FlowSpec, home: Path, given: list[str]) -> dict[str, dict[str,
     for text in given:
         place, found, path = text.partition("=")
         owner_name, dot, name = place.partition(".")
-        if not found or not dot or owner_name not in tables:
+        if not found or not dot or owner_name not in spec.parties:
             raise UsageError(f"--table {text}: expected PARTY.NAME=FILE with a party of the flow")
         tables[owner_name][name] = Path(path)
     return tables
@@ -99,7 +103,7 @@ def _documents(result: SimulationResult) -> list[tuple[str, Document]]:
 
 def _short(value: Document, width: int = 160) -> str:
     text = ", ".join(f"{name}={content}" for name, content in value.model_dump(mode="json", exclude_none=True).items())
-    return text if len(text) <= width else text[:width] + "…"
+    return harmless(text if len(text) <= width else text[:width] + "…")
 
 
 def _summary(result: SimulationResult) -> dict[str, object]:

@@ -8,6 +8,7 @@ processor: libsodium runs outside Python's global lock, and the result does not 
 from __future__ import annotations
 
 import os
+import tempfile
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from itertools import pairwise
@@ -32,8 +33,17 @@ ORDER = 2**252 + 27742317777372353535851937790883648493
 _UNIFORM_BYTES = 64
 _WORTH_A_THREAD = 256
 
-# rbcl unpacks its library into a temporary file at every import and leaves it there; once loaded, its name is no use.
-Path(rbcl._sodium._name).unlink(missing_ok=True)
+
+def _forget_unpacked_library(path: Path) -> None:
+    """Remove the temporary file into which rbcl unpacks its library at every import; loaded, its name is no use.
+
+    Anything else, such as a library that another version of rbcl loads from where it is installed, stays.
+    """
+    if path.parent == Path(tempfile.gettempdir()) and path.name.startswith(tempfile.gettempprefix()):
+        path.unlink(missing_ok=True)
+
+
+_forget_unpacked_library(Path(rbcl._sodium._name))
 
 
 class Scalar:

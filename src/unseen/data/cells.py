@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Self
@@ -68,18 +67,20 @@ class Cells:
         return cls(False, pl.DataFrame(), none, none, findings)
 
 
-def header_fault(names: Sequence[str]) -> str | None:
-    """Return what is wrong with the names of a file's columns, or ``None``."""
+def header_fault(names: Sequence[str]) -> tuple[str, str] | None:
+    """Return which of a file's columns is wrongly named, if it is a single one, and why; or ``None``."""
     if not any(names):
-        return "the first line is blank"
+        return "", "the first line is blank"
     if all(_is_number(name) for name in names):
-        return "the first line holds numbers, expected names"
+        return "", "the first line holds numbers, expected names"
+    seen: dict[str, int] = {}
     for position, name in enumerate(names, start=1):
-        fault = name_fault(name)
+        earlier = seen.setdefault(name, position)
+        taken = f"column number {earlier} has this name too" if earlier < position else None
+        fault = name_fault(name) or taken
         if fault:
-            return f"column {position} cannot be called {name!r}: {fault}"
-    repeated = [name for name, count in Counter(names).items() if count > 1]
-    return f"more than one column is called {', '.join(repeated)}" if repeated else None
+            return f"number {position}", f"it cannot be called {name!r}: {fault}"
+    return None
 
 
 def _is_number(text: str) -> bool:

@@ -31,7 +31,7 @@ class Typed:
 def type_column(cells: pl.Series, role: Role, declared: Kind | None = None) -> Typed:
     """Return a column of any type as values of one kind: the declared one, or the one that fits its cells."""
     dtype = cells.dtype
-    if dtype.is_nested() or dtype in (pl.Binary, pl.Object) or (role is Role.ID and _is_real(dtype)):
+    if dtype.is_nested() or dtype in (pl.Binary, pl.Object, pl.Duration) or (role is Role.ID and _is_real(dtype)):
         fault = (Cause.UNSUPPORTED_TYPE, str(dtype))
         return Typed(pl.Series(cells.name, [None] * len(cells), dtype=pl.String), Kind.TEXT, fault=fault)
     if role is Role.ID:

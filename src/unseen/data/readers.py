@@ -162,7 +162,7 @@ def _parse_parquet(path: Path, limits: Limits) -> Cells:
         )
     fault = header_fault(names)
     if fault:
-        findings.add(Cause.BAD_HEADER, fault)
+        findings.add(Cause.BAD_HEADER, fault[1], column=fault[0])
         return Cells.unreadable(findings)
     frame = read_frame(path)
     _limit_cells(path, frame, limits)

@@ -152,10 +152,13 @@ class _Parser:
                 f"{self._path}, line 1: the header has {len(self._names)} columns, allowed are "
                 f"{self._limits.max_columns}: leave some out, or raise the limit max_columns"
             )
-        fault = header_fault(self._names) if self._lines.sound else "it is not UTF-8"
+        if not self._lines.sound:
+            self._findings.add(Cause.NOT_TEXT, "the first line holds bytes that are no text", line=1)
+            return False
+        fault = header_fault(self._names)
         if fault:
-            self._findings.add(Cause.BAD_HEADER, fault, line=1)
-        return not fault
+            self._findings.add(Cause.BAD_HEADER, fault[1], line=1, column=fault[0])
+        return fault is None
 
     def _rows(self) -> Iterator[list[str]]:
         """Yield the rows that are well-formed, and note on which lines each of them stands."""

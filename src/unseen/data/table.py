@@ -177,7 +177,12 @@ class Table:
         """
         note = json.dumps({"format": _FORMAT, "schema": self._schema.to_json(), "digest": self.digest})
         with whole_file(path) as file:
-            self._frame.write_parquet(file, compression="zstd", row_group_size=BLOCK_ROWS, metadata={_METADATA: note})
+            try:
+                self._frame.write_parquet(
+                    file, compression="zstd", row_group_size=BLOCK_ROWS, metadata={_METADATA: note}
+                )
+            except pl.exceptions.PolarsError as error:  # in which polars hides the system's own, such as a full disk
+                raise DataError(f"{path} cannot be written: {first_line(error)}") from error
 
     @classmethod
     def read(cls, path: Path) -> Table:

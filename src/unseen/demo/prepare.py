@@ -11,6 +11,7 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -132,6 +133,9 @@ def _make_room(out: Path) -> None:
     elif out.exists() and any(out.iterdir()):
         raise UsageError(f"{out} is not empty and not a demo: choose another folder with --out")
     out.mkdir(parents=True, exist_ok=True)
+    if out.stat().st_uid != os.getuid():
+        raise UsageError(f"{out} belongs to somebody else, who could read or change the demo: choose another folder")
+    out.chmod(0o700)
 
 
 def _data_files(options: DemoOptions) -> dict[PartyId, Path]:

@@ -84,7 +84,8 @@ def _start(plan: DemoPlan, wrapper: Mapping[PartyId, Sequence[str]], lines: _Lin
     addresses = {party: f"127.0.0.1:{_free_port()}" for party in plan.parties}
     children = []
     for position, party in enumerate(plan.parties):
-        command = [*wrapper.get(party, (sys.executable, "-m", "unseen")), "party"]
+        # -P: a file called yaml.py in the folder where somebody tries the demo must not be imported.
+        command = [*wrapper.get(party, (sys.executable, "-P", "-m", "unseen")), "party"]
         command += [str(plan.out / party / "party.yaml"), "--events", "--listen", addresses[party]]
         for earlier in plan.parties[:position]:
             command += ["--peer", f"{earlier}={addresses[earlier]}"]

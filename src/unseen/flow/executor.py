@@ -16,7 +16,7 @@ from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 
 from unseen.clock import Clock
-from unseen.codec import message
+from unseen.codec import message, shown
 from unseen.component import Role, Source, Task, Value
 from unseen.crypto.prg import Prg
 from unseen.dialogue import Dialogue, Enter, Leave, Usage, receive_all, send_all
@@ -119,15 +119,17 @@ def _agree(seat: Seat) -> Dialogue[None]:
     for peer, theirs in answers.items():
         if theirs.version.split(".")[:2] != mine.version.split(".")[:2]:
             raise RemoteProtocolError(
-                f"{peer} runs Unseen {theirs.version}, {seat.me} runs {mine.version}: upgrade one"
+                f"{peer} runs Unseen {shown(theirs.version)}, {seat.me} runs {mine.version}: upgrade one"
             )
         if theirs.flow != mine.flow:
             raise RemoteProtocolError(
-                f"{peer} is about to run another flow ({theirs.flow[:12]}…) than {seat.me} ({mine.flow[:12]}…): "
+                f"{peer} is about to run another flow ({shown(theirs.flow[:12])}…) than {seat.me} ({mine.flow[:12]}…): "
                 "give both the same file"
             )
         if theirs.steps != mine.steps:
-            raise RemoteProtocolError(f"{peer} is about to run other steps ({', '.join(theirs.steps)}) than {seat.me}")
+            raise RemoteProtocolError(
+                f"{peer} is about to run other steps ({shown(', '.join(theirs.steps))}) than {seat.me}"
+            )
 
 
 def _step(seat: Seat, node: Node, done: Mapping[StepId, StepResult]) -> Dialogue[StepResult]:

@@ -24,6 +24,7 @@ from typing import Annotated, Any, Literal
 
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, JsonValue, StringConstraints, ValidationError, field_validator
+from yaml.composer import ComposerError
 
 from unseen.component import Role
 from unseen.errors import UsageError
@@ -81,11 +82,20 @@ class FlowSpec(BaseModel):
 
 
 class _Reader(yaml.SafeLoader):
-    """Reads YAML with the numbers of JSON."""
+    """Reads YAML with the numbers of JSON and without aliases, which can blow a few lines up into gigabytes."""
+
+    def compose_node(self, parent: yaml.Node | None, index: int) -> yaml.Node | None:
+        if self.check_event(yaml.AliasEvent):
+            mark = self.peek_event().start_mark  # type: ignore[no-untyped-call]  # the stubs leave it out
+            raise ComposerError(None, None, "aliases (*name) are not allowed in a flow; write the value out", mark)
+        return super().compose_node(parent, index)
 
 
 class _Writer(yaml.SafeDumper):
-    """Quotes text that ``_Reader`` would take for a number."""
+    """Quotes text that ``_Reader`` would take for a number, and writes no aliases."""
+
+    def ignore_aliases(self, data: object) -> bool:
+        return True
 
 
 def _write_text(writer: _Writer, text: str) -> yaml.ScalarNode:

@@ -39,7 +39,7 @@ D = TypeVar("D", bound=BaseModel)
 class Frozen(BaseModel):
     """Base of the records kept as JSON."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(frozen=True, extra="forbid", hide_input_in_errors=True)
 
 
 class Ref(Frozen):
@@ -107,7 +107,7 @@ class Workspace:
     @contextmanager
     def locked(self) -> Iterator[None]:
         """Keep other processes out of this workspace; a killed process loses its lock by itself."""
-        with (self.root / "lock").open("w") as file:
+        with (self.root / "lock").open("a") as file:
             try:
                 fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
             except BlockingIOError as error:

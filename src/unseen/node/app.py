@@ -64,11 +64,11 @@ class PartyConfig(BaseModel):
         """
         try:
             config = cls.model_validate(yaml.safe_load(path.read_text(encoding="utf-8")))
-        except (OSError, yaml.YAMLError, UnicodeDecodeError) as error:
-            raise UsageError(f"cannot read the party's configuration {path}: {error}") from error
         except ValidationError as error:
             problems = [f"{'.'.join(map(str, item['loc']))}: {item['msg']}" for item in error.errors()]
             raise UsageError(problems_text(str(path), problems)) from error
+        except (OSError, yaml.YAMLError, ValueError) as error:
+            raise UsageError(f"cannot read the party's configuration {path}: {error}") from error
         home = path.resolve().parent
         places = {name: home / getattr(config, name) for name in ("flow", "workspace", "identity")}
         tables = {name: home / table for name, table in config.tables.items()}

@@ -285,7 +285,7 @@ def bytes_per_step(report: Report) -> Figure | None:
     return Figure(
         "bytes",
         "What went over the wire",
-        "How much each party sent in each step, as counted on the connection.",
+        "How much each party sent in each step: the messages themselves, without what the connection adds.",
         _per_step(
             report,
             f"{unit} sent",

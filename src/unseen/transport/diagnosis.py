@@ -17,6 +17,7 @@ from datetime import UTC, datetime
 
 from cryptography import x509
 
+from unseen.codec import shown
 from unseen.errors import UsageError
 from unseen.ids import PartyId
 from unseen.transport.tls import Identity, fingerprint, host_name, issued_by, names_in
@@ -172,12 +173,12 @@ def _their_fault(error: ssl.SSLCertVerificationError, endpoint: str, identity: I
     if certificate is None:
         return f"their certificate is not valid ({error.verify_message})"
     if error.verify_code == _WRONG_NAME:
-        names = ", ".join(names_in(certificate)) or "nobody"
+        names = shown(", ".join(names_in(certificate))) or "nobody"
         return f"their certificate is for {names}, expected {host_name(expected)}; is it the right endpoint?"
     if error.verify_code in (_EXPIRED, _NOT_YET_VALID):
         return f"their certificate {_outdated(certificate) or 'has other dates than this clock'}"
     if not issued_by(certificate, identity.ca_pem):
-        issuer = certificate.issuer.rfc4514_string()
+        issuer = shown(certificate.issuer.rfc4514_string())
         ours = fingerprint(identity.ca_pem)
         return f"their certificate is from another authority ({issuer}), ours is {ours}; pair again"
     return f"their certificate is not valid ({error.verify_message})"
@@ -201,10 +202,13 @@ def _fetch(endpoint: str, identity: Identity) -> x509.Certificate | None:
             socket.create_connection(split_endpoint(endpoint), timeout=_TIMEOUT) as connection,
             context.wrap_socket(connection) as secured,
         ):
-            shown = secured.getpeercert(binary_form=True)
+            der = secured.getpeercert(binary_form=True)
     except OSError:
         return None
-    return x509.load_der_x509_certificate(shown) if shown else None
+    try:
+        return x509.load_der_x509_certificate(der) if der else None
+    except ValueError:  # OpenSSL lets pass what stricter readers refuse
+        return None
 
 
 def _context(identity: Identity) -> ssl.SSLContext:

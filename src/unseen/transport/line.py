@@ -288,6 +288,9 @@ class Line:
                 self._end(stream, error, refusal(Why.STALE, f"{self._party} waits for an earlier run of {self.peer}"))
             except RemoteProtocolError as error:
                 self._end(stream, error, refusal(Why.PROTOCOL, str(error)))
+            except MemoryError:
+                full = RemoteProtocolError(f"{self.peer}: its message does not fit into this machine's memory")
+                self._end(stream, full, refusal(Why.PROTOCOL, str(full)))
             self._changed.notify_all()
             return not stream.over
 

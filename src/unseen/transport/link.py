@@ -18,7 +18,8 @@ packet      numbered  meaning
 
 Back-pressure: a side keeps at most ``window_bytes`` unacknowledged (then ``has_room`` is false), and a side whose inbox
 holds ``inbox_bytes`` withholds its acknowledgements, unless it is ``accepting``: a party that is itself blocked in
-sending takes in everything, so that no ring of parties can wait for each other. A party that ignores the window is cut.
+sending takes in everything, so that no ring of parties can wait for each other, up to ``most_bytes`` on top. A party
+that ignores the window is cut, and so is one that sends beyond all these bounds.
 
 A header is 32 bytes, little-endian: ``b"UL"``, format, kind, 4 zero bytes, sequence, total, offset. Together with the
 layout of ``bytes`` objects it keeps the body at an address divisible by eight.
@@ -34,7 +35,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from unseen.codec import Buffer, decode, encode, message
+from unseen.codec import Buffer, decode, encode, message, shown
 from unseen.errors import PeerUnreachable, RemoteProtocolError, UsageError
 from unseen.ids import PartyId
 from unseen.transport.channel import NOTICE_BYTES
@@ -62,11 +63,14 @@ class Limits:
     window_bytes: int = 64 << 20
     inbox_bytes: int = 256 << 20
     message_bytes: int = 4 << 30
+    most_bytes: int = 4 << 30
+    """What may wait to be read, beyond the other limits, while this side is blocked in sending."""
 
     def __post_init__(self) -> None:
         if not MIN_PIECE_BYTES <= self.packet_bytes <= MAX_PACKET_BYTES - _HEADER.size:
             raise UsageError(f"packets have between {MIN_PIECE_BYTES} and {MAX_PACKET_BYTES} bytes, found {self}")
-        if not 1 <= self.window_bytes <= MAX_WINDOW_BYTES or min(self.inbox_bytes, self.message_bytes) < 1:
+        smallest = min(self.inbox_bytes, self.message_bytes, self.most_bytes)
+        if not 1 <= self.window_bytes <= MAX_WINDOW_BYTES or smallest < 1:
             raise UsageError(f"a window has between 1 and {MAX_WINDOW_BYTES} bytes, other limits at least 1: {self}")
 
 
@@ -372,7 +376,7 @@ class Link:
 
     def _welcome(self, hello: Hello) -> bool:
         if (hello.sender, hello.receiver) != (self.peer, self.party):
-            raise self._bad(f"it calls itself {hello.sender!r} and speaks to {hello.receiver!r}")
+            raise self._bad(f"it calls itself '{shown(hello.sender)}' and speaks to '{shown(hello.receiver)}'")
         if len(hello.epoch) != EPOCH_BYTES or not 1 <= hello.window <= MAX_WINDOW_BYTES or hello.expected < 0:
             raise self._bad("its greeting has impossible values")
         if hello.known not in (b"", self._epoch):
@@ -447,6 +451,8 @@ class Link:
             self._keep(assembly.whole())
 
     def _keep(self, whole: memoryview) -> None:
+        if self._held > self.limits.most_bytes + self.limits.inbox_bytes + self._peer_window:
+            raise self._bad(f"{self._held} bytes wait to be read: it sends without end and takes in nothing")
         self._messages.append(whole)
         self._held += len(whole) + _OVERHEAD
 

@@ -10,6 +10,7 @@ A party that stops tells its peers why, by a notice that overtakes messages whic
 
 from __future__ import annotations
 
+import re
 import struct
 import time
 from collections import Counter
@@ -18,7 +19,7 @@ from contextlib import closing, suppress
 from types import TracebackType
 from typing import Any, NoReturn, Self, TypeVar
 
-from unseen.codec import ALIGNMENT, Buffer, decode, encode, encode_bytes, message
+from unseen.codec import ALIGNMENT, Buffer, decode, encode, encode_bytes, message, shown
 from unseen.dialogue import CancelToken, CheckpointStore, Desk, Dialogue, Observer, Receive, Send
 from unseen.errors import (
     Cancelled,
@@ -40,6 +41,8 @@ SILENCE_SECONDS = 600.0
 REASON_CHARACTERS = 500
 _WAIT_SECONDS = 0.2
 _MAX_ENVELOPE_BYTES = 4096
+# Where a third party's node stands in the network is not for every peer to know.
+_ADDRESS = re.compile(r" at \S+:\d+\b")
 
 
 @message("transport/envelope")
@@ -211,7 +214,7 @@ class Session:
         if found != expected:
             raise RemoteProtocolError(
                 f"{peer}: a message came to the wrong place: expected (job, step, from, to, number) {expected}, "
-                f"found {found}; do both parties run the same flow?"
+                f"found {shown(found, limit=400)}; do both parties run the same flow?"
             )
         self._received[peer] += 1
         desk.received(len(body))
@@ -253,7 +256,7 @@ class Session:
     def _stop_with(self, peer: PartyId, notice: bytes) -> NoReturn:
         abort = decode(Abort, notice, sender=peer)
         if abort.job != self._job:
-            raise RemoteProtocolError(f"{peer} stopped job {abort.job!r}, this is job {self._job}")
+            raise RemoteProtocolError(f"{peer} stopped job '{shown(abort.job)}', this is job {self._job}")
         where = f" in step {_printable(abort.step)}" if abort.step else ""
         raise PeerFailed(f"{peer} stopped{where}: {_printable(abort.reason)} ({_printable(abort.blame)})")
 
@@ -287,6 +290,10 @@ def _reason(error: BaseException) -> str:
     """Return what a peer may read about an error: nothing of our data, nothing of our program."""
     if isinstance(error, DataError):
         return "its data do not fit; the details stay at that party"
+    if isinstance(error, UsageError):
+        return "what it was asked to do cannot be done there; the details stay at that party"
+    if isinstance(error, TransportError):
+        return _ADDRESS.sub("", str(error))[:REASON_CHARACTERS]
     if isinstance(error, UnseenError):
         return str(error)[:REASON_CHARACTERS]
     return "an unexpected error; the details stay at that party"

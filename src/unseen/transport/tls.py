@@ -173,8 +173,8 @@ def names_in(certificate: x509.Certificate) -> list[str]:
     """Return the DNS names of a certificate."""
     try:
         names = certificate.extensions.get_extension_for_class(x509.SubjectAlternativeName).value
-    except x509.ExtensionNotFound:
-        return []
+    except (x509.ExtensionNotFound, x509.DuplicateExtension, ValueError):
+        return []  # a certificate that cannot be read names nobody
     return names.get_values_for_type(x509.DNSName)
 
 

@@ -419,6 +419,8 @@ def bad_direction(norm, penalty, column):
         (1.0, [np.inf], np.zeros(60), "the penalty holds NaN"),
         (1.0, [0.1, 0.2], np.zeros(60), "direction 1 of at most 2 came with 2 penalties"),
         (1.0, [0.1], np.zeros(61), "61 rows, expected 60"),
+        (1.0, [0.1], np.zeros(59), "59 rows, expected 60"),
+        (1.0, [-1e-13], np.zeros(60), "a direction has the penalty -1e-13"),
         (1.0, [0.1], np.full(60, np.nan), "a score column holds NaN"),
         (1.0, [0.1], np.zeros((60, 2)), "expected an array"),
     ],
@@ -490,6 +492,14 @@ def changed(dialogue, kind, change):
     ("party", "kind", "change", "says"),
     [
         (TELCO, Hello, lambda m: dataclasses.replace(m, columns=0), "telco: announces 0 columns"),
+        # 2^42 columns of a passive party would have kept the active one busy with laying out the linear map for ever.
+        (
+            TELCO,
+            Hello,
+            lambda m: dataclasses.replace(m, columns=1 << 42),
+            "telco: announces 4398046511104 .* at most 65536",
+        ),
+        (TELCO, Hello, lambda m: dataclasses.replace(m, mode="x" * 10**6), "telco: mode is 'x{79} there"),
         (TELCO, Hello, lambda m: dataclasses.replace(m, active="telco"), "telco: active is 'telco' there"),
         (TELCO, Exponent, lambda m: Exponent(9999), "telco: a vector's exponent is 9999"),
         (

@@ -32,7 +32,7 @@ from unseen.errors import RemoteProtocolError
 from unseen.ids import PartyId
 from unseen.learners.vertical.newton import Problem, minimise, sigmoid
 from unseen.learners.vertical.products import Pair, Products, set_up
-from unseen.learners.vertical.setting import Floats, LinearPart, LogisticParams, Setting, finite
+from unseen.learners.vertical.setting import Floats, LinearPart, LogisticParams, Setting, finite, told
 from unseen.learners.vertical.whitening import Block
 
 LARGEST_SCALE = 8.0
@@ -132,7 +132,7 @@ def train(
     factor = yield from _agree_on_scale(run, own, state.energy)
     point = factor * state.point + (0.0 if own is None else own.point)
     intercept = block.offset(point) + (0.0 if own is None else own.intercept)
-    return LinearPart(block.weights(point), intercept, done, step.converged, state.norms, np.empty(0), step.note)
+    return LinearPart(block.weights(point), intercept, done, step.converged, state.norms, np.empty(0), told(step.note))
 
 
 def _own_model(run: _Run, labels: Floats) -> _Own:

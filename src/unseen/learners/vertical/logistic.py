@@ -48,9 +48,9 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-from unseen.codec import Shape, message
+from unseen.codec import message
 from unseen.crypto.prg import SEED_BYTES, Prg
-from unseen.dialogue import Dialogue, receive, receive_array, send, send_array
+from unseen.dialogue import Dialogue, receive, send, send_array
 from unseen.errors import DataError, RemoteProtocolError, UsageError
 from unseen.ids import PartyId
 from unseen.learners.vertical import conjugate_gradient, subspace_newton
@@ -63,6 +63,7 @@ from unseen.learners.vertical.setting import (
     LogisticParams,
     Setting,
     agree,
+    receive_rows,
 )
 from unseen.learners.vertical.whitening import check_features, whiten
 
@@ -169,10 +170,7 @@ def score_active(part: LinearPart, features: NDArray[np.float64], setting: Setti
     scores = _own_scores(part, features)
     total = np.zeros(len(scores), np.uint64)
     for peer in setting.peers:
-        masked = yield from receive_array(peer, np.uint64, Shape(None))
-        if len(masked) != len(total):
-            raise RemoteProtocolError(f"{peer}: scores {len(masked)} rows, expected {len(total)}")
-        total += masked
+        total += yield from receive_rows(peer, np.uint64, len(total), "scores")
     return sigmoid(scores + np.ldexp(total.view(np.int64).astype(np.float64), -_SCORE_BITS))
 
 

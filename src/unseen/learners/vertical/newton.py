@@ -77,13 +77,21 @@ def minimise(problem: Problem, start: Floats, goal: float) -> Fit:
             break
         # Saturated or collinear columns leave the Hessian singular; so small a ridge changes no digit that counts.
         ridge = 1e-13 * max(1.0, float(hessian.diagonal().max())) * np.eye(len(hessian))
-        step = np.linalg.solve(hessian + ridge, gradient).astype(np.float64, copy=False)
+        step = _solved(hessian + ridge, gradient)
         moved = _descend(problem, coefficients, step, objective)
         if moved is None:
             converged = bool(np.linalg.norm(gradient) <= 1e-6)
             break
         coefficients, objective = moved
     return Fit(coefficients, objective, problem.loss(coefficients), converged)
+
+
+def _solved(hessian: Floats, gradient: Floats) -> Floats:
+    """Return the Newton step; what peers contributed to the Hessian may make it singular or worse."""
+    try:
+        return np.linalg.solve(hessian, gradient).astype(np.float64, copy=False)
+    except np.linalg.LinAlgError:
+        return gradient
 
 
 def _descend(problem: Problem, coefficients: Floats, step: Floats, objective: float) -> tuple[Floats, float] | None:

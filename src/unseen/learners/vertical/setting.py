@@ -11,16 +11,20 @@ from numpy.typing import NDArray
 
 from unseen.codec import Shape, message
 from unseen.crypto.prg import Prg
-from unseen.dialogue import Dialogue, receive_all, send_all
+from unseen.dialogue import Dialogue, receive_all, receive_array, send_all
 from unseen.errors import RemoteProtocolError, UsageError
 from unseen.ids import PartyId
 from unseen.protocols.linear_map.port import LinearMap
 
 Floats = NDArray[np.float64]
 V = TypeVar("V", float, Floats)
+N = TypeVar("N", np.uint64, np.float64)
 
 LINEARISED = "linearised"
 EXACT = "exact"
+LARGEST_WIDTH = 1 << 16
+"""Whitened columns that a party may have: a peer's announcement decides how much memory a linear map takes here."""
+NOTE_CHARACTERS = 200
 
 
 @dataclass(frozen=True, slots=True)
@@ -133,12 +137,43 @@ def agree(rows: int, columns: int, params: LogisticParams, setting: Setting) -> 
             _compare(peer, name, getattr(hello, name), getattr(answer, name))
         if answer.columns < (0 if peer == setting.active else 1):
             raise RemoteProtocolError(f"{peer}: announces {answer.columns} columns")
+        if answer.columns > LARGEST_WIDTH:
+            raise RemoteProtocolError(f"{peer}: announces {answer.columns} columns, at most {LARGEST_WIDTH} are taken")
     return {setting.me: columns, **{peer: answer.columns for peer, answer in answers.items()}}
 
 
 def _compare(peer: PartyId, what: str, ours: object, theirs: object) -> None:
     if ours != theirs:
-        raise RemoteProtocolError(f"{peer}: {what} is {theirs!r} there and {ours!r} here; all parties need the same")
+        raise RemoteProtocolError(
+            f"{peer}: {what} is {repr(theirs)[:80]} there and {ours!r} here; all parties need the same"
+        )
+
+
+def receive_rows(peer: PartyId, dtype: type[N], rows: int, what: str) -> Dialogue[NDArray[N]]:
+    """Return the array with one number for each of ``rows`` rows that ``peer`` sends; no more is ever held.
+
+    Raises:
+        RemoteProtocolError: It has another number of rows, or another dtype.
+    """
+    values = np.empty(rows, dtype)
+    arrived = 0
+
+    def take(first: int, piece: NDArray[N]) -> None:
+        nonlocal arrived
+        arrived = first + len(piece)
+        if arrived > rows:
+            raise RemoteProtocolError(f"{peer}: {what} {arrived} rows, expected {rows}")
+        values[first:arrived] = piece
+
+    yield from receive_array(peer, dtype, Shape(None), each=take)
+    if arrived != rows:
+        raise RemoteProtocolError(f"{peer}: {what} {arrived} rows, expected {rows}")
+    return values
+
+
+def told(note: str) -> str:
+    """Return a peer's remark, fit for terminals and reports: printable, and of a decent length."""
+    return "".join(char for char in note[:NOTE_CHARACTERS] if char.isprintable())
 
 
 def finite(value: V, peer: PartyId, what: str) -> V:

@@ -19,12 +19,12 @@ from typing import Annotated
 import numpy as np
 
 from unseen.codec import Shape, message
-from unseen.dialogue import Dialogue, checkpoint, progress, receive, receive_array, resume, send, send_array
+from unseen.dialogue import Dialogue, checkpoint, progress, receive, resume, send, send_array
 from unseen.errors import RemoteProtocolError
 from unseen.ids import PartyId
 from unseen.learners.vertical.newton import Fit, Problem, minimise, sigmoid
 from unseen.learners.vertical.products import Pair, Products, set_up
-from unseen.learners.vertical.setting import Floats, LinearPart, LogisticParams, Setting, finite
+from unseen.learners.vertical.setting import Floats, LinearPart, LogisticParams, Setting, finite, receive_rows, told
 from unseen.learners.vertical.whitening import Block
 
 
@@ -208,6 +208,8 @@ def _receive_direction(run: _ActiveRun, peer: PartyId, width: int) -> Dialogue[t
     row = finite(answer.penalty, peer, "the penalty")
     if not len(row):
         return norm, False
+    if row[-1] < 0:
+        raise RemoteProtocolError(f"{peer}: a direction has the penalty {row[-1]}, and none is negative")
     party = run.shown[peer]
     count = len(party.columns) + 1
     if len(row) != count or count > width:
@@ -222,9 +224,7 @@ def _receive_direction(run: _ActiveRun, peer: PartyId, width: int) -> Dialogue[t
 
 
 def _receive_column(run: _ActiveRun, peer: PartyId) -> Dialogue[Floats]:
-    column = yield from receive_array(peer, np.float64, Shape(None))
-    if len(column) != len(run.labels):
-        raise RemoteProtocolError(f"{peer}: a score column has {len(column)} rows, expected {len(run.labels)}")
+    column = yield from receive_rows(peer, np.float64, len(run.labels), "a score column has")
     return finite(column, peer, "a score column")
 
 
@@ -272,7 +272,7 @@ def train_passive(
         steer.converged,
         steer.gradient_norms,
         np.empty(0),
-        steer.note,
+        told(steer.note),
     )
 
 

@@ -36,7 +36,7 @@ from typing import Annotated
 import numpy as np
 from numpy.typing import NDArray
 
-from unseen.codec import Shape, message
+from unseen.codec import Shape, message, shown
 from unseen.crypto.gaussian import wide_gaussian
 from unseen.crypto.lattice_parameters import FAILURE_BITS, INNER, MODULUS, VECTOR_DEVIATION, WORD_BITS
 from unseen.crypto.lwe import OneTimeSecret, PublicMatrix
@@ -240,7 +240,7 @@ class _MatrixHolder:
         if (batch.count, batch.recipient) != (count, recipient.value):
             raise RemoteProtocolError(
                 f"{self._peer}: expected {count} vectors for the {recipient.value},"
-                f" found {batch.count} for the {batch.recipient}"
+                f" found {batch.count} for the {shown(batch.recipient)}"
             )
         sums = np.zeros((count, self._bounds.columns), np.uint64)
         for index in range(count):

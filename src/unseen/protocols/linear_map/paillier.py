@@ -35,7 +35,7 @@ import numpy as np
 from gmpy2 import mpz
 from numpy.typing import NDArray
 
-from unseen.codec import Shape, encode_bytes, message
+from unseen.codec import Shape, encode_bytes, message, shown
 from unseen.crypto.paillier import (
     KEY_BITS,
     PrivateKey,
@@ -115,6 +115,10 @@ class Paillier:
         key = yield from receive(peer, Key)
         _agree(terms, key.terms, peer)
         public = PublicKey.from_bytes(key.modulus, sender=peer)
+        if public.modulus.bit_length() != self.key_bits:
+            raise RemoteProtocolError(
+                f"{peer}: its Paillier modulus has {public.modulus.bit_length()} bits, agreed are {self.key_bits}"
+            )
         own = prg.derive("linear_map.paillier/matrix-holder", peer.encode(), encode_bytes(key), _digest(matrix))
         return PaillierMatrixSide(matrix, bounds, peer=peer, key=public, prg=own)
 
@@ -217,7 +221,7 @@ class PaillierMatrixSide:
         if (query.count, query.recipient) != (count, recipient.value):
             raise RemoteProtocolError(
                 f"{self._peer}: expected {count} vectors for the {recipient.value}, "
-                f"announced are {query.count} for the {query.recipient}"
+                f"announced are {query.count} for the {shown(query.recipient)}"
             )
         masks = []
         for _ in range(count):

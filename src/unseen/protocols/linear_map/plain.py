@@ -13,7 +13,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from unseen.codec import Shape, message
+from unseen.codec import Shape, message, shown
 from unseen.crypto.prg import Prg
 from unseen.dialogue import Dialogue, receive, receive_array, send, send_array
 from unseen.errors import RemoteProtocolError, UsageError
@@ -106,7 +106,7 @@ class PlainMatrixSide:
         if (query.count, query.recipient) != (count, recipient.value):
             raise RemoteProtocolError(
                 f"{self.peer}: expected {count} vectors for the {recipient.value}, "
-                f"announced are {query.count} for the {query.recipient}"
+                f"announced are {query.count} for the {shown(query.recipient)}"
             )
         vectors = yield from receive_array(self.peer, np.int64, Shape(count, self.bounds.rows))
         products: NDArray[np.int64] = vectors @ self.matrix

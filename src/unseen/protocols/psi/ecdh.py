@@ -157,7 +157,9 @@ def _open(count: int, ring: _Ring, prg: Prg, context: bytes) -> Dialogue[_Sessio
     if sum(sizes.values()) > MAX_ITEMS:
         raise DataError(f"the parties bring {sizes} items, together at most {MAX_ITEMS} can be intersected at once")
     joint = hashlib.sha256(_framed([session, *sorted(opening.salt.tobytes() for opening in openings.values())]))
-    return _Session(ring, sizes, joint.digest(), Scalar.derive(prg.derive("psi_join.ecdh/scalar")))
+    # Safety: if a resumed step meets another salt of a peer, it meets another scalar too.
+    scalar = Scalar.derive(prg.derive("psi_join.ecdh/scalar", joint.digest()))
+    return _Session(ring, sizes, joint.digest(), scalar)
 
 
 def _check_opening(peer: PartyId, opening: Opening, session: bytes) -> None:
