@@ -82,8 +82,15 @@ class SimulationResult:
         return [step for step, result in next(iter(self.steps.values())).items() if result.reused]
 
     def usage(self, step: str) -> dict[PartyId, Usage]:
-        """Return what one step cost each party."""
-        return {party: results[StepId(step)].usage for party, results in self.steps.items()}
+        """Return what one step cost each party.
+
+        Raises:
+            UsageError: There is no such step, or it was not run.
+        """
+        name = self.graph.find(step)
+        if any(name not in results for results in self.steps.values()):
+            raise UsageError(f"step {step} was not run: it is not among those asked for, nor do they need it")
+        return {party: results[name].usage for party, results in self.steps.items()}
 
     def _find(self, output: Port | str, party: str) -> tuple[StepId, str, StepResult]:
         name, _, port = str(output).partition(".")

@@ -89,7 +89,7 @@ COMPONENT = Component(
     version=1,
     summary="Measure scores against known labels: AUC, KS, log loss, Brier score, and their curves.",
     params=EvaluateParams,
-    inputs={"scores": Input(SCORES, "scored rows with labels")},
+    inputs={"scores": Input(SCORES, "scored rows with labels", at=Role.ACTIVE)},
     outputs={"evaluation": Output(EVALUATION, "measures and curves", at=Role.ACTIVE)},
     leaks=(),
     run=_run,

@@ -9,7 +9,6 @@ from unseen.catalog.logistic_regression import (
     LinearModel,
     LogisticRegressionParams,
     learner_params,
-    setting_of,
 )
 from unseen.component import ALIGNED_TABLE, Component, Input, Output, Role, Task, Value
 from unseen.data.table import Table
@@ -22,8 +21,7 @@ def _run(task: Task) -> Dialogue[Mapping[str, Value]]:
         yield from ()
         return {}
     table, params = task.input("table", Table), task.parameters(LogisticRegressionParams)
-    joint = setting_of(task, params)
-    alone = Setting(me=task.me, active=task.me, passives=(), scheme=joint.scheme, prg=task.prg)
+    alone = Setting(me=task.me, active=task.me, passives=(), prg=task.prg)
     part = yield from train_active(table.matrix(), table.label(), params=learner_params(params), setting=alone)
     return {"model": LinearModel.of(part, table.schema.feature_names, ())}
 

@@ -29,6 +29,13 @@ class ImportSummary(Document):
     rows_read: int
     rows_kept: int
     problems: dict[str, int]
+    """Cause → how often it occurs."""
+    places: dict[str, tuple[str, ...]]
+    """Cause → the first places where."""
+    missing: dict[str, int]
+    """Column → values missing in the rows that were kept."""
+    notes: tuple[str, ...]
+    """What was taken as something else, or passed over."""
 
 
 IMPORT_SUMMARY = Kind("import_summary", ImportSummary)
@@ -44,22 +51,28 @@ def _run(task: Task) -> Dialogue[Mapping[str, Value]]:
     table, report = read_table(
         source.path, params.columns.get(task.me), strict=not params.lenient, quarantine=quarantine
     )
-    problems = {problem.cause.value: problem.count for problem in report.problems}
-    return {
-        "table": table,
-        "report": ImportSummary(rows_read=report.rows_read, rows_kept=report.rows_kept, problems=problems),
-    }
+    summary = ImportSummary(
+        rows_read=report.rows_read,
+        rows_kept=report.rows_kept,
+        problems={problem.cause.value: problem.count for problem in report.problems},
+        places={problem.cause.value: tuple(map(str, problem.places)) for problem in report.problems},
+        missing=dict(report.missing),
+        notes=report.notes,
+    )
+    return {"table": table, "report": summary}
 
 
 COMPONENT = Component(
     name="read_table",
-    version=1,
+    version=2,
     summary="Read this party's file (CSV or Parquet) into a typed table; every bad row is reported.",
     params=ReadTableParams,
     inputs={"source": Input(SOURCE, "one of the party's own files")},
     outputs={
         "table": Output(TABLE, "the rows that can be used"),
-        "report": Output(IMPORT_SUMMARY, "how many rows were read, kept, and refused for which cause"),
+        "report": Output(
+            IMPORT_SUMMARY, "how many rows were read and kept, which were refused for which cause, what is missing"
+        ),
     },
     leaks=(),
     run=_run,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from unseen.catalog.logistic_regression import LINEAR_MODEL, LinearModel, LogisticRegressionParams, setting_of
+from unseen.catalog.logistic_regression import LINEAR_MODEL, LinearModel
 from unseen.component import ALIGNED_TABLE, TABLE, Component, Input, Kind, Leak, Output, Params, Role, Task, Value
 from unseen.data.table import Table
 from unseen.dialogue import Dialogue
@@ -25,8 +25,7 @@ def _run(task: Task) -> Dialogue[Mapping[str, Value]]:
             f"step {task.step}: the model was trained on columns {', '.join(model.names)}, "
             f"the table has {', '.join(table.schema.feature_names)}"
         )
-    whole = setting_of(task, LogisticRegressionParams())
-    setting = Setting(me=task.me, active=task.active, passives=model.passives, scheme=whole.scheme, prg=task.prg)
+    setting = Setting(me=task.me, active=task.active, passives=model.passives, prg=task.prg)
     if not task.is_active:
         yield from score_passive(model.part, table.matrix(), setting=setting)
         return {}
@@ -41,7 +40,7 @@ COMPONENT = Component(
     params=Params,
     inputs={
         "table": Input(ALIGNED_TABLE, "rows scaled as the training rows were"),
-        "model": Input(LINEAR_MODEL, "the parties' parts of the model"),
+        "model": Input(LINEAR_MODEL, "the parties' parts of the model", at=Role.ACTIVE),
     },
     outputs={"scores": Output(SCORES, "id, probability, and the label where known", at=Role.ACTIVE)},
     leaks=(Leak("active party", "for every scored row, the sum of the passive parties' linear scores"),),

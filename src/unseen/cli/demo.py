@@ -46,10 +46,18 @@ def _perform(plan: DemoPlan, console: Console, *, quiet: bool) -> None:
         else:
             with watching(console, steps, len(plan.parties)) as observe:
                 run_parties(plan, observe=observe, cancel=cancel)
-    report = build_report(DemoResults(plan), time.monotonic() - started)
+    results = DemoResults(plan)
+    report = build_report(results, time.monotonic() - started)
     write_file(plan.out / "report.json", report.to_json().encode())
     path = write(report, plan.out / "report.html")
     console.print(comparison_table(report))
     for sentence in report.conclusion:
         console.print(sentence, highlight=False, markup=False)
+    for row in report.leakage:
+        if row.step == "train":
+            console.print(f"in training, {row.party} learned: {row.learns}", highlight=False, markup=False)
+    scores = plan.workspace(plan.active).table_path(results.record(plan.active, "score_new").outputs["scores"])
+    console.print(
+        f"scores of people without a label: {scores.resolve()}", highlight=False, markup=False, soft_wrap=True
+    )
     console.print(f"report: {path.resolve()}", highlight=False, markup=False, soft_wrap=True)

@@ -151,3 +151,8 @@ def main() -> None:
         for note in getattr(error, "__notes__", []):
             screen.print(Text(harmless(f"  {note}"), style="dim"), highlight=False, soft_wrap=True)
         sys.exit(next(code for kind, code in EXIT_CODES if isinstance(error, kind)))
+    except OSError as error:  # a folder that cannot be made, a full disk: the system's words name the place
+        Console(stderr=True).print(
+            Text("Error: ", style="bold red") + Text(str(error)), highlight=False, soft_wrap=True
+        )
+        sys.exit(1)

@@ -34,11 +34,12 @@ class Params(BaseModel):
 
 @dataclass(frozen=True, slots=True)
 class Input:
-    """A port that takes a value from an earlier step."""
+    """A port that takes a value from an earlier step; ``at`` says which role cannot do without it (``None``: any)."""
 
     kind: Kind
     about: str
     required: bool = True
+    at: Role | None = None
 
 
 @dataclass(frozen=True, slots=True)

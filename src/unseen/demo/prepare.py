@@ -21,6 +21,7 @@ import yaml
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from unseen.clock import SystemClock
+from unseen.data.atomic import whole_file
 from unseen.data.demo import write_parties
 from unseen.data.readers import read_table
 from unseen.demo.flow import TABLE, Mode, credit_flow
@@ -88,12 +89,19 @@ def prepare(options: DemoOptions) -> DemoPlan:
     """Lay out a demo; an earlier one in the same folder is replaced.
 
     Raises:
-        UsageError: The folder holds something else.
+        UsageError: The folder holds something else, or the data lie in it.
         DataError: ``options.data`` does not hold one table per party, exactly one of them with a label.
     """
-    _make_room(options.out)
-    files = _data_files(options)
-    active, passives = _roles(files)
+    if options.data is None:
+        _make_room(options.out)
+        files = {PartyId(name): path for name, path in write_parties(options.out / "data", rows=options.rows).items()}
+        active, passives = _roles(files)
+    else:
+        if options.rows is not None:
+            raise UsageError("--rows takes some of the embedded people, --data brings others: leave one of them out")
+        files = _data_files(options.data, options.out)
+        active, passives = _roles(files)
+        _make_room(options.out)  # only now: what cannot run must not cost an earlier demo
     plan = DemoPlan(out=options.out, active=active, passives=passives, mode=options.mode, embedded=options.data is None)
     flow = credit_flow(active, passives, mode=options.mode, scheme=options.scheme).spec
     authority = make_authority("Unseen demo", days=CERTIFICATE_DAYS, now=SystemClock().now())
@@ -101,8 +109,8 @@ def prepare(options: DemoOptions) -> DemoPlan:
         home = options.out / party
         (home / "workspace").mkdir(parents=True)
         table = home / f"{TABLE}{file.suffix}"
-        if file.parent != home:
-            shutil.copyfile(file, table)
+        with file.open("rb") as source, whole_file(table) as target:
+            shutil.copyfileobj(source, target)
         (home / "flow.yaml").write_text(flow.to_yaml(), encoding="utf-8")
         issue(authority, party, days=CERTIFICATE_DAYS, now=SystemClock().now()).save(home / "identity")
         (home / "party.yaml").write_text(_party_yaml(plan, party, table.name), encoding="utf-8")
@@ -128,29 +136,45 @@ def _party_yaml(plan: DemoPlan, party: PartyId, table: str) -> str:
 
 
 def _make_room(out: Path) -> None:
-    if (out / "demo.json").exists():
-        shutil.rmtree(out)
-    elif out.exists() and any(out.iterdir()):
+    """Empty the folder; whenever this or what follows is interrupted, it is still known as a demo that may go."""
+    plan = out / "demo.json"
+    if out.exists() and (not out.is_dir() or (any(out.iterdir()) and not plan.exists())):
         raise UsageError(f"{out} is not empty and not a demo: choose another folder with --out")
     out.mkdir(parents=True, exist_ok=True)
     if out.stat().st_uid != os.getuid():
         raise UsageError(f"{out} belongs to somebody else, who could read or change the demo: choose another folder")
     out.chmod(0o700)
+    write_file(plan, b"{}")
+    for path in out.iterdir():
+        if path.is_dir() and not path.is_symlink():
+            shutil.rmtree(path)
+        elif path != plan:
+            path.unlink()
 
 
-def _data_files(options: DemoOptions) -> dict[PartyId, Path]:
-    if options.data is None:
-        source = options.out / "data"
-        source.mkdir()
-        write_parties(source, rows=options.rows)
-    else:
-        source = options.data
+def _data_files(source: Path, out: Path) -> dict[PartyId, Path]:
+    """Return the file of every party, which is called like it."""
     if not source.is_dir():
         raise UsageError(f"{source} is not a folder; --data takes one with a CSV or Parquet file for each party")
-    files = {PartyId(path.stem.lower()): path for path in sorted(source.iterdir()) if path.suffix in SUFFIXES}
+    if source.resolve().is_relative_to(out.resolve()):
+        raise UsageError(f"{source} lies in {out}, which the demo empties: choose another folder with --out")
+    files: dict[PartyId, Path] = {}
+    for path in sorted(source.iterdir()):
+        if path.suffix.lower() in SUFFIXES and not path.name.startswith("."):
+            party = _party_of(path)
+            if party in files:
+                raise DataError(f"{files[party]} and {path} are both of {party}: leave one of them out")
+            files[party] = path
     if len(files) < 2:
         raise DataError(f"{source} holds {len(files)} CSV or Parquet files, expected one each for two or more parties")
     return files
+
+
+def _party_of(path: Path) -> PartyId:
+    try:
+        return PartyId(path.stem.lower())
+    except UsageError as error:
+        raise UsageError(f"{path}: a file is called like its party, and {error}; rename it") from error
 
 
 def _roles(files: Mapping[PartyId, Path]) -> tuple[PartyId, tuple[PartyId, ...]]:

@@ -71,18 +71,18 @@ def run_parties(
         Cancelled: ``cancel`` was set; all parties have been stopped.
     """
     lines: _Lines = queue.SimpleQueue()
-    children = _start(plan, wrapper or {}, lines)
+    children: list[_Child] = []
     try:
+        _start(plan, wrapper or {}, lines, children)
         _watch(plan, children, lines, observe, cancel)
     finally:
         for child in children:
             _stop(child)
 
 
-def _start(plan: DemoPlan, wrapper: Mapping[PartyId, Sequence[str]], lines: _Lines) -> list[_Child]:
-    """Start the parties; each listens for those after it and dials those before it."""
+def _start(plan: DemoPlan, wrapper: Mapping[PartyId, Sequence[str]], lines: _Lines, children: list[_Child]) -> None:
+    """Start the parties and add them to ``children``; each listens for those after it and dials those before it."""
     addresses = {party: f"127.0.0.1:{_free_port()}" for party in plan.parties}
-    children = []
     for position, party in enumerate(plan.parties):
         # -P: a file called yaml.py in the folder where somebody tries the demo must not be imported.
         command = [*wrapper.get(party, (sys.executable, "-P", "-m", "unseen")), "party"]
@@ -97,7 +97,6 @@ def _start(plan: DemoPlan, wrapper: Mapping[PartyId, Sequence[str]], lines: _Lin
         reader.start()
         child.threads.append(reader)
         children.append(child)
-    return children
 
 
 def _free_port() -> int:
@@ -132,7 +131,7 @@ def _watch(
             break
         child, line = heard
         if line is not None:
-            _hear(child, json.loads(line), observe)
+            _hear(child, line, observe)
             continue
         running -= 1
         code = child.process.wait()
@@ -149,7 +148,7 @@ def _next(lines: _Lines, cancel: CancelToken | None, patience: float) -> tuple[_
     waited = 0.0
     while waited < patience:
         if cancel is not None and cancel.is_set():
-            raise Cancelled("stopped on request; nothing is lost: go on with `unseen resume`")
+            raise Cancelled("stopped on request; nothing is lost: go on with `unseen resume` and the demo's folder")
         try:
             return lines.get(timeout=POLL)
         except queue.Empty:
@@ -157,7 +156,11 @@ def _next(lines: _Lines, cancel: CancelToken | None, patience: float) -> tuple[_
     return None
 
 
-def _hear(child: _Child, said: Any, observe: Observer | None) -> None:
+def _hear(child: _Child, line: str, observe: Observer | None) -> None:
+    try:
+        said: Any = json.loads(line)
+    except ValueError:  # a library's own output, or half a line of a process that was killed
+        return
     if isinstance(said, dict):
         kind = getattr(errors, str(said["error"]), UnseenError)
         child.error = kind(said["text"])

@@ -49,6 +49,8 @@ class Flow:
     """
 
     def __init__(self, name: str, *, active: str, passive: Sequence[str] = ()) -> None:
+        if active in passive:
+            raise UsageError(f"{active} cannot be active and passive: it holds the label or it does not")
         self.name = name
         self._parties = {PartyId(active): Role.ACTIVE} | {PartyId(party): Role.PASSIVE for party in passive}
         self._steps: dict[StepId, StepSpec] = {}

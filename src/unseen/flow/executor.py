@@ -20,7 +20,7 @@ from unseen.codec import message, shown
 from unseen.component import Role, Source, Task, Value
 from unseen.crypto.prg import Prg
 from unseen.dialogue import Dialogue, Enter, Leave, Usage, receive_all, send_all
-from unseen.errors import LocalProtocolError, RemoteProtocolError, UsageError
+from unseen.errors import LocalProtocolError, RemoteProtocolError, UnseenError, UsageError
 from unseen.flow.graph import Graph, Node
 from unseen.flow.spec import TABLES
 from unseen.flow.store import Lineage, Ref, TaskRecord, Workspace, digest_of, task_key
@@ -205,7 +205,7 @@ def _run(
         prg=prg,
         simulated=seat.simulated,
     )
-    values = yield from node.component.run(task)
+    values = yield from _work(task, node)
     wanted = {port: output.kind for port, output in node.component.outputs.items() if output.exists_at(task.role)}
     for port, kind in wanted.items():
         if not isinstance(values.get(port), kind.type):
@@ -217,6 +217,22 @@ def _run(
         port: seat.workspace.put(values[port], kind, _lineage(seat, node, digests, port))
         for port, kind in wanted.items()
     }
+
+
+def _work(task: Task, node: Node) -> Dialogue[Mapping[str, Value]]:
+    """Run a component, which may be anybody's; whatever it breaks with becomes an error of ours that names it."""
+    name = node.component.name
+    try:
+        values = yield from node.component.run(task)
+    except UnseenError:
+        raise
+    except Exception as error:
+        broken = LocalProtocolError(f"component {name} broke down in step {node.step} at {task.me}: tell its author")
+        broken.add_note(f"{type(error).__name__}: {error}")  # a note stays here, the message goes to the peers
+        raise broken from error
+    if not isinstance(values, Mapping):
+        raise LocalProtocolError(f"component {name} returned {type(values).__name__} at {task.me}: tell its author")
+    return values
 
 
 def _inputs(seat: Seat, node: Node, done: Mapping[StepId, StepResult]) -> dict[str, Value]:

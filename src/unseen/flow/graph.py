@@ -9,7 +9,7 @@ from typing import TypeAlias
 
 from pydantic import ValidationError
 
-from unseen.component import SOURCE, Component, Kind, Params, Registry, Role
+from unseen.component import SOURCE, Component, Input, Output, Params, Registry, Role
 from unseen.errors import UsageError
 from unseen.flow.spec import TABLES, FlowSpec, StepSpec, problems_text
 from unseen.ids import PartyId, StepId
@@ -145,15 +145,22 @@ def _wiring_problems(spec: FlowSpec, registry: Registry) -> Iterator[str]:
             offered = _offered(spec, registry, reference)
             if isinstance(offered, str):
                 yield f"{place}: {offered}"
-            elif offered is not None and not offered.fits(component.inputs[port].kind):
-                yield f"{place}: expected {component.inputs[port].kind.name}, but {reference} is {offered.name}"
+            elif offered is not None:
+                yield from _misfits(place, reference, component.inputs[port], offered, spec)
 
 
-def _offered(spec: FlowSpec, registry: Registry, reference: str) -> Kind | str | None:
-    """Return the kind of value behind a reference, or what is wrong with it, or ``None`` if that is told elsewhere."""
+def _misfits(place: str, reference: str, wanted: Input, offered: Output, spec: FlowSpec) -> Iterator[str]:
+    if not offered.kind.fits(wanted.kind):
+        yield f"{place}: expected {wanted.kind.name}, but {reference} is {offered.kind.name}"
+    elif wanted.required and offered.at not in (None, wanted.at) and len(set(spec.parties.values())) > 1:
+        yield f"{place}: every party needs this input, but only the {offered.at} party has {reference}"
+
+
+def _offered(spec: FlowSpec, registry: Registry, reference: str) -> Output | str | None:
+    """Return the output behind a reference, or what is wrong with it, or ``None`` if that is told elsewhere."""
     source, port = _split(reference)
     if source == TABLES:
-        return SOURCE
+        return Output(SOURCE, "a party's own file")
     if source not in spec.steps:
         return f"there is no step {source!r}{_did_you_mean(source, spec.steps)}"
     component = registry.get(spec.steps[StepId(source)].use)
@@ -161,7 +168,7 @@ def _offered(spec: FlowSpec, registry: Registry, reference: str) -> Kind | str |
         return None
     if port not in component.outputs:
         return f"step {source!r} ({component.name}) has no output {port!r}; it has: {', '.join(component.outputs)}"
-    return component.outputs[port].kind
+    return component.outputs[port]
 
 
 def _order(spec: FlowSpec) -> list[StepId]:

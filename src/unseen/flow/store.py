@@ -35,6 +35,8 @@ from unseen.ids import JobId, PartyId, StepId
 
 D = TypeVar("D", bound=BaseModel)
 
+TABLE, DOCUMENT = "table.parquet", "document.json"
+
 
 class Frozen(BaseModel):
     """Base of the records kept as JSON."""
@@ -122,9 +124,9 @@ class Workspace:
         folder = self.root / "artifacts" / ref.digest
         folder.mkdir(exist_ok=True)
         if isinstance(value, Table):
-            value.write(folder / "table.parquet")
+            value.write(folder / TABLE)
         elif isinstance(value, Document):
-            write_file(folder / "document.json", value.model_dump_json(indent=1).encode())
+            write_file(folder / DOCUMENT, value.model_dump_json(indent=1).encode())
         if not (folder / "lineage.json").exists():
             write_file(folder / "lineage.json", lineage.model_dump_json(indent=1).encode())
         return ref
@@ -137,14 +139,18 @@ class Workspace:
         """
         folder = self.root / "artifacts" / ref.digest
         if issubclass(kind.type, Table):
-            value: Value = Table.read(folder / "table.parquet")
+            value: Value = Table.read(folder / TABLE)
         elif issubclass(kind.type, Document):
-            value = _read_record(folder / "document.json", kind.type)
+            value = _read_record(folder / DOCUMENT, kind.type)
         else:
             raise LocalProtocolError(f"{kind.name} is no kind of artifact")
         if digest_of(value) != ref.digest:
             raise DataError(f"{folder} was changed after it was written: delete it and run the flow again")
         return value
+
+    def table_path(self, ref: Ref) -> Path:
+        """Return the Parquet file in which a table lies, for other programs to read."""
+        return self.root / "artifacts" / ref.digest / TABLE
 
     def lineage(self, ref: Ref) -> Lineage:
         """Return how an artifact came to be."""
@@ -158,7 +164,8 @@ class Workspace:
         if not path.exists():
             return None
         record = _read_record(path, TaskRecord)
-        complete = all((self.root / "artifacts" / ref.digest).is_dir() for ref in record.outputs.values())
+        folders = [self.root / "artifacts" / ref.digest for ref in record.outputs.values()]
+        complete = all((folder / TABLE).exists() or (folder / DOCUMENT).exists() for folder in folders)
         return record if complete else None
 
     def finish(self, record: TaskRecord) -> None:
@@ -185,7 +192,7 @@ class Workspace:
             if record.flow.digest != flow.digest:
                 raise UsageError(f"job {job} ran another flow; start a new job to run the changed one")
             return record
-        path.parent.mkdir(mode=0o700)
+        path.parent.mkdir(mode=0o700, exist_ok=True)  # it is there if a process was killed just here
         record = JobRecord(job=job, flow=flow, seed=secrets.token_hex(SEED_BYTES), created=now)
         self.write_job(record)
         return record
@@ -268,8 +275,11 @@ def digest_of(value: Value) -> str:
     if isinstance(value, Table):
         return value.digest
     if isinstance(value, Source):
-        with value.path.open("rb") as file:
-            return hashlib.file_digest(file, "sha256").hexdigest()
+        try:
+            with value.path.open("rb") as file:
+                return hashlib.file_digest(file, "sha256").hexdigest()
+        except OSError as error:
+            raise DataError(f"{value.path} cannot be read: {error.strerror}") from error
     text = canonical_json({"type": type(value).__qualname__, "value": value.model_dump(mode="json")})
     return hashlib.sha256(text.encode()).hexdigest()
 
@@ -289,4 +299,5 @@ def _read_record(path: Path, kind: type[D]) -> D:
     try:
         return kind.model_validate_json(path.read_bytes())
     except (OSError, ValidationError) as error:
-        raise DataError(f"{path} is missing or damaged: {error}") from error
+        reason = error.strerror if isinstance(error, OSError) else error.errors()[0]["msg"]
+        raise DataError(f"{path} is missing or damaged ({reason}): delete it and run the flow again") from error

@@ -1,0 +1,68 @@
+import polars as pl
+import pytest
+
+from unseen.demo.prepare import DemoOptions, DemoPlan, prepare
+from unseen.errors import DataError, UsageError
+
+
+@pytest.fixture
+def data(tmp_path):
+    folder = tmp_path / "data"
+    folder.mkdir()
+    pl.DataFrame({"id": [1, 2, 3], "x": [1, 2, 3], "y": [0, 1, 1]}).write_csv(folder / "bank.csv")
+    pl.DataFrame({"id": [1, 2, 3], "z": [1, 2, 3]}).write_parquet(folder / "Partner.PARQUET")
+    (folder / ".bank.csv").touch()
+    return folder
+
+
+def test_every_file_is_a_partys_own_and_stays_private(data, tmp_path):
+    plan = prepare(DemoOptions(tmp_path / "demo", data))
+    assert plan.parties == ("bank", "partner")
+    assert (tmp_path / "demo" / "bank" / "customers.csv").stat().st_mode & 0o077 == 0
+    assert DemoPlan.read(tmp_path / "demo") == plan
+
+
+def test_a_request_that_cannot_be_met_does_not_cost_an_earlier_demo(data, tmp_path):
+    plan = prepare(DemoOptions(tmp_path / "demo", data))
+    (data / "bank.csv").unlink()
+    with pytest.raises(DataError, match="1 CSV or Parquet files"):
+        prepare(DemoOptions(plan.out, data))
+    assert DemoPlan.read(plan.out) == plan
+
+
+def test_data_inside_the_demos_folder_are_not_deleted(data, tmp_path):
+    prepare(DemoOptions(tmp_path / "demo", data))
+    inside = data.rename(tmp_path / "demo" / "mine")
+    with pytest.raises(UsageError, match="choose another folder"):
+        prepare(DemoOptions(tmp_path / "demo", inside))
+    assert (inside / "bank.csv").exists()
+
+
+def test_a_demo_interrupted_while_it_is_laid_out_can_be_laid_out_again(data, tmp_path, monkeypatch):
+    def interrupted(*_, **__):
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr("unseen.demo.prepare.issue", interrupted)
+        with pytest.raises(KeyboardInterrupt):
+            prepare(DemoOptions(tmp_path / "demo", data))
+    with pytest.raises(UsageError, match="no demo in"):
+        DemoPlan.read(tmp_path / "demo")
+    assert prepare(DemoOptions(tmp_path / "demo", data)).active == "bank"
+
+
+def test_a_folder_of_something_else_is_left_alone(data, tmp_path):
+    with pytest.raises(UsageError, match="not a demo"):
+        prepare(DemoOptions(data, None, 100))
+    (tmp_path / "file").touch()
+    with pytest.raises(UsageError, match="not a demo"):
+        prepare(DemoOptions(tmp_path / "file", data))
+
+
+def test_files_that_cannot_be_told_apart_are_named(data, tmp_path):
+    (data / "My Shop.csv").write_text("id,q\n1,2\n")
+    with pytest.raises(UsageError, match=r"My Shop\.csv: .*rename it"):
+        prepare(DemoOptions(tmp_path / "demo", data))
+    (data / "My Shop.csv").rename(data / "partner.csv")
+    with pytest.raises(DataError, match="both of partner"):
+        prepare(DemoOptions(tmp_path / "demo", data))
