@@ -250,3 +250,15 @@ def test_each_party_keeps_its_own_files(people, tmp_path):
         assert not columns & {"limit", "education"} - {other}
     seeds = {jobs(tmp_path / "ws", party)[0].seed for party in ("bank", "partner")}
     assert len(seeds) == 2
+
+
+def test_equal_artifacts_of_different_components_keep_their_own_lineage(people):
+    flow = Flow("twice", active="bank", passive=["partner"])
+    read = flow.step("read", "read_table", source=flow.table("customers"))
+    align = flow.step("align", "psi_join", table=read["table"])
+    fitted = flow.step("fitted", "standardise", table=align["table"])
+    flow.step("applied", "apply_scaler", table=align["table"], scaler=fitted["scaler"])
+    result = simulate(flow, people)
+    assert result.get("fitted.table", "bank") == result.get("applied.table", "bank")
+    made = [result.lineage(f"{name}.table", "bank").component for name in ("fitted", "applied")]
+    assert made == ["standardise", "apply_scaler"]

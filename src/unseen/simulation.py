@@ -75,7 +75,7 @@ class SimulationResult:
     def lineage(self, output: Port | str, party: str) -> Lineage:
         """Return how the value at ``step.port`` of one party came to be."""
         _, port, found = self._find(output, party)
-        return self._workspaces[PartyId(party)].lineage(found.outputs[port])
+        return found.record.lineage[port]
 
     def reused(self) -> list[StepId]:
         """Return the steps whose earlier results were taken."""

@@ -3,6 +3,9 @@ import pytest
 from sklearn.linear_model import LogisticRegression
 
 from unseen.catalog import local_logistic_regression, logistic_regression, score
+from unseen.data.schema import Column, Kind, Schema
+from unseen.data.schema import Role as ColumnRole
+from unseen.data.table import Table
 from unseen.errors import DataError, UsageError
 
 ROWS, L2 = 160, 0.01
@@ -54,7 +57,7 @@ def test_a_model_document_gives_the_trained_part_back(models):
 def test_the_label_holder_alone_gets_the_model_of_its_own_columns(run_step, data):
     tables, features, labels = data
     inputs = {party: {"table": table} for party, table in tables.items()}
-    params = {"mode": "exact", "l2": L2, "max_iterations": 200, "tolerance": 1e-7}
+    params = {"l2": L2, "max_iterations": 200, "tolerance": 1e-7}
     results = run_step(local_logistic_regression.COMPONENT, inputs, params)
     coefficients, intercept = pooled(features[:, :2], labels)
     assert results["shop"] == {}
@@ -114,3 +117,12 @@ def test_too_few_rows_are_refused_since_their_sums_tell_labels(run_step, data, l
             run_step(logistic_regression.COMPONENT, inputs, params)
     else:
         assert run_step(logistic_regression.COMPONENT, inputs, params)
+
+
+@pytest.mark.parametrize("component", [logistic_regression.COMPONENT, local_logistic_regression.COMPONENT])
+def test_row_weights_are_refused_rather_than_ignored(run_step, data, component):
+    frame = data[0]["bank"].frame().with_columns(w=1.5)
+    weighted = Schema((*data[0]["bank"].schema.columns, Column("w", ColumnRole.WEIGHT, Kind.REAL)))
+    inputs = {"bank": {"table": Table.from_frame(frame, weighted)}, "shop": {"table": data[0]["shop"]}}
+    with pytest.raises(UsageError, match="column w is a weight"):
+        run_step(component, inputs)

@@ -66,7 +66,7 @@ def test_columns_may_be_given_their_roles(run_step, tmp_path):
 
 
 def test_columns_of_a_party_that_takes_no_part_are_refused(run_step, demo_files):
-    with pytest.raises(UsageError, match=r"step step: params\.columns names telco, which take no part"):
+    with pytest.raises(UsageError, match=r"step step: its params name telco, which take no part"):
         run_step(COMPONENT, {"bank": {"source": Source(demo_files["bank"])}}, {"columns": {"telco": {"a": "id"}}})
 
 
@@ -76,3 +76,12 @@ def test_the_import_does_not_depend_on_where_the_file_lies(run_step, demo_files,
         run_step(COMPONENT, {"bank": {"source": Source(path)}})["bank"]["table"] for path in (demo_files["bank"], moved)
     ]
     assert tables[0].digest == tables[1].digest
+
+
+def test_features_may_be_left_out(run_step, tmp_path):
+    (tmp_path / "bank.csv").write_text("id,colour,x\na,red,1.5\nb,blue,2.5\n")
+    inputs = {"bank": {"source": Source(tmp_path / "bank.csv")}}
+    (result,) = run_step(COMPONENT, inputs, {"leave_out": {"bank": ["colour"]}}).values()
+    assert result["table"].schema.names == ("id", "x")
+    with pytest.raises(UsageError, match="there is no column color"):
+        run_step(COMPONENT, inputs, {"leave_out": {"bank": ["color"]}})

@@ -135,7 +135,7 @@ def test_where_an_artifact_comes_from(unseen, project):
         "scale.table = standardise 1 {}",
         'split.train = split 1 {"test": 0.3, "stratify": true}',
         'align.table = psi_join 1 {"protocol": "ecdh"}',
-        'read.table = read_table 2 {"columns": {}, "lenient": false}',
+        'read.table = read_table 2 {"columns": {}, "leave_out": {}, "lenient": false}',
     ]
     assert [len(line) - len(line.lstrip()) for line in lines] == [0, 2, 4, 6, 8]
     assert lines[-1].endswith("a file of partner")

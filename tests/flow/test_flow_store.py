@@ -70,6 +70,7 @@ def record(key="ab", outputs=None, **changes):
         "bytes_received": 2,
         "rounds": 3,
         "messages": 4,
+        "lineage": {},
     }
     return TaskRecord(**(fields | changes))
 

@@ -11,7 +11,7 @@ from pydantic import Field
 from unseen.component import ALIGNED_TABLE, Component, Document, Input, Kind, Leak, Output, Params, Task, Value
 from unseen.data.table import Table
 from unseen.dialogue import Dialogue
-from unseen.errors import DataError
+from unseen.errors import DataError, UsageError
 from unseen.ids import PartyId
 from unseen.learners.vertical.logistic import LinearPart, LogisticParams, Setting, train_active, train_passive
 from unseen.protocols.linear_map.lattice import Lattice
@@ -20,22 +20,27 @@ from unseen.protocols.linear_map.plain import Plain
 from unseen.protocols.linear_map.port import LinearMap
 
 
-class LogisticRegressionParams(Params):
-    """What is trained, how it is protected, and when it stops."""
+class LocalParams(Params):
+    """When the training stops, and what holds the coefficients back."""
+
+    l2: float = Field(default=1e-3, ge=0)
+    """Penalty ½·l2·‖coefficients‖² on top of the mean log loss."""
+    max_iterations: int = Field(default=60, ge=1, le=10_000)
+    """Stop after this many rounds."""
+    tolerance: float = Field(default=1e-5, gt=0, lt=1)
+    """Stop when the norm of the gradient has fallen to this share of its first value."""
+
+
+class LogisticRegressionParams(LocalParams):
+    """What is trained, and how it is protected."""
 
     mode: Literal["linearised", "exact"] = "linearised"
     """linearised: every row's score stays at home, the model is close to that of pooled data.
     exact: passive parties show the label holder scores, the model is that of pooled data."""
     scheme: Literal["lattice", "paillier", "plain"] = "lattice"
     """How sums over rows are protected; plain works only in simulation."""
-    l2: float = Field(default=1e-3, ge=0)
-    """Penalty ½·l2·‖coefficients‖² on top of the mean log loss."""
-    max_iterations: int = Field(default=60, ge=1, le=10_000)
-    """Stop after this many rounds."""
     min_rows: int = Field(default=100, ge=2)
     """Refuse to train on fewer rows: exact sums over few rows tell the labels of all of them."""
-    tolerance: float = Field(default=1e-5, gt=0, lt=1)
-    """Stop when the norm of the gradient has fallen to this share of its first value."""
 
 
 class LinearModel(Document):
@@ -92,24 +97,23 @@ def scheme_of(name: str, *, simulated: bool) -> LinearMap:
     return Paillier() if name == "paillier" else Plain(simulation=simulated)
 
 
-def setting_of(task: Task, params: LogisticRegressionParams) -> Setting:
-    """Return who takes part in the training, and how it is protected."""
-    scheme = scheme_of(params.scheme, simulated=task.simulated)
-    return Setting(me=task.me, active=task.active, passives=task.passives, scheme=scheme, prg=task.prg)
-
-
-def learner_params(params: LogisticRegressionParams) -> LogisticParams:
-    """Return the learner's own parameters."""
-    return LogisticParams(
-        mode=params.mode, l2=params.l2, max_iterations=params.max_iterations, tolerance=params.tolerance
-    )
+def check_weights(task: Task, table: Table) -> None:
+    """Raise ``UsageError`` if the table has a weight column, which would be ignored."""
+    if table.schema.weight is not None:
+        raise UsageError(
+            f"step {task.step}: column {table.schema.weight.name} is a weight, which logistic regression does not use "
+            "yet; give it another role by read_table's parameter columns"
+        )
 
 
 def _run(task: Task) -> Dialogue[Mapping[str, Value]]:
     table, params = task.input("table", Table), task.parameters(LogisticRegressionParams)
     if table.rows < params.min_rows:
         raise DataError(f"step {task.step}: {table.rows} rows are fewer than min_rows = {params.min_rows}")
-    setting, learner = setting_of(task, params), learner_params(params)
+    check_weights(task, table)
+    scheme = scheme_of(params.scheme, simulated=task.simulated)
+    setting = Setting(me=task.me, active=task.active, passives=task.passives, prg=task.prg, scheme=scheme)
+    learner = LogisticParams(params.mode, params.l2, params.max_iterations, params.tolerance)
     if task.is_active:
         part = yield from train_active(table.matrix(), table.label(), params=learner, setting=setting)
     else:

@@ -9,6 +9,7 @@ from pydantic import Field
 from unseen.component import SOURCE, TABLE, Component, Document, Input, Kind, Output, Params, Source, Task, Value
 from unseen.data.readers import read_table
 from unseen.data.schema import Role
+from unseen.data.table import Table
 from unseen.dialogue import Dialogue
 from unseen.errors import UsageError
 from unseen.ids import PartyId
@@ -19,6 +20,8 @@ class ReadTableParams(Params):
 
     columns: dict[PartyId, dict[str, Role]] = Field(default_factory=dict)
     """Party → column → role."""
+    leave_out: dict[PartyId, tuple[str, ...]] = Field(default_factory=dict)
+    """Party → features that are not used, text columns for instance."""
     lenient: bool = False
     """Put bad rows aside (into a file beside the table) instead of refusing the table."""
 
@@ -44,9 +47,9 @@ IMPORT_SUMMARY = Kind("import_summary", ImportSummary)
 def _run(task: Task) -> Dialogue[Mapping[str, Value]]:
     yield from ()
     params, source = task.parameters(ReadTableParams), task.input("source", Source)
-    unknown = sorted(set(params.columns) - set(task.roles))
+    unknown = sorted({*params.columns, *params.leave_out} - set(task.roles))
     if unknown:
-        raise UsageError(f"step {task.step}: params.columns names {', '.join(unknown)}, which take no part in the flow")
+        raise UsageError(f"step {task.step}: its params name {', '.join(unknown)}, which take no part in the flow")
     quarantine = source.path.with_name(source.path.name + ".quarantine.csv") if params.lenient else None
     table, report = read_table(
         source.path, params.columns.get(task.me), strict=not params.lenient, quarantine=quarantine
@@ -59,7 +62,14 @@ def _run(task: Task) -> Dialogue[Mapping[str, Value]]:
         missing=dict(report.missing),
         notes=report.notes,
     )
-    return {"table": table, "report": summary}
+    return {"table": _without(table, params.leave_out.get(task.me, ())), "report": summary}
+
+
+def _without(table: Table, names: tuple[str, ...]) -> Table:
+    """Return the table without some of its features."""
+    for name in names:
+        table.schema.column(name)  # a column that is not there is a mistake to be told
+    return table.select([name for name in table.schema.feature_names if name not in names])
 
 
 COMPONENT = Component(

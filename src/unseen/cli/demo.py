@@ -53,9 +53,10 @@ def _perform(plan: DemoPlan, console: Console, *, quiet: bool) -> None:
     console.print(comparison_table(report))
     for sentence in report.conclusion:
         console.print(sentence, highlight=False, markup=False)
+    console.print("What the parties learned from each other in training:")
     for row in report.leakage:
         if row.step == "train":
-            console.print(f"in training, {row.party} learned: {row.learns}", highlight=False, markup=False)
+            console.print(f"  {row.party}: {row.learns}", highlight=False, markup=False, soft_wrap=True)
     scores = plan.workspace(plan.active).table_path(results.record(plan.active, "score_new").outputs["scores"])
     console.print(
         f"scores of people without a label: {scores.resolve()}", highlight=False, markup=False, soft_wrap=True

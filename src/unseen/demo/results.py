@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from unseen.catalog.evaluate import EvaluateParams, Evaluation, model_result
-from unseen.catalog.logistic_regression import LinearModel, LogisticRegressionParams, learner_params
+from unseen.catalog.logistic_regression import LinearModel, LogisticRegressionParams
 from unseen.component import Kind, Value, installed_components
 from unseen.crypto.prg import Prg
 from unseen.data.table import Table
@@ -21,8 +21,9 @@ from unseen.errors import LocalProtocolError
 from unseen.flow.graph import Graph, build_graph
 from unseen.flow.store import TaskRecord
 from unseen.ids import PartyId, StepId
-from unseen.learners.vertical.logistic import LinearPart, Setting, score_active, train_active
+from unseen.learners.vertical.logistic import LinearPart, LogisticParams, Setting, score_active, train_active
 from unseen.report.model import (
+    INTERCEPT,
     Coefficient,
     Fact,
     FactGroup,
@@ -77,14 +78,14 @@ class DemoResults:
     def coefficients(self) -> NDArray[np.float64]:
         """Return the federated model's coefficients in the order of ``matrix``, the intercept last."""
         parts = [self.get(party, "train", "model", LinearModel).part for party in self.plan.parties]
-        return np.concatenate([*(part.coef_ for part in parts), [parts[0].intercept_]])
+        return np.concatenate([*(part.coef_ for part in parts), [sum(part.intercept_ for part in parts)]])
 
 
 def pooled(results: DemoResults) -> Pooled:
     """Train and evaluate logistic regression on all parties' columns in one place."""
     plan = results.plan
     train, test = (results.get(plan.active, step, "table", Table) for step in ("scale", "scale_test"))
-    params = learner_params(LogisticRegressionParams(mode="exact", tolerance=1e-9, max_iterations=500))
+    params = LogisticParams("exact", LogisticRegressionParams().l2, max_iterations=500, tolerance=1e-9)
     setting = Setting(me=plan.active, active=plan.active, passives=(), prg=Prg.fresh())
     dialogue = train_active(results.matrix("scale"), train.label(), params=params, setting=setting)
     part = converse({plan.active: dialogue})[plan.active]
@@ -144,6 +145,13 @@ def _steps(results: DemoResults) -> Iterator[StepUsage]:
 
 
 def _coefficients(results: DemoResults, centre: LinearPart) -> Iterator[Coefficient]:
+    parts = [results.get(party, "train", "model", LinearModel).part for party in results.plan.parties]
+    yield Coefficient(
+        party=results.plan.active,
+        name=INTERCEPT,
+        value=sum(part.intercept_ for part in parts),
+        pooled_value=centre.intercept_,
+    )
     position = 0
     for party in results.plan.parties:
         model = results.get(party, "train", "model", LinearModel)
@@ -180,9 +188,9 @@ def _leakage(results: DemoResults) -> Iterator[LeakageRow]:
 
 def _lineage(results: DemoResults) -> Iterator[LineageRow]:
     active = results.plan.active
-    workspace = results.plan.workspace(active)
     for step in results.graph.nodes:
-        for ref in results.record(active, step).outputs.values():
-            line = workspace.lineage(ref)
+        record = results.record(active, step)
+        for port, line in record.lineage.items():
+            ref = record.outputs[port]
             made_from = tuple(digest[:12] for digest in line.inputs.values())
             yield LineageRow(artifact=ref.digest[:12], kind=ref.kind, step=step, party=active, made_from=made_from)

@@ -154,7 +154,19 @@ def _step(seat: Seat, node: Node, done: Mapping[StepId, StepResult]) -> Dialogue
     seat.workspace.begin_step(seat.job, node.step, joint)
     outputs = yield from _run(seat, node, prg.derive("joint", bytes.fromhex(joint)), done, digests)
     usage = yield Leave()
-    record = _record(seat.job, key, joint, outputs, usage)
+    lineage = {port: _lineage(seat, node, digests, port) for port in outputs}
+    record = TaskRecord(
+        key=key,
+        joint=joint,
+        job=seat.job,
+        outputs=outputs,
+        lineage=lineage,
+        seconds=usage.seconds,
+        bytes_sent=usage.bytes_sent,
+        bytes_received=usage.bytes_received,
+        rounds=usage.rounds,
+        messages=usage.messages,
+    )
     seat.workspace.finish(record)
     seat.workspace.note_step(seat.job, node.step, key)
     return StepResult(record, usage, reused=False)
@@ -260,18 +272,4 @@ def _lineage(seat: Seat, node: Node, digests: Mapping[str, str], output: str) ->
         output=output,
         code_version=VERSION,
         created=seat.clock.now(),
-    )
-
-
-def _record(job: JobId, key: str, joint: str, outputs: dict[str, Ref], usage: Usage) -> TaskRecord:
-    return TaskRecord(
-        key=key,
-        joint=joint,
-        job=job,
-        outputs=outputs,
-        seconds=usage.seconds,
-        bytes_sent=usage.bytes_sent,
-        bytes_received=usage.bytes_received,
-        rounds=usage.rounds,
-        messages=usage.messages,
     )

@@ -77,6 +77,8 @@ class TaskRecord(Frozen):
     job: JobId
     """The job that computed it."""
     outputs: dict[str, Ref]
+    lineage: dict[str, Lineage]
+    """How each output came to be here; equal artifacts of other steps have a lineage of their own."""
     seconds: float
     bytes_sent: int
     bytes_received: int

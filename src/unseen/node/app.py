@@ -67,7 +67,7 @@ class PartyConfig(BaseModel):
         except ValidationError as error:
             problems = [f"{'.'.join(map(str, item['loc']))}: {item['msg']}" for item in error.errors()]
             raise UsageError(problems_text(str(path), problems)) from error
-        except (OSError, yaml.YAMLError, ValueError) as error:
+        except (OSError, yaml.YAMLError, ValueError, RecursionError) as error:
             raise UsageError(f"cannot read the party's configuration {path}: {error}") from error
         home = path.resolve().parent
         places = {name: home / getattr(config, name) for name in ("flow", "workspace", "identity")}

@@ -139,7 +139,8 @@ def _checked_labels(labels: NDArray[np.float64], rows: int) -> Floats:
     if truth.shape != (rows,):
         raise DataError(f"expected {rows} labels, one a row, found shape {truth.shape}")
     if not np.isin(truth, (0.0, 1.0)).all():
-        raise DataError("labels must be 0 or 1: map other values first, and drop rows without a label")
+        found = ", ".join(f"{value:g}" for value in np.unique(truth)[:5])
+        raise DataError(f"labels must be 0 or 1, found {found}: map other values first, drop rows without a label")
     if truth.min() == truth.max():
         raise DataError(f"all {rows} labels are {truth[0]:g}: there is nothing to tell apart")
     return truth
