@@ -331,3 +331,12 @@ def test_the_checkpoints_of_a_finished_job_are_deleted(workspace):
         assert held.held(STEP) == left
     assert list(held.root.rglob("*")) == []
     assert workspace.job(JOB).state == "finished"
+
+
+def test_what_a_killed_process_was_about_to_write_is_swept_away(tmp_path):
+    workspace = Workspace(tmp_path / "ws")
+    litter = tmp_path / "ws" / "tasks" / ".ab.json.x1y2"
+    litter.write_bytes(b"half a rec")
+    with workspace.locked():
+        assert not litter.exists()
+    assert (tmp_path / "ws").stat().st_mode & 0o077 == 0

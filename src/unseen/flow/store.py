@@ -107,6 +107,7 @@ class Workspace:
         self.root = root
         for folder in ("artifacts", "tasks", "jobs"):
             (root / folder).mkdir(parents=True, exist_ok=True)
+        root.chmod(0o700)
 
     @contextmanager
     def locked(self) -> Iterator[None]:
@@ -116,6 +117,8 @@ class Workspace:
                 fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
             except BlockingIOError as error:
                 raise UsageError(f"another process works in {self.root}: wait, or take another folder") from error
+            for litter in self.root.rglob(".*"):  # what a killed process was about to write
+                litter.unlink()
             yield
 
     # --- artifacts ---
