@@ -13,7 +13,8 @@ from unseen.crypto.rlwe import DEGREE
 from unseen.dialogue import Send, converse, receive, receive_array, send, send_array
 from unseen.errors import RemoteProtocolError, UsageError
 from unseen.ids import PartyId
-from unseen.protocols.linear_map.lattice import Answer, Batch, Lattice, Opening, Query, Scaling, Unmask, _groups
+from unseen.protocols.linear_map.agreement import Call, Terms
+from unseen.protocols.linear_map.lattice import Answer, Lattice, Opening, Query, Scaling, Unmask, _groups
 from unseen.protocols.linear_map.port import Bounds, Recipient
 
 A, B = PartyId("a"), PartyId("b")
@@ -214,7 +215,7 @@ def frames(vectors, *, recipient=TO_A, seed=b"a" * 32, other=b"b" * 32, matrix=N
 
 
 VECTORS = np.arange(2 * ROWS, dtype=np.int64).reshape(2, ROWS)
-FIRST_HIDDEN = 3  # Opening, Batch, array header, array chunk
+FIRST_HIDDEN = 3  # Opening, Call, array header, array chunk
 
 
 def test_a_resumed_task_sends_the_same_bytes():
@@ -320,17 +321,17 @@ def test_sides_do_not_print_and_have_no_secrets_to_pickle():
 
 SMALL = Bounds(3, 2, 5.0, 5.0)
 MATRIX = np.array([[1, 2], [0, 1], [2, 0]], np.int64)
-HELLO = Opening(3, 2, 5.0, 5.0, b"x" * 32)
+HELLO = Opening(Terms(3, 2, 5.0, 5.0), b"x" * 32)
 GOOD_A = np.zeros((1, 2, DEGREE), np.uint64)
 GOOD_B = np.zeros((2, 2), np.uint64)
 TOO_LARGE = np.array([[PRIMES[0]], [0]], np.uint64)
 
 
-def rogue_vectors(*, opening=HELLO, batch=None, hidden=None, query=None, unmask=None):
+def rogue_vectors(*, opening=HELLO, call=None, hidden=None, query=None, unmask=None):
     yield from send(B, opening)
     yield from receive(B, Opening)
     yield from receive_array(B, np.uint64, Shape(2, 2, DEGREE))
-    yield from send(B, batch or Batch(1, TO_B.value))
+    yield from send(B, call or Call(1, TO_B.value))
     yield from send_array(B, np.zeros(3, np.uint64) if hidden is None else hidden)
     yield from send(B, query or Query(GOOD_A, GOOD_B))
     yield from send(B, unmask or Unmask(np.zeros((1, 2), np.uint64)))
@@ -339,12 +340,12 @@ def rogue_vectors(*, opening=HELLO, batch=None, hidden=None, query=None, unmask=
 @pytest.mark.parametrize(
     "wrong",
     [
-        {"opening": Opening(4, 2, 5.0, 5.0, b"x" * 32)},
-        {"opening": Opening(3, 3, 5.0, 5.0, b"x" * 32)},
-        {"opening": Opening(3, 2, 5.0, float("nan"), b"x" * 32)},
-        {"opening": Opening(3, 2, 5.0, 5.0, b"x" * 31)},
-        {"batch": Batch(2, TO_B.value)},
-        {"batch": Batch(1, TO_A.value)},
+        {"opening": Opening(Terms(4, 2, 5.0, 5.0), b"x" * 32)},
+        {"opening": Opening(Terms(3, 3, 5.0, 5.0), b"x" * 32)},
+        {"opening": Opening(Terms(3, 2, 5.0, float("nan")), b"x" * 32)},
+        {"opening": Opening(Terms(3, 2, 5.0, 5.0), b"x" * 31)},
+        {"call": Call(2, TO_B.value)},
+        {"call": Call(1, TO_A.value)},
         {"hidden": np.zeros(4, np.uint64)},
         {"hidden": np.zeros(3, np.int64)},
         {"hidden": np.zeros((3, 1), np.uint64)},
@@ -367,7 +368,7 @@ def rogue_matrix(*, opening=HELLO, hint=None, answer=None):
     yield from send(A, opening)
     yield from receive(A, Opening)
     yield from send_array(A, np.zeros((2, 2, DEGREE), np.uint64) if hint is None else hint)
-    yield from receive(A, Batch)
+    yield from receive(A, Call)
     yield from receive_array(A, np.uint64, Shape(3))
     yield from receive(A, Query)
     yield from send(A, answer or Answer(np.zeros((1, 2), np.uint64)))
@@ -376,7 +377,7 @@ def rogue_matrix(*, opening=HELLO, hint=None, answer=None):
 @pytest.mark.parametrize(
     "wrong",
     [
-        {"opening": Opening(3, 2, 5.0, 6.0, b"x" * 32)},
+        {"opening": Opening(Terms(3, 2, 5.0, 6.0), b"x" * 32)},
         {"hint": np.zeros((3, 2, DEGREE), np.uint64)},
         {"hint": np.zeros((2, 1, DEGREE), np.uint64)},
         {"hint": np.zeros((2, 2, DEGREE), np.uint64) + TOO_LARGE},
@@ -439,4 +440,4 @@ def test_the_bytes_are_those_of_the_documentation():
 def test_the_wire_is_pinned():
     """A change of this digest needs a higher version of a message, or of the scheme's own digests."""
     digest = hashlib.sha256(b"".join(frames(VECTORS, recipient=TO_B))).hexdigest()
-    assert digest == "1349f2cf3de4f5c2490d63c6f65a92f6933dc6b45666551331364ffd8e871b1d"
+    assert digest == "26be215e83c0bb02b2ccb2b1dd3b733a99755f730b2260587d69bc82388a5786"

@@ -12,6 +12,7 @@ from rich.live import Live
 from rich.table import Table
 from rich.text import Text
 
+from unseen.cli.terminal import harmless
 from unseen.dialogue import Event, Observer, Usage
 from unseen.ids import PartyId, StepId
 from unseen.report.units import bytes_text, seconds_text
@@ -44,7 +45,7 @@ class Board:
             line.usage[event.party] = event.usage
             if event.what == "progress":
                 line.state = f"{event.done}/{event.total}"
-                line.note = event.note
+                line.note = harmless(event.note)
             elif event.what == "enter":
                 line.state = line.state or "…"
             else:

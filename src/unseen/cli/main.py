@@ -153,6 +153,6 @@ def main() -> None:
         sys.exit(next(code for kind, code in EXIT_CODES if isinstance(error, kind)))
     except OSError as error:  # a folder that cannot be made, a full disk: the system's words name the place
         Console(stderr=True).print(
-            Text("Error: ", style="bold red") + Text(str(error)), highlight=False, soft_wrap=True
+            Text("Error: ", style="bold red") + Text(harmless(str(error))), highlight=False, soft_wrap=True
         )
         sys.exit(1)

@@ -18,7 +18,7 @@ from typing import IO, Any, TypeAlias
 from unseen import errors
 from unseen.demo.prepare import DemoPlan
 from unseen.dialogue import CancelToken, Event, Observer, Usage
-from unseen.errors import Cancelled, PeerFailed, UnseenError
+from unseen.errors import Cancelled, PeerFailed, UnseenError, UsageError
 from unseen.ids import PartyId, StepId
 
 PATIENCE = 2.0
@@ -91,12 +91,15 @@ def _start(plan: DemoPlan, wrapper: Mapping[PartyId, Sequence[str]], lines: _Lin
             command += ["--peer", f"{earlier}={addresses[earlier]}"]
         log = (plan.out / party / "log.txt").open("a")
         with closing(log):
-            process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=log, text=True)  # noqa: S603  # our own program, no shell
+            # A reader that breaks off at bytes of a library that are no UTF-8 would never report the end.
+            process = subprocess.Popen(  # noqa: S603  # our own program, no shell
+                command, stdout=subprocess.PIPE, stderr=log, encoding="utf-8", errors="replace"
+            )
         child = _Child(party, process)
+        children.append(child)  # first of all, so that whatever fails from here on leaves no orphan
         reader = threading.Thread(target=_pump, args=(child, process.stdout, lines), daemon=True)
         reader.start()
         child.threads.append(reader)
-        children.append(child)
 
 
 def _free_port() -> int:
@@ -157,27 +160,45 @@ def _next(lines: _Lines, cancel: CancelToken | None, patience: float) -> tuple[_
 
 
 def _hear(child: _Child, line: str, observe: Observer | None) -> None:
+    said = _said(line)
+    if isinstance(said, UnseenError):
+        child.error = said
+    elif said is not None:
+        child.step = said.step or child.step
+        if observe is not None:
+            observe(said)
+
+
+def _said(line: str) -> Event | UnseenError | None:
+    """Return what ``event_line`` or ``error_line`` wrote.
+
+    Anything else is ``None``: a library's own output, or half a line of a process that was killed.
+    """
     try:
-        said: Any = json.loads(line)
-    except ValueError:  # a library's own output, or half a line of a process that was killed
-        return
-    if isinstance(said, dict):
-        kind = getattr(errors, str(said["error"]), UnseenError)
-        child.error = kind(said["text"])
-        for note in said["notes"]:
-            child.error.add_note(note)
-        return
-    party, step, what, done, total, note, costs = said
-    child.step = step or child.step
-    if observe is not None:
-        observe(Event(PartyId(party), StepId(step) if step else None, what, done, total, note, Usage(*costs)))
+        match json.loads(line):
+            case {"error": str(name), "text": str(text), "notes": [*notes]}:
+                return _error(name, text, notes)
+            case [str(party), None | str() as step, str(what), int(done), int(total), str(note), [*costs]]:
+                return Event(PartyId(party), StepId(step) if step else None, what, done, total, note, Usage(*costs))
+    except (ValueError, TypeError, UsageError):
+        pass
+    return None
+
+
+def _error(name: str, text: str, notes: list[Any]) -> UnseenError:
+    kind = getattr(errors, name, None)
+    error = kind(text) if isinstance(kind, type) and issubclass(kind, UnseenError) else UnseenError(text)
+    for note in notes:
+        error.add_note(str(note))
+    return error
 
 
 def _cause(plan: DemoPlan, failed: list[_Child]) -> UnseenError:
     """Return the error that tells most: a process that was killed, then a party's own reason, then an echo."""
     for child in failed:
         if child.process.returncode < 0:
-            name = signal.Signals(-child.process.returncode).name
+            number = -child.process.returncode
+            name = signal.Signals(number).name if number in set(signal.Signals) else f"signal {number}"
             return PeerFailed(
                 f"the process of {child.party} was killed ({name}) in step {child.step or 'start'}; nothing is lost: "
                 f"go on with `unseen resume {plan.out}`"

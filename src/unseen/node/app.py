@@ -65,7 +65,7 @@ class PartyConfig(BaseModel):
         try:
             config = cls.model_validate(yaml.safe_load(path.read_text(encoding="utf-8")))
         except ValidationError as error:
-            problems = [f"{'.'.join(map(str, item['loc']))}: {item['msg']}" for item in error.errors()]
+            problems = [f"{_place(item['loc'])}: {item['msg']}" for item in error.errors()]
             raise UsageError(problems_text(str(path), problems)) from error
         except (OSError, yaml.YAMLError, ValueError, RecursionError) as error:
             raise UsageError(f"cannot read the party's configuration {path}: {error}") from error
@@ -77,6 +77,11 @@ class PartyConfig(BaseModel):
     def reach(self, listen: str | None, peers: Mapping[PartyId, str]) -> PartyConfig:
         """Return the configuration with other addresses."""
         return self.model_copy(update={"listen": listen or self.listen, "peers": {**self.peers, **peers}})
+
+
+def _place(keys: tuple[int | str, ...]) -> str:
+    """Return where in the configuration a mistake is."""
+    return ".".join(str(key) for key in keys if key != "[key]") or "configuration"
 
 
 @dataclass(frozen=True, slots=True)
@@ -100,13 +105,14 @@ def run_party(
         UnseenError: A step failed at this party; the peers are told.
     """
     graph = _graph(config)
+    identity = _identity(config)
     clock = SystemClock()
     workspace = Workspace(config.workspace)
     with workspace.locked():
         workspace.start_job(config.job, graph.spec, clock.now())
         sources = {name: Source(path) for name, path in config.tables.items()}
         seat = Seat(config.party, graph, config.job, workspace, sources, clock)
-        steps = _drive(config, seat, observe, cancel)
+        steps = _drive(config, seat, identity, observe=observe, cancel=cancel)
     return PartyResult(graph, workspace, steps)
 
 
@@ -117,17 +123,24 @@ def _graph(config: PartyConfig) -> Graph:
     missing = sorted(set(spec.parties) - {config.party} - set(config.peers))
     if missing:
         raise UsageError(f"party {config.party}: peers does not say how to reach {', '.join(missing)}")
+    strangers = sorted(set(config.peers) - set(spec.parties))
+    if strangers:
+        raise UsageError(f"party {config.party}: peers names {', '.join(strangers)}, which take no part in the flow")
     return build_graph(spec, installed_components(), tables={config.party: set(config.tables)}, name=str(config.flow))
 
 
-def _drive(
-    config: PartyConfig, seat: Seat, observe: Observer | None, cancel: CancelToken | None
-) -> dict[StepId, StepResult]:
+def _identity(config: PartyConfig) -> Identity:
     identity = Identity.load(config.identity)
     if identity.party != config.party:
         raise UsageError(
             f"{config.identity} holds the certificate of {identity.party}, not of {config.party}: correct one of them"
         )
+    return identity
+
+
+def _drive(
+    config: PartyConfig, seat: Seat, identity: Identity, *, observe: Observer | None, cancel: CancelToken | None
+) -> dict[StepId, StepResult]:
     peers = {peer: config.peers[peer] for peer in seat.peers}
     options = Options(connect_grace=config.connect_seconds)
     state, reason = "failed", "interrupted"

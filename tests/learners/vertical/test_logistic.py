@@ -29,7 +29,8 @@ from unseen.learners.vertical.logistic import (
 from unseen.learners.vertical.products import Exponent
 from unseen.learners.vertical.setting import Hello
 from unseen.learners.vertical.whitening import choose_precision, whiten
-from unseen.protocols.linear_map.plain import Plain, Query
+from unseen.protocols.linear_map.agreement import Call
+from unseen.protocols.linear_map.plain import Plain
 
 BANK, TELCO, SHOP = PartyId("bank"), PartyId("telco"), PartyId("shop")
 PARTIES = (BANK, TELCO, SHOP)
@@ -297,11 +298,11 @@ def test_linearised_sends_nothing_per_row_but_vectors_of_the_linear_map(count):
         kinds = Counter(type(message) for _, message in messages)
         active = {conjugate_gradient.Step, conjugate_gradient.Scale}
         mine = active if party == BANK else {conjugate_gradient.InnerProducts}
-        scheme = {Query, *(kind for kind in kinds if kind.wire_name.startswith("dialogue/array"))}
+        scheme = {Call, *(kind for kind in kinds if kind.wire_name.startswith("dialogue/array"))}
         assert set(kinds) == {Hello, CheckpointsHeld, Exponent} | mine | scheme
-        # Each array belongs to a query of the scheme; what is left is a handful of scalars.
+        # Each array belongs to a call of the linear map; what is left is a handful of scalars.
         assert (
-            kinds[Query]
+            kinds[Call]
             == kinds[Exponent]
             == sum(kind.wire_name == "dialogue/array-header" for kind in kinds.elements())
         )
@@ -316,7 +317,7 @@ def test_exact_shows_passive_parties_no_rows():
     talks[BANK] = overheard(talks[BANK], heard)
     converse(talks)
     kinds = Counter(type(message).wire_name for _, message in heard)
-    assert kinds["dialogue/array-header"] == kinds[Query.wire_name]
+    assert kinds["dialogue/array-header"] == kinds[Call.wire_name]
     steers = [message for _, message in heard if isinstance(message, subspace_newton.Steer)]
     assert max(len(message.coefficients) for message in steers) <= 3
 

@@ -5,7 +5,7 @@ With q = 2^64, a public matrix A (rows × 2560), Δ a power of two, and Enc the 
     vector holder                                          matrix holder
          ── Opening: what was agreed, public randomness ──▶
          ◀── Opening; Enc(0), Enc(H) with H = MᵀA ──────────                          (set-up, once for M)
-         ── Batch; for each v:  b = A·s + e + Δ·v,          ▶
+         ── Call; for each v:   b = A·s + e + Δ·v,          ▶
                     Enc(H·s + r), re-randomised and flooded
          ◀── Answer: Mᵀb − (H·s + r) + rounding noise ──────     recipient VECTOR_HOLDER: adds r, rounds by Δ
     or   ── Unmask: r + rounding noise ────────────────────▶     recipient MATRIX_HOLDER: Mᵀb − (H·s + r) + r, rounds
@@ -36,7 +36,7 @@ from typing import Annotated
 import numpy as np
 from numpy.typing import NDArray
 
-from unseen.codec import Shape, message, shown
+from unseen.codec import Shape, message
 from unseen.crypto.gaussian import wide_gaussian
 from unseen.crypto.lattice_parameters import FAILURE_BITS, INNER, MODULUS, VECTOR_DEVIATION, WORD_BITS
 from unseen.crypto.lwe import OneTimeSecret, PublicMatrix
@@ -46,6 +46,7 @@ from unseen.crypto.rlwe import DEGREE, EncryptedMatrix, Packing, Rerandomisation
 from unseen.dialogue import Dialogue, receive, receive_array, send, send_array
 from unseen.errors import RemoteProtocolError, UsageError
 from unseen.ids import PartyId
+from unseen.protocols.linear_map.agreement import Call, Terms, check_terms, expect_call
 from unseen.protocols.linear_map.port import Bounds, MatrixSide, Recipient, VectorSide
 
 Words = NDArray[np.uint64]
@@ -61,19 +62,8 @@ _WORD = 1 << WORD_BITS
 class Opening:
     """What the sender takes as agreed, and its part of the public randomness."""
 
-    rows: int
-    columns: int
-    column_norm: float
-    vector_norm: float
+    terms: Terms
     contribution: bytes
-
-
-@message("linear_map.lattice/batch")
-class Batch:
-    """Announces vectors and who learns their products."""
-
-    count: int
-    recipient: str
 
 
 @message("linear_map.lattice/query")
@@ -191,7 +181,7 @@ class Lattice:
         self.check(bounds)
         bounds.check_matrix(matrix)
         own = prg.derive("linear_map.lattice/contribution").bytes(SEED_BYTES)
-        yield from send(peer, _opening(bounds, own))
+        yield from send(peer, Opening(Terms.of(bounds), own))
         theirs = yield from _receive_opening(peer, bounds)
         seed = _digest(b"public", theirs, own)
         columns = np.array(matrix.T, np.int64, order="C")
@@ -209,7 +199,7 @@ class Lattice:
         """Set up as the vector holder towards ``peer``."""
         self.check(bounds)
         own = prg.derive("linear_map.lattice/contribution").bytes(SEED_BYTES)
-        yield from send(peer, _opening(bounds, own))
+        yield from send(peer, Opening(Terms.of(bounds), own))
         theirs = yield from _receive_opening(peer, bounds)
         seed = _digest(b"public", own, theirs)
         count = 1 + sum(group.packing.polynomials for group in _groups(bounds.columns))
@@ -236,12 +226,7 @@ class _MatrixHolder:
 
     def multiply(self, count: int, recipient: Recipient) -> Dialogue[Integers | None]:
         """Answer ``count`` vectors; return Mᵀv, shape (count, columns), if this side is the recipient."""
-        batch = yield from receive(self._peer, Batch)
-        if (batch.count, batch.recipient) != (count, recipient.value):
-            raise RemoteProtocolError(
-                f"{self._peer}: expected {count} vectors for the {recipient.value},"
-                f" found {batch.count} for the {shown(batch.recipient)}"
-            )
+        yield from expect_call(self._peer, count, recipient)
         sums = np.zeros((count, self._bounds.columns), np.uint64)
         for index in range(count):
             sums[index] = yield from self._sums(recipient)
@@ -290,7 +275,7 @@ class _VectorHolder:
     def multiply(self, vectors: Integers, recipient: Recipient) -> Dialogue[Integers | None]:
         """Submit vectors, shape (count, rows); return Mᵀv, shape (count, columns), if this side is the recipient."""
         self._bounds.check_vectors(vectors)
-        yield from send(self._peer, Batch(len(vectors), recipient.value))
+        yield from send(self._peer, Call.of(len(vectors), recipient))
         masks = np.zeros((len(vectors), self._bounds.columns), np.uint64)
         for index, vector in enumerate(vectors):
             masks[index] = yield from self._submit(np.ascontiguousarray(vector), recipient)
@@ -361,19 +346,13 @@ def _pack(hint: Words) -> Iterator[Words]:
     return (group.packing.pack(hint[group.columns]) for group in _groups(len(hint)))
 
 
-def _opening(bounds: Bounds, contribution: bytes) -> Opening:
-    return Opening(bounds.rows, bounds.columns, float(bounds.column_norm), float(bounds.vector_norm), contribution)
-
-
 def _receive_opening(peer: PartyId, bounds: Bounds) -> Dialogue[bytes]:
     """Return the peer's part of the public randomness, once both sides are known to mean the same."""
     opening = yield from receive(peer, Opening)
-    found = (opening.rows, opening.columns, opening.column_norm, opening.vector_norm)
-    agreed = (bounds.rows, bounds.columns, bounds.column_norm, bounds.vector_norm)
-    if found != agreed or len(opening.contribution) != SEED_BYTES:
+    check_terms(peer, bounds, opening.terms)
+    if len(opening.contribution) != SEED_BYTES:
         raise RemoteProtocolError(
-            f"{peer}: expected (rows, columns, column norm, vector norm) = {agreed} and {SEED_BYTES} bytes of"
-            f" randomness, found {found} and {len(opening.contribution)} bytes"
+            f"{peer}: expected {SEED_BYTES} bytes of public randomness, found {len(opening.contribution)}"
         )
     return opening.contribution
 

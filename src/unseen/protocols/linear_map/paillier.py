@@ -35,7 +35,7 @@ import numpy as np
 from gmpy2 import mpz
 from numpy.typing import NDArray
 
-from unseen.codec import Shape, encode_bytes, message, shown
+from unseen.codec import Shape, encode_bytes, message
 from unseen.crypto.paillier import (
     KEY_BITS,
     PrivateKey,
@@ -49,6 +49,7 @@ from unseen.crypto.prg import Prg
 from unseen.dialogue import Dialogue, receive, receive_array, send, send_array
 from unseen.errors import RemoteProtocolError, UsageError
 from unseen.ids import PartyId
+from unseen.protocols.linear_map.agreement import Call, Terms, check_terms, expect_call
 from unseen.protocols.linear_map.port import Bounds, Recipient
 
 # One bit short of int64, so that rounding in the norms cannot matter; n/2 is far beyond.
@@ -57,30 +58,12 @@ LARGEST_RESULT = 2.0**62
 BLOCK_ROWS = 1024
 
 
-@message("linear_map.paillier/terms")
-class Terms:
-    """The bounds as the sender understands them; both holders must state the same."""
-
-    rows: int
-    columns: int
-    column_norm: float
-    vector_norm: float
-
-
 @message("linear_map.paillier/key")
 class Key:
     """The vector holder's terms and modulus (big-endian)."""
 
     terms: Terms
     modulus: bytes
-
-
-@message("linear_map.paillier/query")
-class Query:
-    """Announces vectors; both holders must state the same."""
-
-    count: int
-    recipient: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -110,10 +93,9 @@ class Paillier:
         """Receive and validate the vector holder's key."""
         self.check(bounds)
         bounds.check_matrix(matrix)
-        terms = _terms(bounds)
-        yield from send(peer, terms)
+        yield from send(peer, Terms.of(bounds))
         key = yield from receive(peer, Key)
-        _agree(terms, key.terms, peer)
+        check_terms(peer, bounds, key.terms)
         public = PublicKey.from_bytes(key.modulus, sender=peer)
         if public.modulus.bit_length() != self.key_bits:
             raise RemoteProtocolError(
@@ -125,22 +107,13 @@ class Paillier:
     def hold_vectors(self, bounds: Bounds, *, peer: PartyId, prg: Prg) -> Dialogue[PaillierVectorSide]:
         """Make a key and send its public part."""
         self.check(bounds)
-        terms = _terms(bounds)
+        terms = Terms.of(bounds)
         own = prg.derive("linear_map.paillier/vector-holder", peer.encode(), encode_bytes(terms))
         key = PrivateKey.generate(own.derive("key"), self.key_bits)
         yield from send(peer, Key(terms, key.public.to_bytes()))
         theirs = yield from receive(peer, Terms)
-        _agree(terms, theirs, peer)
+        check_terms(peer, bounds, theirs)
         return PaillierVectorSide(bounds, peer=peer, key=key, prg=own.derive("vectors", key.public.to_bytes()))
-
-
-def _terms(bounds: Bounds) -> Terms:
-    return Terms(bounds.rows, bounds.columns, float(bounds.column_norm), float(bounds.vector_norm))
-
-
-def _agree(ours: Terms, theirs: Terms, peer: PartyId) -> None:
-    if encode_bytes(ours) != encode_bytes(theirs):
-        raise RemoteProtocolError(f"{peer}: it set up a linear map with {theirs}, this side with {ours}")
 
 
 def _digest(array: NDArray[np.int64]) -> bytes:
@@ -171,7 +144,7 @@ class PaillierVectorSide:
         place = struct.pack("<Q", self._calls), recipient.value.encode()
         prg = self._prg.derive("encrypt", *place, _digest(vectors))
         self._calls += 1
-        yield from send(self._peer, Query(len(vectors), recipient.value))
+        yield from send(self._peer, Call.of(len(vectors), recipient))
         for vector in vectors:
             for block in _blocks(self._bounds.rows):
                 ciphertexts = [self._key.encrypt(value, prg) for value in vector[block].tolist()]
@@ -217,12 +190,7 @@ class PaillierMatrixSide:
             RemoteProtocolError: The peer announces something else, sends malformed ciphertexts, or returns masked sums
                 that do not open to values within the bounds.
         """
-        query = yield from receive(self._peer, Query)
-        if (query.count, query.recipient) != (count, recipient.value):
-            raise RemoteProtocolError(
-                f"{self._peer}: expected {count} vectors for the {recipient.value}, "
-                f"announced are {query.count} for the {shown(query.recipient)}"
-            )
+        yield from expect_call(self._peer, count, recipient)
         masks = []
         for _ in range(count):
             masks.append((yield from self._answer(recipient)))  # noqa: PERF401  # a comprehension cannot yield

@@ -13,23 +13,16 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from unseen.codec import Shape, message, shown
+from unseen.codec import Shape
 from unseen.crypto.prg import Prg
-from unseen.dialogue import Dialogue, receive, receive_array, send, send_array
-from unseen.errors import RemoteProtocolError, UsageError
+from unseen.dialogue import Dialogue, receive_array, send, send_array
+from unseen.errors import UsageError
 from unseen.ids import PartyId
+from unseen.protocols.linear_map.agreement import Call, expect_call
 from unseen.protocols.linear_map.port import Bounds, Recipient
 
 # One bit short of int64, so that rounding in the norms cannot matter.
 LARGEST_RESULT = 2.0**62
-
-
-@message("linear_map.plain/query")
-class Query:
-    """Announces vectors; both holders must state the same."""
-
-    count: int
-    recipient: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,7 +78,7 @@ class PlainVectorSide:
     def multiply(self, vectors: NDArray[np.int64], recipient: Recipient) -> Dialogue[NDArray[np.int64] | None]:
         """Submit vectors, shape (count, rows); return Mᵀv, shape (count, columns), if this side is the recipient."""
         self.bounds.check_vectors(vectors)
-        yield from send(self.peer, Query(len(vectors), recipient.value))
+        yield from send(self.peer, Call.of(len(vectors), recipient))
         yield from send_array(self.peer, vectors)
         if recipient is Recipient.MATRIX_HOLDER:
             return None
@@ -102,12 +95,7 @@ class PlainMatrixSide:
 
     def multiply(self, count: int, recipient: Recipient) -> Dialogue[NDArray[np.int64] | None]:
         """Answer ``count`` vectors; return Mᵀv, shape (count, columns), if this side is the recipient."""
-        query = yield from receive(self.peer, Query)
-        if (query.count, query.recipient) != (count, recipient.value):
-            raise RemoteProtocolError(
-                f"{self.peer}: expected {count} vectors for the {recipient.value}, "
-                f"announced are {query.count} for the {shown(query.recipient)}"
-            )
+        yield from expect_call(self.peer, count, recipient)
         vectors = yield from receive_array(self.peer, np.int64, Shape(count, self.bounds.rows))
         products: NDArray[np.int64] = vectors @ self.matrix
         if recipient is Recipient.MATRIX_HOLDER:
