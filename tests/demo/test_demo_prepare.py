@@ -1,8 +1,9 @@
 import polars as pl
 import pytest
 
-from unseen.demo.prepare import DemoOptions, DemoPlan, prepare
+from unseen.demo.prepare import JOB, DemoOptions, DemoPlan, prepare
 from unseen.errors import DataError, UsageError
+from unseen.ids import StepId
 
 
 @pytest.fixture
@@ -66,3 +67,25 @@ def test_files_that_cannot_be_told_apart_are_named(data, tmp_path):
     (data / "My Shop.csv").rename(data / "partner.csv")
     with pytest.raises(DataError, match="both of partner"):
         prepare(DemoOptions(tmp_path / "demo", data))
+
+
+def test_an_unfinished_demo_is_not_thrown_away_unasked(tmp_path):
+    out = tmp_path / "demo"
+    plan = prepare(DemoOptions(out, rows=300))
+    prepare(DemoOptions(out, rows=300))  # nothing was done yet, so nothing is lost
+    plan.workspace(plan.active).note_step(JOB, StepId("read"), "ab")
+    with pytest.raises(UsageError, match=rf"go on with `unseen resume {out}`, or start anew with --fresh"):
+        prepare(DemoOptions(out, rows=300))
+    with plan.workspace(plan.active).locked(), pytest.raises(UsageError, match="another process works in"):
+        prepare(DemoOptions(out, rows=300, fresh=True))
+    prepare(DemoOptions(out, rows=300, fresh=True))
+    assert not plan.workspace(plan.active).job(JOB).steps
+
+
+def test_quarantine_files_are_nobodys_data(tmp_path):
+    own = tmp_path / "own"
+    own.mkdir()
+    (own / "bank.csv").write_text("id,y,x\n1,0,1\n2,1,3\n")
+    (own / "partner.csv").write_text("id,z\n1,0\n2,1\n")
+    (own / "bank.csv.quarantine.csv").write_text("line,cause,row\n")
+    assert prepare(DemoOptions(tmp_path / "demo", data=own)).parties == ("bank", "partner")

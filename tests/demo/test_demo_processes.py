@@ -249,7 +249,7 @@ def test_a_request_to_stop_ends_all_also_those_that_do_not_listen(plan, started)
         enters(BANK, "read"), then="time.sleep(60)"
     )
     cancel = threading.Event()
-    with pytest.raises(Cancelled, match="go on with `unseen resume`"):
+    with pytest.raises(Cancelled, match="go on with `unseen resume /"):
         run_parties(plan, observe=lambda _: cancel.set(), cancel=cancel, wrapper=programs(deaf, PATIENT))
     assert [process.returncode for process in started] == [-signal.SIGKILL, -signal.SIGTERM]
 

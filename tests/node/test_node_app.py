@@ -11,7 +11,7 @@ from datetime import UTC, datetime
 import pytest
 import yaml
 
-from unseen.errors import Cancelled, HandshakeRefused, PeerFailed, PeerUnreachable, UsageError
+from unseen.errors import Cancelled, DataError, HandshakeRefused, PeerFailed, PeerUnreachable, UsageError
 from unseen.flow.store import Workspace
 from unseen.ids import JobId, PartyId
 from unseen.node.app import PartyConfig, run_party
@@ -160,7 +160,7 @@ def test_the_certificate_of_another_party_is_refused_and_no_job_begins(homes):
 
 
 def test_a_party_that_is_not_paired_is_refused_and_no_job_begins(homes):
-    with pytest.raises(UsageError, match=r"certificate\.pem cannot be read: .*pair this party first"):
+    with pytest.raises(UsageError, match=r"certificate\.pem cannot be read: .*make its certificate first"):
         run_party(config_of(homes, BANK, identity=homes / "nowhere"))
     assert not list((homes / BANK / "workspace").rglob("job.json"))
 
@@ -219,7 +219,9 @@ def test_two_parties_finish_a_flow_and_reuse_it_the_second_time(homes):
 
 def test_alone_a_party_gives_up_in_time_and_says_what_to_do(homes):
     started = time.monotonic()
-    reason = r"^bank was out of reach for 2 s: bank at 127\.0\.0\.1:\d+: connection refused; is the node running"
+    reason = (
+        r"^bank was out of reach for 2 s: bank at 127\.0\.0\.1:\d+: connection refused; is the party's process running"
+    )
     with pytest.raises(PeerUnreachable, match=reason):
         run_party(config_of(homes, PARTNER, connect_seconds=2.0))
     assert 2 <= time.monotonic() - started < 5
@@ -241,15 +243,26 @@ def test_a_stranger_to_the_federation_is_not_talked_to(homes):
 
 
 def test_a_party_that_fails_tells_the_other_why(homes):
-    (homes / PARTNER / "customers.csv").unlink()
+    (homes / PARTNER / "customers.csv").write_text("id,x\na,1\na,2\n")
     bank, partner = both(config_of(homes, BANK), config_of(homes, PARTNER))
-    assert isinstance(partner, UsageError)
+    assert isinstance(partner, DataError)
     assert isinstance(bank, PeerFailed)
     assert str(bank).startswith("partner stopped in step read: ")
     assert "customers" in str(partner)
     assert "customers" not in str(bank), "the details are the partner's own"
     assert record(homes, BANK).reason == str(bank)
     assert record(homes, PARTNER).reason == str(partner)
+
+
+def test_a_table_that_is_not_there_is_found_before_anybody_is_called(homes):
+    (homes / BANK / "customers.csv").unlink()
+    with pytest.raises(UsageError, match=r"party bank: tables\.customers is .*customers\.csv, where there is no file"):
+        run_party(config_of(homes, BANK))
+
+
+def test_peers_that_take_no_part_are_a_mistake(homes):
+    with pytest.raises(UsageError, match="party bank: peers names parnter, which take no part in the flow"):
+        run_party(config_of(homes, BANK).reach(None, {PartyId("parnter"): "localhost:1"}))
 
 
 def test_a_cancelled_job_is_noted_as_such_and_can_be_finished(homes):

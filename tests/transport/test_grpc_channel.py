@@ -217,7 +217,7 @@ def test_a_listener_with_another_authority_is_refused(identities, listener, dial
     stranger = issue(make_authority("Elsewhere", days=1, now=now), BOB, days=1, now=now)
     text = refused(dial(stranger, listener.port))
     assert "their certificate is from another authority (CN=Test federation)" in text
-    assert "pair again" in text
+    assert "all need one authority" in text
 
 
 def test_a_dialer_whose_authority_the_listener_does_not_know_is_refused(identities, listener, dial, now):

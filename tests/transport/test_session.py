@@ -319,7 +319,7 @@ GOOD = {"job": JOB, "step": "", "sender": ALICE, "receiver": BOB, "sequence": 0}
 
 @pytest.mark.parametrize(
     "wrong",
-    [{"job": "job-2"}, {"step": "other"}, {"sender": CAROL}, {"receiver": CAROL}, {"sequence": 0}, {"sequence": 2}],
+    [{"step": "other"}, {"sender": CAROL}, {"receiver": CAROL}, {"sequence": 0}, {"sequence": 2}],
 )
 def test_a_message_from_another_place_is_refused(wrong):
     channels = MemoryNetwork([ALICE, BOB]).channels()
@@ -332,9 +332,17 @@ def test_a_message_from_another_place_is_refused(wrong):
         session.run(receive(ALICE, Numbers))
 
 
+def test_another_job_is_named():
+    channels = MemoryNetwork([ALICE, BOB]).channels()
+    other = seal(Envelope(**(GOOD | {"job": "job-2"})))
+    channels[ALICE].send(BOB, [other, *encode(Numbers(np.arange(3)))])
+    with pytest.raises(RemoteProtocolError, match="alice runs job 'job-2', this party runs job-1: give both the same"):
+        Session(channels[BOB], job=JOB, silence=1).run(receive(ALICE, Numbers))
+
+
 def test_a_wrong_place_is_shown_short_and_escaped():
     channels = MemoryNetwork([ALICE, BOB]).channels()
-    channels[ALICE].send(BOB, [seal(Envelope(**(GOOD | {"job": "\x1b[2J" * 500}))), *encode(Numbers(np.arange(3)))])
+    channels[ALICE].send(BOB, [seal(Envelope(**(GOOD | {"step": "\x1b[2J" * 500}))), *encode(Numbers(np.arange(3)))])
     with pytest.raises(RemoteProtocolError, match="wrong place") as refused:
         Session(channels[BOB], job=JOB, silence=1).run(receive(ALICE, Numbers))
     assert str(refused.value).isprintable()

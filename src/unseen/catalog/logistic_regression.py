@@ -109,7 +109,10 @@ def check_weights(task: Task, table: Table) -> None:
 def _run(task: Task) -> Dialogue[Mapping[str, Value]]:
     table, params = task.input("table", Table), task.parameters(LogisticRegressionParams)
     if table.rows < params.min_rows:
-        raise DataError(f"step {task.step}: {table.rows} rows are fewer than min_rows = {params.min_rows}")
+        raise DataError(
+            f"step {task.step}: {table.rows} rows are fewer than min_rows = {params.min_rows}: share more people; "
+            "a lower min_rows lets sums over few rows tell their labels"
+        )
     check_weights(task, table)
     scheme = scheme_of(params.scheme, simulated=task.simulated)
     setting = Setting(me=task.me, active=task.active, passives=task.passives, prg=task.prg, scheme=scheme)

@@ -55,6 +55,10 @@ def lineage(root: Path, artifact: str) -> None:
         raise UsageError(f"{root} is not a party's workspace: it has no folder artifacts")
     workspace = Workspace(root)
     found = sorted(path.name for path in (root / "artifacts").iterdir() if path.name.startswith(artifact))
+    if not found:
+        raise UsageError(
+            f"no artifact in {root} starts with {artifact!r}; see the folder names in {root / 'artifacts'}"
+        )
     if len(found) != 1:
         raise UsageError(f"{len(found)} artifacts in {root} start with {artifact!r}; give a longer part of one")
     _tell_lineage(workspace, found[0], "")

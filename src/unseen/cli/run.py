@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 from rich.console import Console
 
@@ -13,7 +14,7 @@ from unseen.cli.board import watching
 from unseen.cli.interrupt import cancel_on_signal
 from unseen.cli.terminal import harmless
 from unseen.component import Document, installed_components
-from unseen.errors import UsageError
+from unseen.errors import Cancelled, UsageError
 from unseen.flow.graph import build_graph
 from unseen.flow.spec import FlowSpec, read_flow
 from unseen.flow.store import write_file
@@ -63,7 +64,10 @@ def perform(
     console = Console(stderr=as_json)
     with cancel_on_signal() as cancel, watching(console, spec.steps, len(spec.parties)) as observe:
         chosen = replace(options, observe=observe, cancel=cancel)
-        result = simulate(spec, tables, workspace=workspace, options=chosen)
+        try:
+            result = simulate(spec, tables, workspace=workspace, options=chosen)
+        except Cancelled as error:
+            raise Cancelled(f"stopped on request; go on with `unseen resume {workspace}`") from error
     if as_json:
         Console().print_json(data=_summary(result))
         return
@@ -73,7 +77,9 @@ def perform(
             f"reused: {', '.join(reused)} (nothing they depend on has changed)", highlight=False, markup=False
         )
     for place, value in _documents(result):
-        console.print(f"{place}: {_short(value)}", highlight=False, markup=False)
+        if text := _short(value):
+            console.print(f"{place}: {text}", highlight=False, markup=False, soft_wrap=True)
+    console.print(f"results are in {workspace}", highlight=False, markup=False, soft_wrap=True)
 
 
 def _tables(spec: FlowSpec, home: Path, given: list[str]) -> dict[str, dict[str, Path]]:
@@ -101,9 +107,22 @@ def _documents(result: SimulationResult) -> list[tuple[str, Document]]:
     ]
 
 
-def _short(value: Document, width: int = 160) -> str:
-    text = ", ".join(f"{name}={content}" for name, content in value.model_dump(mode="json", exclude_none=True).items())
-    return harmless(text if len(text) <= width else text[:width] + "…")
+def _short(value: Document) -> str:
+    """Return the single numbers and words of a document; lists and tables are left to the files."""
+    text = ", ".join(
+        f"{name} {content}" for name, content in _scalars(value.model_dump(mode="json", exclude_none=True))
+    )
+    return harmless(text)
+
+
+def _scalars(content: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
+    for name, value in content.items():
+        if isinstance(value, dict):
+            yield from _scalars(value)
+        elif isinstance(value, float):
+            yield name, f"{value:.4g}"
+        elif isinstance(value, (bool, int, str)) and value != "":
+            yield name, str(value)
 
 
 def _summary(result: SimulationResult) -> dict[str, object]:

@@ -14,6 +14,7 @@ from __future__ import annotations
 import os
 import shutil
 from collections.abc import Mapping
+from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -33,6 +34,8 @@ from unseen.transport.tls import issue, make_authority
 JOB = JobId("demo")
 CERTIFICATE_DAYS = 30
 SUFFIXES = (".csv", ".parquet")
+QUARANTINE = ".quarantine."
+"""In the names of files that lenient reading has put beside a table."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,6 +52,8 @@ class DemoOptions:
     rows: int | None = None
     mode: Mode = "linearised"
     scheme: str = "lattice"
+    fresh: bool = False
+    """Throw away a demo in ``out`` that is not finished."""
 
 
 class DemoPlan(BaseModel):
@@ -93,7 +98,7 @@ def prepare(options: DemoOptions) -> DemoPlan:
         DataError: ``options.data`` does not hold one table per party, exactly one of them with a label.
     """
     if options.data is None:
-        _make_room(options.out)
+        _make_room(options.out, fresh=options.fresh)
         files = {PartyId(name): path for name, path in write_parties(options.out / "data", rows=options.rows).items()}
         active, passives = _roles(files)
     else:
@@ -101,7 +106,7 @@ def prepare(options: DemoOptions) -> DemoPlan:
             raise UsageError("--rows takes some of the embedded people, --data brings others: leave one of them out")
         files = _data_files(options.data, options.out)
         active, passives = _roles(files)
-        _make_room(options.out)  # only now: what cannot run must not cost an earlier demo
+        _make_room(options.out, fresh=options.fresh)  # only now: what cannot run must not cost an earlier demo
     plan = DemoPlan(out=options.out, active=active, passives=passives, mode=options.mode, embedded=options.data is None)
     flow = credit_flow(active, passives, mode=options.mode, scheme=options.scheme).spec
     authority = make_authority("Unseen demo", days=CERTIFICATE_DAYS, now=SystemClock().now())
@@ -135,11 +140,12 @@ def _party_yaml(plan: DemoPlan, party: PartyId, table: str) -> str:
     return yaml.safe_dump(config, sort_keys=False)
 
 
-def _make_room(out: Path) -> None:
+def _make_room(out: Path, *, fresh: bool) -> None:
     """Empty the folder; whenever this or what follows is interrupted, it is still known as a demo that may go."""
     plan = out / "demo.json"
     if out.exists() and (not out.is_dir() or (any(out.iterdir()) and not plan.exists())):
         raise UsageError(f"{out} is not empty and not a demo: choose another folder with --out")
+    _refuse_loss(out, fresh=fresh)
     out.mkdir(parents=True, exist_ok=True)
     if out.stat().st_uid != os.getuid():
         raise UsageError(f"{out} belongs to somebody else, who could read or change the demo: choose another folder")
@@ -152,6 +158,27 @@ def _make_room(out: Path) -> None:
             path.unlink()
 
 
+def _refuse_loss(out: Path, *, fresh: bool) -> None:
+    """Raise ``UsageError`` if the demo in a folder is running, or could be resumed and is not to be thrown away."""
+    try:
+        plan = DemoPlan.read(out)
+        workspaces = [plan.workspace(party) for party in plan.parties]
+        with ExitStack() as locks:
+            for workspace in workspaces:
+                locks.enter_context(workspace.locked())
+        records = [workspace.job(JOB) for workspace in workspaces]
+    except DataError:
+        return  # damaged beyond resuming
+    except UsageError:
+        if (out / "demo.json").exists() and (out / "demo.json").read_bytes() != b"{}":
+            raise
+        return  # there is none, or its layout was interrupted
+    if not fresh and any(record.steps and record.state != "finished" for record in records):
+        raise UsageError(
+            f"{out} holds a demo that is not finished: go on with `unseen resume {out}`, or start anew with --fresh"
+        )
+
+
 def _data_files(source: Path, out: Path) -> dict[PartyId, Path]:
     """Return the file of every party, which is called like it."""
     if not source.is_dir():
@@ -160,7 +187,7 @@ def _data_files(source: Path, out: Path) -> dict[PartyId, Path]:
         raise UsageError(f"{source} lies in {out}, which the demo empties: choose another folder with --out")
     files: dict[PartyId, Path] = {}
     for path in sorted(source.iterdir()):
-        if path.suffix.lower() in SUFFIXES and not path.name.startswith("."):
+        if path.suffix.lower() in SUFFIXES and not path.name.startswith(".") and QUARANTINE not in path.name:
             party = _party_of(path)
             if party in files:
                 raise DataError(f"{files[party]} and {path} are both of {party}: leave one of them out")

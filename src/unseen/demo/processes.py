@@ -13,6 +13,7 @@ import threading
 from collections.abc import Mapping, Sequence
 from contextlib import closing
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import IO, Any, TypeAlias
 
 from unseen import errors
@@ -129,7 +130,7 @@ def _watch(
     running = len(children)
     failed: list[_Child] = []
     while running:
-        heard = _next(lines, cancel, PATIENCE if failed else math.inf)
+        heard = _next(plan.out, lines, cancel, PATIENCE if failed else math.inf)
         if heard is None:
             break
         child, line = heard
@@ -146,12 +147,12 @@ def _watch(
         raise _cause(plan, failed)
 
 
-def _next(lines: _Lines, cancel: CancelToken | None, patience: float) -> tuple[_Child, str | None] | None:
+def _next(folder: Path, lines: _Lines, cancel: CancelToken | None, patience: float) -> tuple[_Child, str | None] | None:
     """Return the next line of any process, or ``None`` once ``patience`` seconds have passed without one."""
     waited = 0.0
     while waited < patience:
         if cancel is not None and cancel.is_set():
-            raise Cancelled("stopped on request; nothing is lost: go on with `unseen resume` and the demo's folder")
+            raise Cancelled(f"stopped on request; nothing is lost: go on with `unseen resume {folder}`")
         try:
             return lines.get(timeout=POLL)
         except queue.Empty:

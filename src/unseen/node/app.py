@@ -126,6 +126,9 @@ def _graph(config: PartyConfig) -> Graph:
     strangers = sorted(set(config.peers) - set(spec.parties))
     if strangers:
         raise UsageError(f"party {config.party}: peers names {', '.join(strangers)}, which take no part in the flow")
+    for name, path in config.tables.items():
+        if not path.is_file():
+            raise UsageError(f"party {config.party}: tables.{name} is {path}, where there is no file")
     return build_graph(spec, installed_components(), tables={config.party: set(config.tables)}, name=str(config.flow))
 
 

@@ -82,7 +82,9 @@ def examine(endpoint: str, identity: Identity, expected: PartyId) -> Finding:
     except socket.gaierror:
         return Finding(Cause.AWAY, f"{place}: the name {host!r} cannot be resolved; check the spelling and the DNS")
     except ConnectionRefusedError:
-        return Finding(Cause.AWAY, f"{place}: connection refused; is the node running, and is the port right?")
+        return Finding(
+            Cause.AWAY, f"{place}: connection refused; is the party's process running, and is the port right?"
+        )
     except OSError as error:
         return Finding(Cause.AWAY, f"{place}: no TCP connection ({error}); check address, firewall and routing")
     with connection:
@@ -154,7 +156,7 @@ def _alert(error: ssl.SSLError, place: str, identity: Identity) -> Finding:
     if reason in _OLD_TLS:
         return Finding(Cause.REFUSED, f"{place}: they do not speak TLS 1.3; update their side or the proxy between")
     if reason in _NOT_TLS:
-        return Finding(Cause.REFUSED, f"{place}: this port does not speak TLS; is it the port of a node?")
+        return Finding(Cause.REFUSED, f"{place}: this port does not speak TLS; is it the port of a party?")
     return Finding(Cause.AWAY, f"{place}: the TLS handshake failed ({reason or error})")
 
 
@@ -164,7 +166,7 @@ def _own_fault(identity: Identity) -> str | None:
     if outdated is not None:
         return f"the certificate of {identity.party} on this side {outdated}"
     if not issued_by(certificate, identity.ca_pem):
-        return f"the certificate of {identity.party} on this side is not from the authority beside it; pair again"
+        return f"the certificate of {identity.party} on this side is not from the authority beside it; issue it anew"
     return None
 
 
@@ -180,7 +182,7 @@ def _their_fault(error: ssl.SSLCertVerificationError, endpoint: str, identity: I
     if not issued_by(certificate, identity.ca_pem):
         issuer = shown(certificate.issuer.rfc4514_string())
         ours = fingerprint(identity.ca_pem)
-        return f"their certificate is from another authority ({issuer}), ours is {ours}; pair again"
+        return f"their certificate is from another authority ({issuer}), ours is {ours}; all need one authority"
     return f"their certificate is not valid ({error.verify_message})"
 
 

@@ -211,6 +211,10 @@ class Session:
         envelope, body = unseal(self._wait_for(peer), sender=peer)
         expected = (self._job, desk.step or "", peer, self.party, self._received[peer])
         found = (envelope.job, envelope.step, envelope.sender, envelope.receiver, envelope.sequence)
+        if envelope.job != self._job:
+            raise RemoteProtocolError(
+                f"{peer} runs job '{shown(envelope.job)}', this party runs {self._job}: give both the same name"
+            )
         if found != expected:
             raise RemoteProtocolError(
                 f"{peer}: a message came to the wrong place: expected (job, step, from, to, number) {expected}, "

@@ -263,4 +263,4 @@ def _read_file(path: Path) -> bytes:
     try:
         return path.read_bytes()
     except OSError as error:
-        raise UsageError(f"{path} cannot be read: {error.strerror}; pair this party first") from error
+        raise UsageError(f"{path} cannot be read: {error.strerror}; make its certificate first") from error
