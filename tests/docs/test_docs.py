@@ -60,7 +60,8 @@ def test_the_python_example_of_the_readme_trains_a_model() -> None:
     (example,) = blocks(ROOT / "README.md", "python")
     done = subprocess.run([sys.executable, "-c", example], capture_output=True, text=True, check=False, timeout=120)
     assert done.returncode == 0, done.stderr
-    assert 0.70 < float(done.stdout) < 0.85
+    # One random split of some 1,900 people: mean 0.72, standard deviation 0.025; a model of nothing has 0.5.
+    assert 0.6 < float(done.stdout) < 0.85
     statements = [line for line in example.splitlines() if line.strip()]
     assert len(statements) <= 15
 

@@ -11,7 +11,7 @@ from pydantic import ValidationError
 
 from unseen.component import SOURCE, Component, Input, Output, Params, Registry, Role
 from unseen.errors import UsageError
-from unseen.flow.spec import TABLES, FlowSpec, StepSpec, problems_text
+from unseen.flow.spec import TABLES, canonical_json, FlowSpec, StepSpec, problems_text
 from unseen.ids import PartyId, StepId
 
 TableNames: TypeAlias = Mapping[PartyId, Collection[str]]
@@ -116,7 +116,7 @@ def _check_step(spec: FlowSpec, registry: Registry, step: StepId, content: StepS
         if wanted.required and port not in content.inputs
     ]
     try:
-        params = component.params.model_validate(content.params)
+        params = component.params.model_validate_json(canonical_json(content.params), strict=True)
     except ValidationError as error:
         for item in error.errors():
             place = ".".join(["steps", step, "params", *(str(part) for part in item["loc"])])
