@@ -90,9 +90,7 @@ def run(
     table: Annotated[
         list[str] | None, typer.Option(help="PARTY.NAME=FILE: where a table lies, if the flow does not say it.")
     ] = None,
-    only: Annotated[
-        list[str] | None, typer.Option(help="Only this step, on earlier results; with --again if they stand.")
-    ] = None,
+    only: Annotated[list[str] | None, typer.Option(help="Only this step, on earlier results (see --again).")] = None,
     again: Annotated[list[str] | None, typer.Option(help="Run this step even if its result could be reused.")] = None,
     json: Annotated[bool, typer.Option("--json", help="Print the result as JSON.")] = False,
 ) -> None:

@@ -11,7 +11,7 @@ from pydantic import ValidationError
 
 from unseen.component import SOURCE, Component, Input, Output, Params, Registry, Role
 from unseen.errors import UsageError
-from unseen.flow.spec import TABLES, canonical_json, FlowSpec, StepSpec, problems_text
+from unseen.flow.spec import TABLES, FlowSpec, StepSpec, canonical_json, problems_text
 from unseen.ids import PartyId, StepId
 
 TableNames: TypeAlias = Mapping[PartyId, Collection[str]]
