@@ -74,11 +74,13 @@ def test_an_unfinished_demo_is_not_thrown_away_unasked(tmp_path):
     plan = prepare(DemoOptions(out, rows=300))
     prepare(DemoOptions(out, rows=300))  # nothing was done yet, so nothing is lost
     plan.workspace(plan.active).note_step(JOB, StepId("read"), "ab")
-    with pytest.raises(UsageError, match=rf"go on with `unseen resume {out}`, or start anew with --fresh"):
+    with pytest.raises(UsageError, match=rf"go on with `unseen resume {out}`, or remove the folder first"):
         prepare(DemoOptions(out, rows=300))
     with plan.workspace(plan.active).locked(), pytest.raises(UsageError, match="another process works in"):
-        prepare(DemoOptions(out, rows=300, fresh=True))
-    prepare(DemoOptions(out, rows=300, fresh=True))
+        prepare(DemoOptions(out, rows=300))
+    for party in plan.parties:
+        plan.workspace(party).end_job(JOB, "finished")
+    prepare(DemoOptions(out, rows=300))
     assert not plan.workspace(plan.active).job(JOB).steps
 
 

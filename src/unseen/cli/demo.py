@@ -4,13 +4,11 @@ from __future__ import annotations
 
 import time
 from pathlib import Path
-from typing import Protocol
 
 from rich.console import Console
 
 from unseen.cli.board import watching
 from unseen.cli.interrupt import cancel_on_signal
-from unseen.demo.flow import Mode
 from unseen.demo.prepare import JOB, DemoOptions, DemoPlan, prepare
 from unseen.demo.processes import run_parties
 from unseen.demo.results import DemoResults, build_report
@@ -23,30 +21,16 @@ MODES = ("linearised", "exact")
 SCHEMES = ("lattice", "paillier")
 
 
-class Choice(Protocol):
-    """The options of the command."""
-
-    out: Path
-    data: Path | None
-    rows: int | None
-    mode: str
-    scheme: str
-    fresh: bool
-
-
-def run(choice: Choice, *, quiet: bool) -> None:
+def run(*, out: Path, data: Path | None, rows: int | None, mode: str, scheme: str, quiet: bool) -> None:
     """Lay the demo out, run it, and show what came out."""
-    if choice.mode not in MODES:
-        raise UsageError(f"--mode is one of {', '.join(MODES)}, found {choice.mode}")
-    if choice.scheme not in SCHEMES:
-        raise UsageError(f"--scheme is one of {', '.join(SCHEMES)}, found {choice.scheme}")
-    mode: Mode = "exact" if choice.mode == "exact" else "linearised"
-    options = DemoOptions(choice.out, choice.data, choice.rows, mode, choice.scheme, choice.fresh)
+    if mode not in MODES:
+        raise UsageError(f"--mode is one of {', '.join(MODES)}, found {mode}")
+    if scheme not in SCHEMES:
+        raise UsageError(f"--scheme is one of {', '.join(SCHEMES)}, found {scheme}")
+    options = DemoOptions(out, data, rows, "exact" if mode == "exact" else "linearised", scheme)
     console = Console()
     plan = prepare(options)
-    console.print(
-        f"{len(plan.parties)} parties in {choice.out}: {', '.join(plan.parties)}; {plan.active} holds the label"
-    )
+    console.print(f"{len(plan.parties)} parties in {out}: {', '.join(plan.parties)}; {plan.active} holds the label")
     _perform(plan, console, quiet=quiet)
 
 

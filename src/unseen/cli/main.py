@@ -6,7 +6,7 @@ import sys
 from importlib import import_module
 from pathlib import Path
 from types import ModuleType
-from typing import Annotated, NamedTuple
+from typing import Annotated
 
 import typer
 from rich.console import Console
@@ -33,17 +33,6 @@ EXIT_CODES: tuple[tuple[type[errors.UnseenError], int], ...] = (
 """0 done, 1 the job failed or was stopped, 2 the request is wrong, 3 a policy refused it, 4 a peer is out of reach."""
 
 
-class DemoChoice(NamedTuple):
-    """What was asked of the demo."""
-
-    out: Path
-    data: Path | None
-    rows: int | None
-    mode: str
-    scheme: str
-    fresh: bool
-
-
 FlowFile = Annotated[Path, typer.Argument(help="The flow, in YAML or JSON.", metavar="FLOW")]
 
 
@@ -53,7 +42,7 @@ def _command(name: str) -> ModuleType:
 
 
 @app.command()
-def demo(  # noqa: PLR0913, PLR0917  # one parameter for each option
+def demo(
     out: Annotated[Path, typer.Option(help="Folder for everything the demo makes.")] = Path("unseen-demo"),
     data: Annotated[
         Path | None, typer.Option(help="Folder with one CSV or Parquet file per party, instead of the embedded data.")
@@ -64,10 +53,9 @@ def demo(  # noqa: PLR0913, PLR0917  # one parameter for each option
     ] = "linearised",
     scheme: Annotated[str, typer.Option(help="Encryption of the sums: lattice or paillier (slow).")] = "lattice",
     quiet: Annotated[bool, typer.Option("--quiet", help="No live display, only the result.")] = False,
-    fresh: Annotated[bool, typer.Option("--fresh", help="Throw away an unfinished demo in the folder.")] = False,
 ) -> None:
     """Train one credit model by two processes over mutual TLS, and compare it with the bank alone and pooled data."""
-    _command("demo").run(DemoChoice(out, data, rows, mode, scheme, fresh), quiet=quiet)
+    _command("demo").run(out=out, data=data, rows=rows, mode=mode, scheme=scheme, quiet=quiet)
 
 
 @app.command()

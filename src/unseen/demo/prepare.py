@@ -52,8 +52,6 @@ class DemoOptions:
     rows: int | None = None
     mode: Mode = "linearised"
     scheme: str = "lattice"
-    fresh: bool = False
-    """Throw away a demo in ``out`` that is not finished."""
 
 
 class DemoPlan(BaseModel):
@@ -98,7 +96,7 @@ def prepare(options: DemoOptions) -> DemoPlan:
         DataError: ``options.data`` does not hold one table per party, exactly one of them with a label.
     """
     if options.data is None:
-        _make_room(options.out, fresh=options.fresh)
+        _make_room(options.out)
         files = {PartyId(name): path for name, path in write_parties(options.out / "data", rows=options.rows).items()}
         active, passives = _roles(files)
     else:
@@ -106,7 +104,7 @@ def prepare(options: DemoOptions) -> DemoPlan:
             raise UsageError("--rows takes some of the embedded people, --data brings others: leave one of them out")
         files = _data_files(options.data, options.out)
         active, passives = _roles(files)
-        _make_room(options.out, fresh=options.fresh)  # only now: what cannot run must not cost an earlier demo
+        _make_room(options.out)  # only now: what cannot run must not cost an earlier demo
     plan = DemoPlan(out=options.out, active=active, passives=passives, mode=options.mode, embedded=options.data is None)
     flow = credit_flow(active, passives, mode=options.mode, scheme=options.scheme).spec
     authority = make_authority("Unseen demo", days=CERTIFICATE_DAYS, now=SystemClock().now())
@@ -140,12 +138,12 @@ def _party_yaml(plan: DemoPlan, party: PartyId, table: str) -> str:
     return yaml.safe_dump(config, sort_keys=False)
 
 
-def _make_room(out: Path, *, fresh: bool) -> None:
+def _make_room(out: Path) -> None:
     """Empty the folder; whenever this or what follows is interrupted, it is still known as a demo that may go."""
     plan = out / "demo.json"
     if out.exists() and (not out.is_dir() or (any(out.iterdir()) and not plan.exists())):
         raise UsageError(f"{out} is not empty and not a demo: choose another folder with --out")
-    _refuse_loss(out, fresh=fresh)
+    _refuse_loss(out)
     out.mkdir(parents=True, exist_ok=True)
     if out.stat().st_uid != os.getuid():
         raise UsageError(f"{out} belongs to somebody else, who could read or change the demo: choose another folder")
@@ -158,8 +156,8 @@ def _make_room(out: Path, *, fresh: bool) -> None:
             path.unlink()
 
 
-def _refuse_loss(out: Path, *, fresh: bool) -> None:
-    """Raise ``UsageError`` if the demo in a folder is running, or could be resumed and is not to be thrown away."""
+def _refuse_loss(out: Path) -> None:
+    """Raise ``UsageError`` if the demo in a folder is running or could be resumed."""
     try:
         plan = DemoPlan.read(out)
         workspaces = [plan.workspace(party) for party in plan.parties]
@@ -173,9 +171,9 @@ def _refuse_loss(out: Path, *, fresh: bool) -> None:
         if (out / "demo.json").exists() and (out / "demo.json").read_bytes() != b"{}":
             raise
         return  # there is none, or its layout was interrupted
-    if not fresh and any(record.steps and record.state != "finished" for record in records):
+    if any(record.steps and record.state != "finished" for record in records):
         raise UsageError(
-            f"{out} holds a demo that is not finished: go on with `unseen resume {out}`, or start anew with --fresh"
+            f"{out} holds a demo that is not finished: go on with `unseen resume {out}`, or remove the folder first"
         )
 
 
