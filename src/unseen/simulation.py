@@ -16,13 +16,14 @@ import polars as pl
 
 from unseen.clock import Clock, SystemClock
 from unseen.component import Registry, Source, Value, installed_components
+from unseen.data.atomic import whole_file
 from unseen.dialogue import CancelToken, Observer, Usage, converse
-from unseen.errors import Cancelled, UnseenError, UsageError
+from unseen.errors import UsageError
 from unseen.flow.builder import Flow, Port
-from unseen.flow.executor import Seat, StepResult, play
+from unseen.flow.executor import Seat, StepResult, noting_the_end, play
 from unseen.flow.graph import Graph, build_graph
 from unseen.flow.spec import FlowSpec
-from unseen.flow.store import Lineage, Workspace, write_file
+from unseen.flow.store import Lineage, Workspace
 from unseen.ids import JobId, PartyId, StepId
 
 Tables: TypeAlias = Mapping[str, Mapping[str, str | Path | pl.DataFrame]]
@@ -158,22 +159,13 @@ def _run(graph: Graph, tables: Tables, root: Path, settings: Options) -> Simulat
 
 
 def _converse(seats: Mapping[PartyId, Seat], settings: Options) -> dict[PartyId, dict[StepId, StepResult]]:
-    state, reason = "failed", "interrupted"
-    try:
-        steps = converse(
+    with noting_the_end(seats.values()):
+        return converse(
             {party: play(seat) for party, seat in seats.items()},
             checkpoints={party: seat.workspace.checkpoints(seat.job) for party, seat in seats.items()},
             observe=settings.observe,
             cancel=settings.cancel,
         )
-        state, reason = "finished", ""
-    except UnseenError as error:
-        state, reason = ("cancelled" if isinstance(error, Cancelled) else "failed"), str(error)
-        raise
-    finally:
-        for seat in seats.values():
-            seat.workspace.end_job(seat.job, state, reason=reason)
-    return steps
 
 
 def _job(workspaces: Mapping[PartyId, Workspace], resume: bool) -> JobId:
@@ -192,15 +184,9 @@ def _sources(tables: Mapping[str, str | Path | pl.DataFrame], folder: Path) -> d
         if isinstance(table, pl.DataFrame):
             path = folder / "tables" / f"{name}.parquet"
             path.parent.mkdir(parents=True, exist_ok=True)
-            write_file(path, _parquet(table))
+            with whole_file(path) as file:
+                table.write_parquet(file)
             sources[name] = Source(path)
         else:
             sources[name] = Source(Path(table))
     return sources
-
-
-def _parquet(frame: pl.DataFrame) -> bytes:
-    with tempfile.SpooledTemporaryFile() as file:
-        frame.write_parquet(file)
-        file.seek(0)
-        return file.read()

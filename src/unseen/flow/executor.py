@@ -12,7 +12,8 @@ that names the run whose results they hold. No hash of private data is sent.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 
 from unseen.clock import Clock
@@ -20,7 +21,7 @@ from unseen.codec import message, shown
 from unseen.component import Role, Source, Task, Value
 from unseen.crypto.prg import Prg
 from unseen.dialogue import Dialogue, Enter, Leave, Usage, receive_all, send_all
-from unseen.errors import LocalProtocolError, RemoteProtocolError, UnseenError, UsageError
+from unseen.errors import Cancelled, LocalProtocolError, RemoteProtocolError, UnseenError, UsageError
 from unseen.flow.graph import Graph, Node
 from unseen.flow.spec import TABLES
 from unseen.flow.store import Lineage, Ref, TaskRecord, Workspace, digest_of, task_key
@@ -103,6 +104,21 @@ def play(seat: Seat) -> Dialogue[dict[StepId, StepResult]]:
         if step in wanted:
             done[step] = yield from _step(seat, node, done)
     return done
+
+
+@contextmanager
+def noting_the_end(seats: Iterable[Seat]) -> Iterator[None]:
+    """Note in the workspaces of these seats how their job ends: the block is what drives it."""
+    state, reason = "failed", "interrupted"
+    try:
+        yield
+        state, reason = "finished", ""
+    except UnseenError as error:
+        state, reason = ("cancelled" if isinstance(error, Cancelled) else "failed"), str(error)
+        raise
+    finally:
+        for seat in seats:
+            seat.workspace.end_job(seat.job, state, reason=reason)
 
 
 def _wanted(seat: Seat) -> frozenset[StepId]:

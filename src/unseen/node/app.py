@@ -28,8 +28,8 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from unseen.clock import SystemClock
 from unseen.component import Source, installed_components
 from unseen.dialogue import CancelToken, Observer
-from unseen.errors import Cancelled, UnseenError, UsageError
-from unseen.flow.executor import Seat, StepResult, play
+from unseen.errors import UsageError
+from unseen.flow.executor import Seat, StepResult, noting_the_end, play
 from unseen.flow.graph import Graph, build_graph
 from unseen.flow.spec import problems_text, read_flow
 from unseen.flow.store import Workspace
@@ -146,24 +146,16 @@ def _drive(
 ) -> dict[StepId, StepResult]:
     peers = {peer: config.peers[peer] for peer in seat.peers}
     options = Options(connect_grace=config.connect_seconds)
-    state, reason = "failed", "interrupted"
-    try:
-        with (
-            GrpcChannel(identity, peers, listen=config.listen, options=options) as channel,
-            Session(
-                channel,
-                job=seat.job,
-                checkpoints=seat.workspace.checkpoints(seat.job),
-                observe=observe,
-                cancel=cancel,
-                silence=config.silence_seconds,
-            ) as session,
-        ):
-            steps = session.run(play(seat))
-        state, reason = "finished", ""
-    except UnseenError as error:
-        state, reason = ("cancelled" if isinstance(error, Cancelled) else "failed"), str(error)
-        raise
-    finally:
-        seat.workspace.end_job(seat.job, state, reason=reason)
-    return steps
+    with (
+        noting_the_end([seat]),
+        GrpcChannel(identity, peers, listen=config.listen, options=options) as channel,
+        Session(
+            channel,
+            job=seat.job,
+            checkpoints=seat.workspace.checkpoints(seat.job),
+            observe=observe,
+            cancel=cancel,
+            silence=config.silence_seconds,
+        ) as session,
+    ):
+        return session.run(play(seat))

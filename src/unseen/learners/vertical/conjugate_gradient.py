@@ -27,6 +27,7 @@ from typing import Annotated
 import numpy as np
 
 from unseen.codec import Shape, message
+from unseen.data.fixed_point import from_fixed
 from unseen.dialogue import Dialogue, checkpoint, progress, receive, resume, send, send_all
 from unseen.errors import RemoteProtocolError
 from unseen.ids import PartyId
@@ -154,7 +155,7 @@ def _rounded(block: Block, products: Products, me: PartyId) -> Block:
     if me not in products.precisions:
         return block
     precision = products.precisions[me]
-    return replace(block, columns=np.ldexp(precision.matrix(block).astype(np.float64), -precision.matrix_bits))
+    return replace(block, columns=from_fixed(precision.matrix(block), precision.matrix_bits))
 
 
 def _start(run: _Run, own: _Own | None) -> Dialogue[State]:

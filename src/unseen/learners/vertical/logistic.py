@@ -50,6 +50,7 @@ from numpy.typing import NDArray
 
 from unseen.codec import message
 from unseen.crypto.prg import SEED_BYTES, Prg
+from unseen.data.fixed_point import from_fixed, to_fixed
 from unseen.dialogue import Dialogue, receive, send, send_array
 from unseen.errors import DataError, RemoteProtocolError, UsageError
 from unseen.ids import PartyId
@@ -172,7 +173,7 @@ def score_active(part: LinearPart, features: NDArray[np.float64], setting: Setti
     total = np.zeros(len(scores), np.uint64)
     for peer in setting.peers:
         total += yield from receive_rows(peer, np.uint64, len(total), "scores")
-    return sigmoid(scores + np.ldexp(total.view(np.int64).astype(np.float64), -_SCORE_BITS))
+    return sigmoid(scores + from_fixed(total.view(np.int64), _SCORE_BITS))
 
 
 def score_passive(part: LinearPart, features: NDArray[np.float64], setting: Setting) -> Dialogue[None]:
@@ -186,7 +187,7 @@ def score_passive(part: LinearPart, features: NDArray[np.float64], setting: Sett
     scores = _own_scores(part, features)
     if len(scores) and np.abs(scores).max() > _LARGEST_SCORE:
         raise DataError(f"a partial score is {np.abs(scores).max():g}, at most 2^24 is possible: check the features")
-    masked = np.rint(np.ldexp(scores, _SCORE_BITS)).astype(np.int64).view(np.uint64)
+    masked = to_fixed(scores, _SCORE_BITS).view(np.uint64)
     others = [peer for peer in setting.peers if peer != setting.active]
     # The seed depends on the scores, so that no mask is used for two different ones even if a caller repeats the Prg.
     halves = {peer: setting.prg.derive("score", peer.encode(), masked.tobytes()).bytes(SEED_BYTES) for peer in others}

@@ -13,6 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from unseen.codec import message
+from unseen.data.fixed_point import from_fixed
 from unseen.dialogue import Dialogue, receive, send
 from unseen.errors import LocalProtocolError, RemoteProtocolError
 from unseen.ids import PartyId
@@ -82,8 +83,7 @@ class Products:
         product = yield from self.matrix_sides[pair].multiply(1, Recipient.MATRIX_HOLDER)
         if product is None:
             raise LocalProtocolError(f"the linear map with {pair.vector} gave its recipient nothing")
-        values: Floats = np.ldexp(product[0].astype(np.float64), -exponent - self.precisions[pair.matrix].matrix_bits)
-        return values
+        return from_fixed(product[0], exponent + self.precisions[pair.matrix].matrix_bits)
 
 
 def set_up(block: Block, widths: Mapping[PartyId, int], pairs: Iterable[Pair], setting: Setting) -> Dialogue[Products]:

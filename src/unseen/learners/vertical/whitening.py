@@ -16,6 +16,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from unseen.data.fixed_point import to_fixed
 from unseen.errors import DataError, UsageError
 from unseen.protocols.linear_map.port import Bounds, LinearMap
 
@@ -98,7 +99,7 @@ class Precision:
 
     def matrix(self, block: Block) -> NDArray[np.int64]:
         """Return the whitened columns in fixed point."""
-        return np.rint(np.ldexp(block.columns, self.matrix_bits)).astype(np.int64)
+        return to_fixed(block.columns, self.matrix_bits)
 
     def vector(self, values: Floats) -> tuple[NDArray[np.int64], int]:
         """Return a vector in fixed point and its exponent e: values ≈ integers · 2^-e."""
@@ -107,7 +108,7 @@ class Precision:
             return np.zeros(len(values), np.int64), 0
         # frexp gives size < 2^power, so the scaled root mean square is below 2^vector_bits.
         exponent = self.vector_bits - int(np.frexp(size)[1])
-        return np.rint(np.ldexp(values, exponent)).astype(np.int64), exponent
+        return to_fixed(values, exponent), exponent
 
 
 def choose_precision(scheme: LinearMap, rows: int, columns: int) -> Precision:
