@@ -9,7 +9,16 @@ import math
 
 import pytest
 
-from unseen.crypto.lattice_parameters import INNER, OUTER, PRIMES, REQUIRED_BITS, SETS, VECTOR_DEVIATION
+from unseen.crypto.lattice_parameters import (
+    INNER,
+    OUTER,
+    PRIMES,
+    REQUIRED_BITS,
+    SETS,
+    SLOT_PRIMES,
+    SLOTS,
+    VECTOR_DEVIATION,
+)
 
 SECRET_DEVIATION = math.sqrt(2 / 3)
 
@@ -64,3 +73,10 @@ def test_half_of_the_noise_of_a_vector_is_relied_upon():
     assert INNER.deviation == VECTOR_DEVIATION / 2
     assert INNER.dimension == 2560
     assert OUTER.modulus == PRIMES[0] * PRIMES[1] > 1 << 123
+
+
+def test_slots_count_the_deviation_of_their_binomial_noise():
+    assert SLOTS in SETS
+    assert SLOTS.deviation == pytest.approx(10.5**0.5)
+    assert SLOTS.modulus == SLOT_PRIMES[0] * SLOT_PRIMES[1] * SLOT_PRIMES[2]
+    assert 1 << 185 < SLOTS.modulus < 1 << 186

@@ -1,4 +1,6 @@
-"""The parameters of the lattice scheme for Mᵀv, each with its security; ``docs/security/linear_map.md`` argues them.
+"""The parameters of the lattice schemes, each with its security.
+
+``docs/security/linear_map.md`` argues those for Mᵀv, ``docs/security/slot_products.md`` those for slot-wise products.
 
 Bits are log2 of the cheapest of a primal (uSVP) and a dual attack, lattice reduction costed as in the
 homomorphic-encryption standard (Albrecht and others, 2018): 0.292 β + 16.4 + log2(8 d), sieving after Becker, Ducas,
@@ -7,6 +9,7 @@ Gama and Laarhoven (SODA 2016). A test recomputes them and compares its estimato
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 WORD_BITS = 64
@@ -53,4 +56,17 @@ FLOOD_BITS = 58
 # A result is wrong with a probability of at most 2^-64 a vector.
 FAILURE_BITS = 64
 
-SETS = (INNER, OUTER)
+# Slot-wise products: plaintext modulus t, then p1 and p2; the three largest primes below 2^62 that are 1 modulo 16384.
+SLOT_PRIMES = (*PRIMES, 4611686018426454017)
+# Noise is binomial, a sum of 42 fair bits less 21: no coefficient exceeds 21.
+SLOT_NOISE_BITS = 42
+SLOTS = LatticeParameters(
+    "slots",
+    degree=8192,
+    rank=1,
+    modulus=math.prod(SLOT_PRIMES),
+    deviation=math.sqrt(SLOT_NOISE_BITS) / 2,
+    bits=152,
+)
+
+SETS = (INNER, OUTER, SLOTS)
