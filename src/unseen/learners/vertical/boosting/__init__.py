@@ -1,0 +1,1 @@
+"""Gradient boosting of trees over columns that lie with several parties."""

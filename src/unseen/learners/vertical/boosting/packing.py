@@ -1,0 +1,126 @@
+"""Gradients and hessians as integers that a linear map carries: both in one word where there is room.
+
+A row's word is h·2^k + g, with g a signed and h a non-negative fixed-point number; every sum over rows has the same
+form and is taken apart exactly. The capacity 2^bits of a linear map, a public constant, bounds the sum of magnitudes of
+all rows' words; scales are chosen for each tree so that it holds, whatever rows are summed. One scale serves all nodes
+of a tree: a node's sums less its child's are exactly those of the other child.
+
+Where a unit of the fixed-point numbers is not small beside them, they are rounded up or down at random, so that sums
+have no bias (Shi and others, Quantized Training of GBDT, NeurIPS 2022: 2 to 3 bits lose nothing).
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from unseen.crypto.prg import Prg
+from unseen.errors import UsageError
+from unseen.protocols.linear_map.port import Bounds, LinearMap, Recipient
+
+Floats = NDArray[np.float64]
+Integers = NDArray[np.int64]
+
+LARGEST_BITS = 62
+_EXACT_BITS = 52
+"""Sums of fixed-point numbers stay below 2^52, so that they are exact as floating-point numbers too."""
+_MEAN_BITS = 1
+"""Numbers are 2 units in the mean or more, else they get words of their own; LightGBM's four bins are coarser."""
+_FINE_UNITS = 256.0
+
+
+def bounds_for(rows: int, columns: int, bits: int) -> Bounds:
+    """Return the bounds of a linear map for histograms with capacity 2^``bits``."""
+    capacity = 2.0**bits
+    return Bounds(
+        rows=rows,
+        columns=columns,
+        column_norm=math.sqrt(rows),
+        vector_norm=capacity,
+        entry=1.0,
+        vector_sum=capacity,
+        recipient=Recipient.VECTOR_HOLDER,
+    )
+
+
+def capacity_bits(scheme: LinearMap, rows: int, columns: int) -> int:
+    """Return the largest number of bits for which the scheme carries sums over so many rows.
+
+    Raises:
+        UsageError: It does not even carry their number.
+    """
+    for bits in range(LARGEST_BITS, rows.bit_length() + _MEAN_BITS, -1):
+        try:
+            scheme.check(bounds_for(rows, columns, bits))
+        except UsageError:
+            continue
+        return bits
+    raise UsageError(f"the scheme {scheme.name} carries no histograms of {rows} rows × {columns} bins: take fewer rows")
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Packed:
+    """The words of all rows, shape (words, rows), and how sums of them are taken apart."""
+
+    vectors: Integers
+    shift: int
+    """k, or 0 if g and h have words of their own."""
+    gradient_scale: float
+    hessian_scale: float
+
+    def unpack(self, sums: Integers) -> tuple[Integers, Integers]:
+        """Return the sums of g and of h for sums of words, shape (words, columns)."""
+        if not self.shift:
+            return sums[0], sums[1]
+        half, mask = np.int64(1 << (self.shift - 1)), np.int64((1 << self.shift) - 1)
+        gradients = ((sums[0] + half) & mask) - half
+        return gradients, (sums[0] - gradients) >> np.int64(self.shift)
+
+
+def pack(gradients: Floats, hessians: Floats, bits: int, prg: Prg) -> Packed:
+    """Return the words of all rows for a capacity of 2^``bits``; rows that are left out have zeros in both arrays."""
+    rows = int(np.count_nonzero((gradients != 0) | (hessians != 0)))
+    constant = _constant(hessians)
+    hessian_bits = max(1, rows).bit_length() if constant else bits // 2
+    shift = bits - hessian_bits
+    needed = math.log2(max(1, rows)) + _MEAN_BITS
+    fits = shift - 1 >= needed and (constant or hessian_bits >= needed)
+    if not fits:
+        shift, hessian_bits = 0, bits - 1
+    gradient_limit = (1 << min(shift - 1 if shift else bits - 1, _EXACT_BITS)) - 1
+    hessian_limit = (1 << min(hessian_bits, _EXACT_BITS)) - 1
+    g, gradient_scale = _fixed(gradients, gradient_limit, prg.derive("gradients"))
+    h, hessian_scale = _fixed(hessians, hessian_limit, prg.derive("hessians"))
+    vectors = ((h << np.int64(shift)) + g)[None, :] if shift else np.stack([g, h])
+    return Packed(vectors, shift, gradient_scale, hessian_scale)
+
+
+def _constant(hessians: Floats) -> bool:
+    """Return whether all that are not zero are equal, so that sums of them are numbers of rows."""
+    largest = float(hessians.max(initial=0.0))
+    return bool(((hessians == 0) | (hessians == largest)).all())
+
+
+def _fixed(values: Floats, limit: int, prg: Prg) -> tuple[Integers, float]:
+    """Return integers near values · scale, whose magnitudes add up to at most ``limit``, and the scale."""
+    magnitudes = np.abs(values)
+    total, rows = float(magnitudes.sum()), int(np.count_nonzero(magnitudes))
+    if not total > 0:
+        return np.zeros(len(values), np.int64), 1.0
+    if rows <= limit and _constant(magnitudes):
+        scale = (limit // rows) / float(magnitudes.max())
+        return np.rint(values * scale).astype(np.int64), scale
+    if limit >= _FINE_UNITS * rows:
+        scale = (limit - rows) / total
+        return np.rint(values * scale).astype(np.int64), scale
+    # Of rows · ½ roundings at most as many go up by chance as leave room for a few deviations; if not, once more.
+    scale, draw = (limit - 4 * math.sqrt(rows)) / total, 0
+    while True:
+        words = prg.derive("rounding", draw.to_bytes(4, "little")).words(len(values))
+        integers = np.floor(values * scale + (words >> np.uint64(11)) * 2.0**-53).astype(np.int64)
+        if int(np.abs(integers).sum()) <= limit:
+            return integers, scale
+        scale, draw = scale * 0.97, draw + 1
