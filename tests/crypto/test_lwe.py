@@ -3,8 +3,9 @@ import pickle
 import numpy as np
 import pytest
 
+from unseen.crypto.gaussian import ternary
 from unseen.crypto.lattice_parameters import VECTOR_DEVIATION
-from unseen.crypto.lwe import OneTimeSecret, PublicMatrix
+from unseen.crypto.lwe import OneTimeSecret, PublicMatrix, encrypt_all
 from unseen.crypto.prg import Prg
 from unseen.errors import LocalProtocolError, UsageError
 
@@ -33,6 +34,24 @@ def test_times_is_the_product_with_the_matrix(written):
     assert np.array_equal(public.times(secret), matrix @ secret.view(np.uint64))
 
 
+def test_several_vectors_at_once_give_the_same(written):
+    public, matrix = written
+    secrets = np.stack([ternary(PRG.derive("several"), 2560), np.ones(2560, np.int64), -np.ones(2560, np.int64)])
+    expected = secrets.view(np.uint64) @ matrix.T
+    assert np.array_equal(public.times(secrets), expected)
+    out = np.ones_like(expected)
+    public.add_times(secrets, out)
+    assert np.array_equal(out, expected + np.uint64(1))
+
+
+def test_machines_without_vectors_find_the_same_words(monkeypatch, written):
+    public, _ = written
+    secrets = ternary(PRG.derive("words"), 3 * 2560).reshape(3, 2560)
+    monkeypatch.setattr("unseen.crypto.lwe.has_vectors", lambda: False)
+    monkeypatch.setattr("unseen.crypto.lwe._GROUPS", 1)
+    assert np.array_equal(PublicMatrix(SEED, public.rows).times(secrets), public.times(secrets))
+
+
 def test_hint_is_the_product_with_the_matrix(written):
     public, matrix = written
     columns = np.random.default_rng(0).integers(-(2**40), 2**40, (3, public.rows))
@@ -47,7 +66,12 @@ def test_chunks_do_not_change_the_matrix(monkeypatch, written):
     monkeypatch.setattr("unseen.crypto.lwe._CHUNK", 5)
     again = PublicMatrix(SEED, public.rows)
     assert np.array_equal(again.hint(columns), whole)
-    assert np.array_equal(again.spectra, public.spectra)
+    monkeypatch.setattr("unseen.crypto.lwe._GROUPS", 1)
+    long, again = PublicMatrix(SEED, 3 * 4096 + 1), PublicMatrix(SEED, 3 * 4096 + 1)
+    secret = ternary(PRG.derive("chunks"), 2560)
+    expected = again.times(secret)
+    monkeypatch.undo()
+    assert np.array_equal(long.times(secret), expected)
 
 
 @pytest.mark.parametrize("rows", [1, 511, 512, 513])
@@ -73,6 +97,32 @@ def test_a_secret_encrypts_once(written):
     secret.encrypt(public, zeros)
     with pytest.raises(LocalProtocolError, match="second vector"):
         secret.encrypt(public, zeros)
+
+
+def test_secrets_that_encrypt_together_give_what_each_gives(written):
+    public, _ = written
+    messages = PRG.derive("messages").words(3 * public.rows).reshape(3, -1)
+    drawn = [[OneTimeSecret.draw(PRG.derive(f"{k}"), public.rows) for k in range(3)] for _ in range(2)]
+    expected = [secret.encrypt(public, message) for secret, message in zip(drawn[0], messages, strict=True)]
+    assert np.array_equal(encrypt_all(drawn[1], public, messages.copy()), expected)
+    with pytest.raises(LocalProtocolError, match="second vector"):
+        encrypt_all([OneTimeSecret.draw(PRG, public.rows), *drawn[1][:2]], public, messages)
+
+
+def test_no_secret_serves_two_of_the_messages(written):
+    public, _ = written
+    secret = OneTimeSecret.draw(PRG, public.rows)
+    with pytest.raises(LocalProtocolError, match="second vector"):
+        encrypt_all([secret, secret], public, np.zeros((2, public.rows), np.uint64))
+
+
+def test_messages_of_another_shape_are_refused(written):
+    public, _ = written
+    secret = OneTimeSecret.draw(PRG, public.rows)
+    room = np.zeros((2, 2 * public.rows), np.uint64)
+    for messages in (room[:, : public.rows], room[:1, : public.rows + 1], room[:1, ::2]):
+        with pytest.raises(LocalProtocolError, match="expected 1 contiguous messages"):
+            encrypt_all([secret], public, messages)
 
 
 def test_a_destroyed_secret_is_overwritten_and_useless(written):

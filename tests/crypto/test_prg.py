@@ -79,6 +79,16 @@ def test_words_are_the_little_endian_stream() -> None:
     assert words.tolist() == list(struct.unpack("<5Q", Prg(SEED).bytes(40)))
 
 
+@pytest.mark.parametrize("count", [0, 1, 2047, 2048, 2049, 5000])
+def test_filling_reads_the_same_stream_as_bytes(count: int) -> None:
+    filled, read = Prg(SEED), Prg(SEED)
+    words, octets = np.ones((2, count), np.uint64), np.ones(count, np.uint8)
+    filled.fill(words)
+    filled.fill(octets)
+    assert words.tobytes() + octets.tobytes() == read.bytes(17 * count)
+    assert filled.bytes(16) == read.bytes(16)
+
+
 @given(st.integers(1, 1 << 64), st.integers(0, 50))
 def test_numbers_below_a_bound(bound: int, count: int) -> None:
     found = Prg(SEED).below(bound, count)

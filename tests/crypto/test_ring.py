@@ -1,3 +1,5 @@
+from fractions import Fraction
+
 import gmpy2
 import numpy as np
 import pytest
@@ -72,6 +74,49 @@ def test_decoding_bears_noise_up_to_half_a_step(word, noise):
     assert decode(np.array([[value % p] for p in PRIMES], np.uint64)).tolist() == [word]
 
 
+EDGE_RESIDUES = [0, 1, 2**61, PRIMES[1] - 1]
+
+
+@settings(deadline=None, derandomize=True, max_examples=300)
+@given(
+    st.one_of(st.integers(0, PRIMES[0] - 1), st.sampled_from([*EDGE_RESIDUES, PRIMES[0] - 1])),
+    st.one_of(st.integers(0, PRIMES[1] - 1), st.sampled_from(EDGE_RESIDUES)),
+)
+def test_decoding_rounds_any_element_exactly(low, high):
+    value = low + PRIMES[0] * ((high - low) * pow(PRIMES[0], -1, PRIMES[1]) % PRIMES[1])
+    found = decode(np.array([[low], [high]], np.uint64)).tolist()
+    assert found == [round(Fraction(value * WORD, MODULUS)) % WORD]
+
+
+@settings(deadline=None, derandomize=True)
+@given(st.integers(0, WORD - 1))
+def test_decoding_is_exact_on_both_sides_of_a_border(word):
+    border = (2 * word + 1) * MODULUS // (2 * WORD)  # the largest that is rounded to ``word``
+    values = [border - 1, border, border + 1, border + 2]
+    expected = [round(Fraction(value * WORD, MODULUS)) % WORD for value in values]
+    assert expected[1:3] == [word, (word + 1) % WORD]
+    assert decode(np.array([[value % p for value in values] for p in PRIMES], np.uint64)).tolist() == expected
+
+
+@settings(deadline=None, derandomize=True, max_examples=30)
+@given(st.sampled_from([2, 4, 16, 32]), st.sampled_from([(12289,), (*PRIMES, 40961), (7340033, *PRIMES, 12289)]))
+def test_rings_of_other_primes(degree, primes):
+    field = ring(degree, primes)
+    rng = np.random.default_rng(degree)
+    x, y = (rng.integers(-(2**62), 2**62, (2, degree)) for _ in range(2))
+    factors = field.spectrum(y)
+    field.to_montgomery(factors)
+    out = field.contract(field.spectrum(x)[:, None], factors[:, None])
+    field.inverse(out)
+    exact = sum(np.array(negacyclic(a, b), object) for a, b in zip(x.tolist(), y.tolist(), strict=True))
+    assert out.shape == (1, 1, len(primes), degree)
+    assert out[0, 0].tolist() == [(exact % p).tolist() for p in primes]
+    doubled = field.add(out, out)
+    assert doubled[0, 0].tolist() == [(2 * exact % p).tolist() for p in primes]
+    assert np.array_equal(field.subtract(doubled, out), out)
+    assert ring(degree, primes) is field
+
+
 def test_contract_sums_over_its_terms_and_adds_to_what_is_there():
     field = ring(8)
     rng = np.random.default_rng(3)
@@ -109,5 +154,7 @@ def test_are_residues():
 def test_misuse_is_refused():
     with pytest.raises(LocalProtocolError, match="length 1048576"):
         Ring(1 << 20)
+    with pytest.raises(LocalProtocolError, match="no transform of length 4"):
+        Ring(4, (PRIMES[0] * PRIMES[1],))
     with pytest.raises(LocalProtocolError, match="contiguous"):
         ring(8).forward(ring(8).zeros(4)[::2])

@@ -1,6 +1,7 @@
 """Among others, the attacks that each part of the re-randomisation is there to stop."""
 
 import pickle
+from itertools import pairwise
 
 import numpy as np
 import pytest
@@ -11,7 +12,19 @@ from unseen.crypto.gaussian import ternary
 from unseen.crypto.lattice_parameters import FLOOD_BITS, MODULUS, PRIMES
 from unseen.crypto.prg import Prg
 from unseen.crypto.ring import ring
-from unseen.crypto.rlwe import DEGREE, EncryptedMatrix, Packing, Rerandomisation, SecretKey, public_parts
+from unseen.crypto.rlwe import (
+    DEGREE,
+    EncryptedHint,
+    Packing,
+    PublicKey,
+    Rerandomisation,
+    SecretKey,
+    _Products,
+    _public_part,
+    _Sums,
+    public_parts,
+    sums_are_cheaper,
+)
 from unseen.errors import UsageError
 
 RING = ring(DEGREE)
@@ -29,12 +42,15 @@ class Setting:
         self.public = public_parts(b"\x01" * 32, len(self.plain))
         self.key = SecretKey(PRG.derive("key"))
         self.private = self.key.encrypt(self.public, self.plain)
-        self.hint = EncryptedMatrix(self.public, self.private)
+        ciphertexts = np.stack([self.public, self.private], axis=1)
+        self.public_key, self.products = PublicKey(ciphertexts[0]), _Products(self.packing)
+        self.products.put(0, ciphertexts[1:])
         self.x = ternary(PRG.derive("x"), columns)
         self.mask = PRG.derive("mask").words(rows)
 
     def evaluate(self, randomness, x=None):
-        return self.hint.evaluate(1, self.packing.pieces(self.x if x is None else x), self.mask, randomness)
+        total = self.products.totals((self.x if x is None else x)[None])[0]
+        return self.public_key.hide(total, self.mask, randomness)
 
     def noise(self, a, b):
         """What the key holder sees beside the plaintext: the exact noise, as signed integers."""
@@ -123,6 +139,103 @@ def test_flooding_is_uniform_over_its_range():
     assert flood.max() < half
     counts, _ = np.histogram(flood.astype(float), bins=8, range=(-half, half))
     assert (abs(counts - 2500) < 250).all()
+
+
+class Hinted:
+    """Two encrypted matrices of the same columns, one of few polynomials and one of many."""
+
+    def __init__(self, seed=b"\x02" * 32, columns=40):
+        self.packings = [Packing(3, columns), Packing(2000, columns), Packing(8192, columns)]
+        self.matrices = [
+            PRG.derive(f"{p.rows}").words(p.rows * columns).reshape(p.rows, columns) for p in self.packings
+        ]
+        packed = [p.pack(matrix) for p, matrix in zip(self.packings, self.matrices, strict=True)]
+        self.plain = np.concatenate([np.zeros((1, DEGREE), np.uint64), *packed])
+        self.key, self.seed = SecretKey(PRG.derive("key")), seed
+        self.private = self.key.encrypt_under(seed, self.plain)
+        self.hint = EncryptedHint(seed, self.private, self.packings)
+
+
+@pytest.fixture(scope="module")
+def hinted():
+    return Hinted()
+
+
+def test_a_hint_of_several_matrices_is_evaluated_at_several_vectors(hinted):
+    vectors = np.stack([ternary(PRG.derive(f"vector {k}"), 40) for k in range(3)])
+    masks = PRG.derive("masks").words(3 * 10195).reshape(3, -1)
+    a, b = hinted.hint.evaluate(vectors, masks, [PRG.derive(f"randomness {k}") for k in range(3)])
+    assert a.shape == (3, 3, 2, DEGREE)
+    expected = np.concatenate(hinted.matrices) @ vectors.T.view(np.uint64) + masks.T
+    for k in range(3):
+        ends = np.cumsum([0, 3, 2000, 8192])
+        pieces = [np.ascontiguousarray(b[k, :, start:end]) for start, end in pairwise(ends)]
+        found = [hinted.key.decrypt(part.copy(), piece) for part, piece in zip(a[k], pieces, strict=True)]
+        assert np.array_equal(np.concatenate(found), expected[:, k])
+
+
+def test_sums_and_products_of_ciphertexts_give_the_same(hinted):
+    for packing, start in ((hinted.packings[0], 1), (hinted.packings[1], 2), (hinted.packings[2], 12)):
+        stop = start + packing.polynomials
+        public = public_parts(hinted.seed, stop)
+        ciphertexts = np.stack([public[start:stop], hinted.private[start:stop]], axis=1)
+        vectors = np.stack([ternary(PRG.derive("equal"), 40), np.ones(40, np.int64), np.zeros(40, np.int64)])
+        found = []
+        for kind in (_Sums, _Products):
+            group = kind(packing)
+            for first in range(0, len(ciphertexts), 7):
+                group.put(first, ciphertexts[first : first + 7])
+            found.append(group.totals(vectors))
+        assert np.array_equal(*found)
+        assert not found[0][2].any()
+
+
+def test_the_evaluation_is_the_hidden_product_with_pieces(hinted):
+    public = public_parts(hinted.seed, 2)
+    x, masks = ternary(PRG.derive("pieces"), 40), PRG.derive("masks").words(10195)
+    a, b = hinted.hint.evaluate(x[None], masks[None], [PRG.derive("same")])
+    factors = RING.spectrum(hinted.packings[0].pieces(x))[:, None]
+    RING.to_montgomery(factors)
+    total = RING.contract(np.stack([public[1:], hinted.private[1:2]], axis=1), factors)
+    key = PublicKey(np.stack([public[0], hinted.private[0]]))
+    one = key.hide(total[:, 0], masks[:3], Rerandomisation.draw(PRG.derive("same"), 3))
+    assert np.array_equal(one[0], a[0, 0])
+    assert np.array_equal(one[1], b[0, :, :3])
+
+
+def test_the_way_to_combine_follows_from_the_number_of_polynomials():
+    chosen = {rows: sums_are_cheaper(Packing(rows, 2560)) for rows in (1, 50, 100, 300, 3200, 8192)}
+    assert chosen == {1: False, 50: False, 100: False, 300: True, 3200: True, 8192: True}
+
+
+def test_encrypting_under_a_seed_is_encrypting_under_its_parts(monkeypatch):
+    monkeypatch.setattr("unseen.crypto.rlwe._CHUNK", 2)
+    words = PRG.derive("plain").words(5 * DEGREE).reshape(5, DEGREE)
+    one, other = SecretKey(PRG.derive("twice")), SecretKey(PRG.derive("twice"))
+    public = public_parts(b"\x03" * 32, 5)
+    assert np.array_equal(one.encrypt_under(b"\x03" * 32, words), other.encrypt(public, words))
+
+
+class Stream:
+    """A stream whose first words exceed the primes."""
+
+    def __init__(self):
+        self.prg = PRG.derive("rejected")
+        self.asked = []
+
+    def words(self, count):
+        self.asked.append(count)
+        words = self.prg.words(count)
+        if len(self.asked) < 3:
+            words[:2] = [PRIMES[0], 2**64 - 1]
+        return words
+
+
+def test_words_that_are_no_residues_are_drawn_again():
+    stream = Stream()
+    part = _public_part(stream)
+    assert stream.asked == [2 * DEGREE, 2, 2]  # p1 and 2^62 − 1 of the upper row
+    assert (part < np.array(PRIMES, np.uint64)[:, None]).all()
 
 
 def quotient(setting, a):

@@ -1,5 +1,6 @@
 import hashlib
 import pickle
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -8,18 +9,31 @@ from hypothesis import strategies as st
 
 from unseen.codec import Shape, encode_bytes
 from unseen.crypto.lattice_parameters import PRIMES, VECTOR_DEVIATION
+from unseen.crypto.lwe import OneTimeSecret
 from unseen.crypto.prg import Prg
 from unseen.crypto.rlwe import DEGREE
-from unseen.dialogue import Send, converse, receive, receive_array, send, send_array
+from unseen.dialogue import Progress, Send, converse, receive, receive_array, send, send_array
 from unseen.errors import RemoteProtocolError, UsageError
 from unseen.ids import PartyId
+from unseen.protocols.linear_map import lattice
 from unseen.protocols.linear_map.agreement import Call, Terms
-from unseen.protocols.linear_map.lattice import Answer, Lattice, Opening, Query, Scaling, Unmask, _groups
-from unseen.protocols.linear_map.port import Bounds, Recipient
+from unseen.protocols.linear_map.lattice import (
+    Answer,
+    Lattice,
+    Opening,
+    Query,
+    Scaling,
+    Unmask,
+    _groups,
+    _name,
+    _packings,
+)
+from unseen.protocols.linear_map.matrices import BinnedMatrix, DenseMatrix
+from unseen.protocols.linear_map.port import Bounds, Recipient, hold_matrix, hold_vectors, reconstruct
 
 A, B = PartyId("a"), PartyId("b")
 SCHEME = Lattice()
-TO_A, TO_B = Recipient.VECTOR_HOLDER, Recipient.MATRIX_HOLDER
+TO_A, TO_B, TO_BOTH = Recipient.VECTOR_HOLDER, Recipient.MATRIX_HOLDER, Recipient.SHARED
 
 
 def bounds_of(matrix, vectors):
@@ -31,7 +45,8 @@ def bounds_of(matrix, vectors):
 
 
 def matrix_holder(matrix, bounds, calls, *, seed=b"b" * 32):
-    side = yield from SCHEME.hold_matrix(matrix, bounds, peer=A, prg=Prg(seed))
+    matrix = DenseMatrix.of(matrix) if isinstance(matrix, np.ndarray) else matrix
+    side = yield from hold_matrix(SCHEME, matrix, bounds, peer=A, prg=Prg(seed))
     results = []
     for count, recipient in calls:
         results.append((yield from side.multiply(count, recipient)))
@@ -39,7 +54,7 @@ def matrix_holder(matrix, bounds, calls, *, seed=b"b" * 32):
 
 
 def vector_holder(batches, bounds, *, seed=b"a" * 32):
-    side = yield from SCHEME.hold_vectors(bounds, peer=B, prg=Prg(seed))
+    side = yield from hold_vectors(SCHEME, bounds, peer=B, prg=Prg(seed))
     results = []
     for vectors, recipient in batches:
         results.append((yield from side.multiply(vectors, recipient)))
@@ -54,10 +69,14 @@ def run(matrix, batches, bounds=None):
 
 def assert_exact(matrix, batches, bounds=None):
     results = run(matrix, batches, bounds)
+    shift = SCHEME.share_shift(bounds or bounds_of(matrix, np.concatenate([vectors for vectors, _ in batches])))
     for index, (vectors, recipient) in enumerate(batches):
         knows, ignorant = (A, B) if recipient is TO_A else (B, A)
-        assert results[ignorant][index] is None
         found = results[knows][index]
+        if recipient is TO_BOTH:
+            found = reconstruct(found, results[ignorant][index], shift)
+        else:
+            assert results[ignorant][index] is None
         assert found.dtype == np.int64
         assert np.array_equal(found, vectors @ matrix)
 
@@ -90,7 +109,8 @@ def test_products_are_exact(rows, columns, recipient):
 def test_recipients_may_alternate_and_calls_may_be_empty():
     rng = np.random.default_rng(1)
     matrix, vectors = rng.integers(0, 2, (70, 5)), rng.integers(-99, 100, (2, 70))
-    assert_exact(matrix, [(vectors, TO_A), (vectors[:0], TO_B), (vectors, TO_B), (vectors[:0], TO_A), (vectors, TO_A)])
+    calls = [(vectors, TO_A), (vectors[:0], TO_B), (vectors, TO_B), (vectors[:0], TO_A), (vectors, TO_BOTH)]
+    assert_exact(matrix, [*calls, (vectors[:0], TO_BOTH), (vectors, TO_A)])
 
 
 @pytest.mark.parametrize("recipient", list(Recipient))
@@ -118,36 +138,92 @@ def test_products_of_any_sparse_matrix_are_exact(rows, columns, bits, seed, reci
     assert_exact(matrix, [(rng.integers(-(2**bits), 2**bits + 1, (2, rows)), recipient)])
 
 
-def test_the_matrix_may_be_any_view():
-    wide = np.random.default_rng(5).integers(-9, 9, (4, 60, 2))
-    matrix = wide[1].T[:, ::2].copy(order="F").T[::-1]
-    assert not matrix.flags.c_contiguous
-    assert_exact(matrix, [(wide[0, : len(matrix), 0].reshape(1, -1)[:, ::-1], TO_A)])
+def test_indicators_of_bins_are_exact():
+    rng = np.random.default_rng(5)
+    codes = rng.integers(0, 32, (12, 1300)).astype(np.uint8)
+    matrix, vectors = BinnedMatrix(codes, (32,) * 12), rng.integers(-(2**20), 2**20, (9, 1300))
+    bounds = Bounds(1300, 384, 1300**0.5, 2.0**26)
+    results = run(matrix, [(vectors, TO_A)], bounds)
+    assert np.array_equal(results[A][0], vectors @ matrix.rows_of(slice(0, 1300)))
 
 
-def test_many_columns_are_packed_in_groups():
-    sizes = [(group.columns, group.packing.rows, group.start) for group in _groups(2 * DEGREE + 5)]
-    assert sizes == [
-        (slice(0, DEGREE), DEGREE, 1),
-        (slice(DEGREE, 2 * DEGREE), DEGREE, 2561),
-        (slice(2 * DEGREE, 2 * DEGREE + 5), 5, 5121),
-    ]
+def test_columns_are_packed_in_groups_of_even_size():
+    sizes = [packing.rows for packing in _packings(2 * DEGREE + 5)]
+    assert sizes == [5463, 5463, 5463]
+    assert _groups(9600) == [slice(0, 4800), slice(4800, 9600)]
+    assert _groups(0) == []
+    assert _groups(DEGREE) == [slice(0, DEGREE)]
 
 
 def test_groups_work_together(monkeypatch):
-    monkeypatch.setattr("unseen.protocols.linear_map.lattice._groups", lambda columns: _split(columns, 3))
+    monkeypatch.setattr(lattice, "_GROUP", 3)
     rng = np.random.default_rng(8)
+    assert [packing.rows for packing in _packings(7)] == [2, 2, 3]
     matrix, vectors = rng.integers(-9, 10, (40, 7)), rng.integers(-9, 10, (2, 40))
-    assert_exact(matrix, [(vectors, TO_A), (vectors, TO_B)])
+    assert_exact(matrix, [(vectors, recipient) for recipient in Recipient])
 
 
-def _split(columns, size):
-    groups, start = [], 1
-    for first in range(0, columns, size):
-        (group,) = _groups(min(size, columns - first))
-        groups.append(type(group)(slice(first, first + group.packing.rows), group.packing, start))
-        start += group.packing.polynomials
-    return groups
+def effects(dialogue, log):
+    """Run a dialogue and write down all its effects."""
+    answer = None
+    while True:
+        try:
+            effect = dialogue.send(answer)
+        except StopIteration as end:
+            return end.value
+        log.append(effect)
+        answer = yield effect
+
+
+def test_the_set_up_tells_how_far_the_hint_is(monkeypatch):
+    rng = np.random.default_rng(2)
+    matrix, vectors = rng.integers(-9, 10, (1300, 2)), rng.integers(-9, 10, (1, 1300))
+    bounds, log, whole = bounds_of(matrix, vectors), [], []
+    with monkeypatch.context() as patch:
+        patch.setattr(lattice, "_HINT_ROWS", 512)
+        batch = [(vectors, TO_A)]
+        talk = {A: vector_holder(batch, bounds), B: effects(matrix_holder(matrix, bounds, [(1, TO_A)]), log)}
+        assert np.array_equal(converse(talk)[A][0], vectors @ matrix)
+    told = [(effect.done, effect.total) for effect in log if isinstance(effect, Progress)]
+    assert told == [(512, 1300), (1024, 1300), (1300, 1300), (1300, 1300)]
+    converse({A: vector_holder(batch, bounds), B: effects(matrix_holder(matrix, bounds, [(1, TO_A)]), whole)})
+    sent, sent_whole = (
+        [encode_bytes(effect.message) for effect in each if isinstance(effect, Send)] for each in (log, whole)
+    )
+    assert sent == sent_whole
+
+
+def test_long_vectors_leave_before_the_last_is_encrypted(monkeypatch):
+    monkeypatch.setattr(lattice, "_LONG", 1)
+    drawn, hidden = [], []
+    original = OneTimeSecret.draw
+
+    def draw(*args):
+        drawn.append(len(hidden))
+        return original(*args)
+
+    monkeypatch.setattr(OneTimeSecret, "draw", draw)
+    vectors = np.arange(20, dtype=np.int64).reshape(10, 2)
+    batches, bounds = [(vectors, TO_B), (vectors, TO_A)], Bounds(2, 2, 3.0, 99.0)
+
+    def watched(dialogue):
+        answer = None
+        while True:
+            try:
+                effect = dialogue.send(answer)
+            except StopIteration as end:
+                return end.value
+            if isinstance(effect, Send) and isinstance(effect.message, Query):
+                hidden.append(effect)
+            answer = yield effect
+
+    matrix = np.array([[1, 2], [2, 0]])
+    done = converse(
+        {A: watched(vector_holder(batches, bounds)), B: matrix_holder(matrix, bounds, [(10, TO_B), (10, TO_A)])}
+    )
+    assert drawn[:10] == [0, 0, 0, 0, 4, 4, 4, 4, 8, 8]
+    assert np.array_equal(done[A][1], vectors @ matrix)
+    assert np.array_equal(done[B][0], vectors @ matrix)
 
 
 # --- bounds and scaling ------------------------------------------------------------------------------------------
@@ -171,27 +247,83 @@ def test_bounds_that_do_not_fit_are_refused_with_what_would_fit():
 def test_set_up_refuses_what_check_refuses():
     bounds = Bounds(1, 1, 2.0**30, 2.0**30)
     for dialogue in (
-        SCHEME.hold_matrix(np.ones((1, 1), np.int64), bounds, peer=A, prg=Prg.fresh()),
-        SCHEME.hold_vectors(bounds, peer=B, prg=Prg.fresh()),
+        SCHEME.set_up_matrix(DenseMatrix(np.ones((1, 1), np.int64)), bounds, peer=A, prg=Prg.fresh()),
+        SCHEME.set_up_vectors(bounds, peer=B, prg=Prg.fresh()),
     ):
         with pytest.raises(UsageError, match="lattice scheme carries"):
             next(dialogue)
 
 
-@given(st.integers(1, 2**20), st.integers(0, 5000), st.floats(1e-3, 2**16), st.floats(1e-3, 2**16))
-def test_scaling_leaves_room_for_noise_and_results(rows, columns, column_norm, vector_norm):
-    scaling = Scaling.of(Bounds(rows, columns, column_norm, vector_norm))
+@given(
+    st.integers(1, 2**20),
+    st.integers(0, 5000),
+    st.floats(1e-3, 2**16),
+    st.floats(1e-3, 2**16),
+    st.sampled_from([None, *Recipient]),
+)
+def test_scaling_leaves_room_for_noise_and_results(rows, columns, column_norm, vector_norm, recipient):
+    scaling = Scaling.of(Bounds(rows, columns, column_norm, vector_norm, recipient=recipient))
     delta = 2**scaling.shift
     assert delta * scaling.largest <= 2**63
     assert 2 * delta * (scaling.largest + 1) > 2**63
     sigma = VECTOR_DEVIATION * column_norm
-    assert delta / 4 >= 9.4 * sigma
+    assert delta / 2 >= 9.4 * sigma + scaling.width
     assert scaling.variance >= columns * sigma**2
+    if recipient in (None, TO_B):
+        assert delta / 2 >= 9.4 * (sigma**2 + scaling.variance) ** 0.5
     results = np.array([0, 1, -1, scaling.largest - 1, 1 - scaling.largest], np.int64)
     for noise in (-delta // 2, delta // 2 - 1):
         assert np.array_equal(scaling.rounded(scaling.scaled(results) + np.uint64(noise % 2**64)), results)
-    extremes = scaling.noise(np.array([0, 2**64 - 1, 2 ** (scaling.shift - 1) - 1], np.uint64)).view(np.int64)
-    assert extremes.tolist() == [-delta // 4, delta // 4 - 1, delta // 4 - 1]
+    width = scaling.width
+    extremes = scaling.noise(np.array([0, 2**64 - 1, 2 * width - 1], np.uint64)).view(np.int64)
+    assert extremes.tolist() == [-width, width - 1, width - 1]
+
+
+def test_answers_are_hidden_as_far_as_there_is_room():
+    # An exact power of two as the largest result: Δ halves with every step, and with it the noise of answers.
+    widths = {}
+    for bits in range(30, 60):
+        try:
+            scaling = Scaling.of(Bounds(100, 4, 10.0, 2.0**bits / 10, recipient=TO_A))
+        except UsageError:
+            break
+        widths[scaling.shift] = scaling.width
+    spread = lattice._spread(100 * VECTOR_DEVIATION**2, 4)
+    assert min(widths) == (2 * spread - 1).bit_length()
+    assert all(width <= 2**shift // 2 - spread for shift, width in widths.items())
+    assert all(width == 2**shift // 4 for shift, width in widths.items() if 2**shift >= 4 * spread)
+    words = Prg(bytes(32)).words(9)
+    assert not Scaling(10, 1, 0, 5).noise(words).any()
+
+
+@pytest.mark.parametrize("columns", [1, 50, 3200])
+def test_a_recipient_agreed_on_alone_makes_room(columns):
+    def room(recipient):
+        vectors = (2.0**bits for bits in range(60))
+        fits = [norm for norm in vectors if accepts(Bounds(10**6, columns, 1000.0, norm, recipient=recipient))]
+        return max(fits)
+
+    assert room(None) == min(room(recipient) for recipient in Recipient)
+    assert room(TO_A) == room(TO_BOTH) >= room(TO_B) * columns**0.5 / 2
+
+
+def accepts(bounds):
+    try:
+        SCHEME.check(bounds)
+    except UsageError:
+        return False
+    return True
+
+
+def test_residues_that_do_not_fit_are_refused_with_what_would_fit():
+    bounds = Bounds(10**6, 3200, 1000.0, 1.0, wrap=50, recipient=TO_A)
+    with pytest.raises(UsageError, match=r"carries residues of up to (\d+) bits .* and 50 are asked for") as refused:
+        SCHEME.check(bounds)
+    fit = int(str(refused.value).split("up to ")[1].split(" bits")[0])
+    assert accepts(replace(bounds, wrap=fit))
+    assert not accepts(replace(bounds, wrap=fit + 1))
+    assert SCHEME.share_shift(replace(bounds, wrap=fit)) == 64 - fit
+    assert fit >= 46, "boosting packs a gradient and a curvature into one word"
 
 
 # --- what is sent ------------------------------------------------------------------------------------------------
@@ -204,7 +336,7 @@ def frames(vectors, *, recipient=TO_A, seed=b"a" * 32, other=b"b" * 32, matrix=N
     """Return all frames of the vector holder."""
     matrix = np.eye(ROWS, 2, dtype=np.int64) if matrix is None else matrix
     bounds = Bounds(ROWS, 2, 50.0, norm)
-    log = []
+    log: list[bytes] = []
     converse(
         {
             A: recorded(vector_holder([(vectors, recipient)], bounds, seed=seed), log),
@@ -219,8 +351,9 @@ FIRST_HIDDEN = 3  # Opening, Call, array header, array chunk
 
 
 def test_a_resumed_task_sends_the_same_bytes():
+    vectors = np.concatenate([VECTORS] * 5)
     for recipient in Recipient:
-        assert frames(VECTORS, recipient=recipient) == frames(VECTORS, recipient=recipient)
+        assert frames(vectors, recipient=recipient) == frames(vectors, recipient=recipient)
 
 
 @pytest.mark.parametrize(
@@ -271,15 +404,15 @@ def opened(monkeypatch, matrix, recipient, bounds, count=400):
     original, seen = Scaling.rounded, []
 
     def spy(self, words):
-        seen.append(words.view(np.int64).astype(float))
+        seen.extend(words.view(np.int64).astype(float))
         return original(self, words)
 
     monkeypatch.setattr(Scaling, "rounded", spy)
     vectors = np.zeros((count, ROWS), np.int64)
     results = run(matrix, [(vectors, recipient)], bounds)
     assert not results[A if recipient is TO_A else B][0].any()
-    (words,) = seen
-    return words
+    assert len(seen) == count
+    return np.array(seen)
 
 
 def test_the_matrix_holder_hides_what_its_matrix_makes_of_the_noise(monkeypatch):
@@ -308,8 +441,8 @@ def test_sides_do_not_print_and_have_no_secrets_to_pickle():
 
     sides = converse(
         {
-            A: keep(SCHEME.hold_vectors(bounds, peer=B, prg=Prg(b"a" * 32))),
-            B: keep(SCHEME.hold_matrix(np.ones((2, 1), np.int64), bounds, peer=A, prg=Prg(b"b" * 32))),
+            A: keep(hold_vectors(SCHEME, bounds, peer=B, prg=Prg(b"a" * 32))),
+            B: keep(hold_matrix(SCHEME, DenseMatrix(np.ones((1, 2), np.int64)), bounds, peer=A, prg=Prg(b"b" * 32))),
         }
     )
     for side in sides.values():
@@ -321,7 +454,8 @@ def test_sides_do_not_print_and_have_no_secrets_to_pickle():
 
 SMALL = Bounds(3, 2, 5.0, 5.0)
 MATRIX = np.array([[1, 2], [0, 1], [2, 0]], np.int64)
-HELLO = Opening(Terms(3, 2, 5.0, 5.0), b"x" * 32)
+TERMS = Terms.of(SMALL)
+HELLO = Opening(TERMS, b"x" * 32)
 GOOD_A = np.zeros((1, 2, DEGREE), np.uint64)
 GOOD_B = np.zeros((2, 2), np.uint64)
 TOO_LARGE = np.array([[PRIMES[0]], [0]], np.uint64)
@@ -329,9 +463,10 @@ TOO_LARGE = np.array([[PRIMES[0]], [0]], np.uint64)
 
 def rogue_vectors(*, opening=HELLO, call=None, hidden=None, query=None, unmask=None):
     yield from send(B, opening)
-    yield from receive(B, Opening)
-    yield from receive_array(B, np.uint64, Shape(2, 2, DEGREE))
-    yield from send(B, call or Call(1, TO_B.value))
+    theirs = yield from receive(B, Opening)
+    hint = yield from receive_array(B, np.uint64, Shape(2, 2, DEGREE))
+    seed = lattice._digest(b"public", opening.contribution, theirs.contribution)
+    yield from send(B, call or Call(1, TO_B.value, _name(TERMS, seed, hint)))
     yield from send_array(B, np.zeros(3, np.uint64) if hidden is None else hidden)
     yield from send(B, query or Query(GOOD_A, GOOD_B))
     yield from send(B, unmask or Unmask(np.zeros((1, 2), np.uint64)))
@@ -340,12 +475,13 @@ def rogue_vectors(*, opening=HELLO, call=None, hidden=None, query=None, unmask=N
 @pytest.mark.parametrize(
     "wrong",
     [
-        {"opening": Opening(Terms(4, 2, 5.0, 5.0), b"x" * 32)},
-        {"opening": Opening(Terms(3, 3, 5.0, 5.0), b"x" * 32)},
-        {"opening": Opening(Terms(3, 2, 5.0, float("nan")), b"x" * 32)},
-        {"opening": Opening(Terms(3, 2, 5.0, 5.0), b"x" * 31)},
-        {"call": Call(2, TO_B.value)},
-        {"call": Call(1, TO_A.value)},
+        {"opening": Opening(replace(TERMS, rows=4), b"x" * 32)},
+        {"opening": Opening(replace(TERMS, columns=3), b"x" * 32)},
+        {"opening": Opening(replace(TERMS, vector_norm=float("nan")), b"x" * 32)},
+        {"opening": Opening(TERMS, b"x" * 31)},
+        {"call": Call(2, TO_B.value, b"")},
+        {"call": Call(1, TO_A.value, b"")},
+        {"call": Call(1, TO_B.value, b"another")},
         {"hidden": np.zeros(4, np.uint64)},
         {"hidden": np.zeros(3, np.int64)},
         {"hidden": np.zeros((3, 1), np.uint64)},
@@ -377,7 +513,7 @@ def rogue_matrix(*, opening=HELLO, hint=None, answer=None):
 @pytest.mark.parametrize(
     "wrong",
     [
-        {"opening": Opening(Terms(3, 2, 5.0, 6.0), b"x" * 32)},
+        {"opening": Opening(replace(TERMS, vector_norm=6.0), b"x" * 32)},
         {"hint": np.zeros((3, 2, DEGREE), np.uint64)},
         {"hint": np.zeros((2, 1, DEGREE), np.uint64)},
         {"hint": np.zeros((2, 2, DEGREE), np.uint64) + TOO_LARGE},
@@ -397,7 +533,7 @@ def test_a_product_beyond_the_bounds_is_refused():
     matrix = np.ones((3, 200), np.int64)
 
     def liar():
-        side = yield from SCHEME.hold_matrix(matrix, bounds, peer=A, prg=Prg(b"b" * 32))
+        side = yield from hold_matrix(SCHEME, DenseMatrix.of(matrix), bounds, peer=A, prg=Prg(b"b" * 32))
         inner, answer = side.multiply(1, TO_A), None
         while True:
             effect = inner.send(answer)
@@ -413,7 +549,7 @@ def test_a_product_beyond_the_bounds_is_refused():
 def test_own_arguments_are_checked():
     bad = np.full((3, 2), 100, np.int64)
     with pytest.raises(UsageError, match="norm"):
-        next(SCHEME.hold_matrix(bad, SMALL, peer=A, prg=Prg.fresh()))
+        next(SCHEME.set_up_matrix(DenseMatrix.of(bad), SMALL, peer=A, prg=Prg.fresh()))
     with pytest.raises(UsageError, match="norm"):
         converse({A: vector_holder([(bad.T[:1] * 9, TO_A)], SMALL), B: matrix_holder(MATRIX, SMALL, [(1, TO_A)])})
 
@@ -440,4 +576,4 @@ def test_the_bytes_are_those_of_the_documentation():
 def test_the_wire_is_pinned():
     """A change of this digest needs a higher version of a message, or of the scheme's own digests."""
     digest = hashlib.sha256(b"".join(frames(VECTORS, recipient=TO_B))).hexdigest()
-    assert digest == "26be215e83c0bb02b2ccb2b1dd3b733a99755f730b2260587d69bc82388a5786"
+    assert digest == "1049f198747ec215e0317847586d4bde9d98d90d32ac4d6b8f412872ebcb3138"

@@ -12,8 +12,9 @@ from unseen.dialogue import ArrayChunk, Enter, Leave, Send, converse
 from unseen.errors import RemoteProtocolError, UsageError
 from unseen.ids import PartyId, StepId
 from unseen.protocols.linear_map import paillier
+from unseen.protocols.linear_map.matrices import BinnedMatrix, DenseMatrix
 from unseen.protocols.linear_map.paillier import Key, Paillier
-from unseen.protocols.linear_map.port import Bounds, Recipient
+from unseen.protocols.linear_map.port import Bounds, Recipient, hold_matrix, hold_vectors, reconstruct
 
 VICKY, MAX = PartyId("vicky"), PartyId("max")
 SCHEME = Paillier(key_bits=2048)
@@ -27,14 +28,14 @@ def prg(label):
 
 
 def matrix_holder(recipient, matrix=MATRIX, bounds=BOUNDS):
-    side = yield from SCHEME.hold_matrix(matrix, bounds, peer=VICKY, prg=prg("matrix"))
+    side = yield from hold_matrix(SCHEME, DenseMatrix.of(matrix), bounds, peer=VICKY, prg=prg("matrix"))
     yield Enter(StepId("multiply"))
     result = yield from side.multiply(1, recipient)
     return result, (yield Leave())
 
 
 def vector_holder(recipient, vectors=VECTOR, bounds=BOUNDS):
-    side = yield from SCHEME.hold_vectors(bounds, peer=MAX, prg=prg("vectors"))
+    side = yield from hold_vectors(SCHEME, bounds, peer=MAX, prg=prg("vectors"))
     yield Enter(StepId("multiply"))
     result = yield from side.multiply(vectors, recipient)
     return result, (yield Leave())
@@ -140,8 +141,50 @@ def test_tables_longer_than_a_block_are_exact(monkeypatch, recipient):
     vector = np.arange(-3, 8, dtype=np.int64).reshape(1, 11)
     bounds = Bounds(11, 2, 100.0, 100.0)
     done = converse({MAX: matrix_holder(recipient, matrix, bounds), VICKY: vector_holder(recipient, vector, bounds)})
-    got = done[MAX][0] if recipient is Recipient.MATRIX_HOLDER else done[VICKY][0]
+    (of_matrix, _), (of_vectors, _) = done[MAX], done[VICKY]
+    if recipient is Recipient.SHARED:
+        got = reconstruct(of_matrix, of_vectors, 0)
+    else:
+        got = of_matrix if recipient is Recipient.MATRIX_HOLDER else of_vectors
     np.testing.assert_array_equal(got, vector @ matrix)
+
+
+def test_binned_tables_are_written_out_by_the_block_only(monkeypatch):
+    monkeypatch.setattr(paillier, "BLOCK_ROWS", 4)
+    written = []
+
+    class Spy(BinnedMatrix):
+        def rows_of(self, rows):
+            written.append(rows.stop - rows.start)
+            return BinnedMatrix.rows_of(self, rows)
+
+    matrix = Spy(np.array([[0, 1, 2, 0, 1, 2, 0, 1, 2]], np.uint8), (3,))
+    vector = np.arange(9, dtype=np.int64).reshape(1, 9)
+
+    def holder():
+        side = yield from hold_matrix(SCHEME, matrix, bounds, peer=VICKY, prg=prg("matrix"))
+        return (yield from side.multiply(1, Recipient.MATRIX_HOLDER)), None
+
+    bounds = Bounds(9, 3, 100.0, 100.0)
+    done = converse({MAX: holder(), VICKY: vector_holder(Recipient.MATRIX_HOLDER, vector, bounds)})
+    assert done[MAX][0].tolist() == [[9, 12, 15]]
+    assert written == [4, 4, 1]
+
+
+def test_shares_are_those_of_a_mask_far_larger_than_any_result(monkeypatch):
+    opened = []
+    original = PrivateKey.decrypt
+    monkeypatch.setattr(PrivateKey, "decrypt", lambda self, each: opened.append(original(self, each)) or opened[-1])
+    done = converse({MAX: matrix_holder(Recipient.SHARED), VICKY: vector_holder(Recipient.SHARED)})
+    assert [value.bit_length() > 150 for value in opened] == [True, True]
+    assert done[VICKY][0].view(np.uint64).tolist() == [[value % 2**64 for value in opened]]
+
+
+def test_a_masked_sum_beyond_mask_and_result_is_the_peers_fault():
+    too_much = (1 + ((1 << 168) + 20_000) * modulus()).to_bytes(512, "big")
+    holder = each_sent(matrix_holder(Recipient.SHARED), with_first_row(too_much))
+    with pytest.raises(RemoteProtocolError, match="max: entry 0 of a result"):
+        converse({MAX: holder, VICKY: vector_holder(Recipient.SHARED)})
 
 
 @pytest.mark.parametrize("recipient", list(Recipient))
@@ -152,7 +195,7 @@ def test_rounds_and_bytes_are_as_documented(recipient):
     assert 3 * 512 + masked <= done[VICKY][1].bytes_sent <= 3 * 512 + masked + framing
     assert 2 * 512 <= done[MAX][1].bytes_sent <= 2 * 512 + framing
     assert done[VICKY][1].rounds == 1
-    assert done[MAX][1].rounds == (1 if recipient is Recipient.MATRIX_HOLDER else 0)
+    assert done[MAX][1].rounds == (recipient is Recipient.MATRIX_HOLDER)
 
 
 @pytest.mark.parametrize("bits", [1024, 2047, 2056, 16384])
@@ -214,8 +257,8 @@ def test_a_modulus_of_another_size_than_agreed_is_refused():
     matrix, vectors = np.ones((1, 1), np.int64), Paillier(key_bits=2064)
     bounds = Bounds(1, 1, 2.0, 2.0)
     talk = {
-        MAX: SCHEME.hold_matrix(matrix, bounds, peer=VICKY, prg=Prg(b"m" * 32)),
-        VICKY: vectors.hold_vectors(bounds, peer=MAX, prg=Prg(b"v" * 32)),
+        MAX: SCHEME.set_up_matrix(DenseMatrix.of(matrix), bounds, peer=VICKY, prg=Prg(b"m" * 32)),
+        VICKY: vectors.set_up_vectors(bounds, peer=MAX, prg=Prg(b"v" * 32)),
     }
     with pytest.raises(RemoteProtocolError, match="vicky: its Paillier modulus has 2064 bits, agreed are 2048"):
         converse(talk)

@@ -11,7 +11,8 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 
 from unseen.errors import UsageError
-from unseen.protocols.linear_map.port import Bounds
+from unseen.protocols.linear_map.matrices import DenseMatrix
+from unseen.protocols.linear_map.port import Bounds, reconstruct
 
 BOUNDS = Bounds(rows=4, columns=2, column_norm=5.0, vector_norm=2.0)
 
@@ -39,31 +40,30 @@ def test_meaningless_bounds_are_refused(wrong: dict[str, Any]) -> None:
 
 def test_a_matrix_without_columns_is_allowed() -> None:
     bounds = Bounds(rows=4, columns=0, column_norm=1.0, vector_norm=1.0)
-    bounds.check_matrix(np.empty((4, 0), np.int64))
+    bounds.check_matrix(DenseMatrix(np.empty((0, 4), np.int64)))
 
 
 def test_a_matrix_at_its_norm_passes() -> None:
-    BOUNDS.check_matrix(np.array([[3, 0], [4, 0], [0, 0], [0, -5]]))
+    BOUNDS.check_matrix(DenseMatrix.of(np.array([[3, 0], [4, 0], [0, 0], [0, -5]])))
 
 
 def test_a_column_beyond_its_norm_is_named() -> None:
     with pytest.raises(UsageError, match=re.escape("column 1 has norm 5.09902, agreed are 5")):
-        BOUNDS.check_matrix(np.array([[3, 1], [4, 0], [0, 0], [0, -5]]))
+        BOUNDS.check_matrix(DenseMatrix.of(np.array([[3, 1], [4, 0], [0, 0], [0, -5]])))
 
 
-@pytest.mark.parametrize(
-    ("matrix", "found"),
-    [
-        (np.zeros((4, 3), np.int64), "int64 (4, 3)"),
-        (np.zeros((2, 4), np.int64), "int64 (2, 4)"),
-        (np.zeros(4, np.int64), "int64 (4,)"),
-        (np.zeros((4, 2)), "float64 (4, 2)"),
-        (np.zeros((4, 2), np.int32), "int32 (4, 2)"),
-    ],
-)
-def test_another_matrix_than_agreed_is_refused(matrix: NDArray[Any], found: str) -> None:
-    with pytest.raises(UsageError, match=re.escape(f"expected an int64 matrix 4 × 2, found {found}")):
-        BOUNDS.check_matrix(matrix)
+def test_an_entry_beyond_its_bound_is_told() -> None:
+    bounds = Bounds(rows=1, columns=2, column_norm=5.0, vector_norm=2.0, entry=2)
+    bounds.check_matrix(DenseMatrix.of(np.array([[-2, 1]])))
+    with pytest.raises(UsageError, match="an entry of the matrix is 3, agreed are at most 2"):
+        bounds.check_matrix(DenseMatrix.of(np.array([[-3, 1]])))
+
+
+@pytest.mark.parametrize("shape", [(4, 3), (2, 4), (3, 2)])
+def test_another_matrix_than_agreed_is_refused(shape: tuple[int, int]) -> None:
+    found = f"expected a matrix 4 × 2, found {shape[0]} × {shape[1]}"
+    with pytest.raises(UsageError, match=re.escape(found)):
+        BOUNDS.check_matrix(DenseMatrix.of(np.zeros(shape, np.int64)))
 
 
 def test_vectors_within_their_norm_pass() -> None:
@@ -85,10 +85,38 @@ def test_other_vectors_than_agreed_are_refused(vectors: NDArray[Any]) -> None:
         BOUNDS.check_vectors(vectors)
 
 
+def test_a_vector_beyond_its_sum_is_named() -> None:
+    bounds = Bounds(rows=4, columns=2, column_norm=5.0, vector_norm=9.0, entry=2.0, vector_sum=3.0)
+    assert bounds.result == 6.0
+    bounds.check_vectors(np.array([[1, -1, 1, 0]]))
+    with pytest.raises(UsageError, match=re.escape("the entries of vector 0 add up to 4, agreed are 3")):
+        bounds.check_vectors(np.array([[1, -1, 1, 1]]))
+
+
+def test_residues_have_their_own_bounds() -> None:
+    bounds = Bounds(rows=2, columns=2, column_norm=5.0, vector_norm=1.0, wrap=10)
+    assert bounds.result == 512
+    bounds.check_vectors(np.array([[0, 1023]]))
+    bounds.check_vectors(np.empty((0, 2), np.int64))
+    for wrong in (-1, 1024):
+        with pytest.raises(UsageError, match=re.escape("residues lie in [0, 2^10), found")):
+            bounds.check_vectors(np.array([[0, wrong]]))
+    for bits in (0, 64):
+        with pytest.raises(UsageError, match="residues have 1 to 63 bits"):
+            Bounds(rows=2, columns=2, column_norm=5.0, vector_norm=1.0, wrap=bits)
+
+
+@given(st.integers(-(2**40), 2**40), st.integers(0, 2**64 - 1), st.integers(0, 20), st.floats(-0.49, 0.49))
+def test_shares_are_put_together_and_rounded(value: int, share: int, shift: int, noise: float) -> None:
+    word = (value << shift) + int(noise * (1 << shift)) - share
+    mine, theirs = (np.array([part % 2**64], np.uint64).view(np.int64) for part in (share, word))
+    assert reconstruct(mine, theirs, shift).tolist() == [value]
+
+
 def test_norms_do_not_overflow() -> None:
     largest = np.full((4, 2), np.iinfo(np.int64).max)
     with pytest.raises(UsageError, match=re.escape("column 0 has norm 1.84467e+19")):
-        BOUNDS.check_matrix(largest)
+        BOUNDS.check_matrix(DenseMatrix.of(largest))
     with pytest.raises(UsageError, match=re.escape("vector 0 has norm 1.84467e+19")):
         BOUNDS.check_vectors(np.full((1, 4), np.iinfo(np.int64).min))
 
@@ -102,6 +130,6 @@ def test_no_result_exceeds_the_bound(rows: list[list[int]], data: st.DataObject)
     vector = np.array(data.draw(st.lists(st.integers(-100, 100), min_size=len(rows), max_size=len(rows))), np.int64)
     norms = float(np.linalg.norm(matrix, axis=0).max()) + 1e-9, float(np.linalg.norm(vector)) + 1e-9
     bounds = Bounds(rows=len(rows), columns=3, column_norm=norms[0], vector_norm=norms[1])
-    bounds.check_matrix(matrix)
+    bounds.check_matrix(DenseMatrix.of(matrix))
     bounds.check_vectors(vector[None, :])
     assert np.abs(matrix.T @ vector).max() <= bounds.result

@@ -7,7 +7,7 @@ X^i in a[t, κ]·X^j. The products A·s and MᵀA are exact integer products of 
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from functools import cached_property
 from typing import NoReturn
 
@@ -19,14 +19,22 @@ from unseen.crypto.lattice_parameters import INNER, VECTOR_DEVIATION
 from unseen.crypto.prg import Prg
 from unseen.crypto.ring import ring
 from unseen.errors import LocalProtocolError, UsageError
+from unseen.kernels import float_ntt
+from unseen.kernels.blocks import in_parallel, ranges, threads
+from unseen.kernels.vectors import LANES, has_vectors
 
 Words = NDArray[np.uint64]
 Integers = NDArray[np.int64]
+Bytes = NDArray[np.int8]
 
 _RING = ring(INNER.degree)
 _NOISE = CumulativeTable(VECTOR_DEVIATION)
 # Blocks × columns that are transformed at a time: 64 MiB of spectra.
 _CHUNK = 1 << 13
+# Groups of blocks whose spectra are prepared at a time.
+_GROUPS = 16
+# Pieces of work for each thread, so that none waits long for the last one.
+_PIECES = 4
 
 
 class PublicMatrix:
@@ -45,23 +53,19 @@ class PublicMatrix:
             words = stream.words(count * INNER.dimension).view(np.int64)
             yield words.reshape(count, INNER.rank, INNER.degree)
 
-    @cached_property
-    def spectra(self) -> Words:
-        """All a[t, κ] as spectra in Montgomery form, shape (5, blocks, 2, 512): 80 bytes a row, kept."""
-        spectra = _RING.zeros(INNER.rank, self.blocks)
-        start = 0
-        for polynomials in self.chunks(_CHUNK // INNER.rank):
-            spectra[:, start : start + len(polynomials)] = _RING.spectrum(polynomials.swapaxes(0, 1))
-            start += len(polynomials)
-        _RING.to_montgomery(spectra)
-        return spectra
+    def times(self, secrets: Integers) -> Words:
+        """Return A·s, shape (…, rows), for ternary vectors s, shape (…, 2560)."""
+        out = np.zeros((*secrets.shape[:-1], self.rows), np.uint64)
+        self.add_times(np.atleast_2d(secrets), np.atleast_2d(out))
+        return out
 
-    def times(self, secret: Integers) -> Words:
-        """Return A·s, shape (rows,), for a small integer vector s, shape (2560,)."""
-        secret_spectra = _RING.spectrum(secret.reshape(INNER.rank, 1, INNER.degree))
-        product = _RING.contract(secret_spectra, self.spectra)
-        _RING.inverse(product)
-        return _RING.to_words(product[0]).reshape(-1)[: self.rows]
+    def add_times(self, secrets: Integers, out: Words) -> None:
+        """Add A·s_k modulo 2^64 to out[k], shape (K, rows), for K ternary vectors s_k, shape (K, 2560)."""
+        self._pads.add(secrets.reshape(len(secrets), INNER.rank, INNER.degree), out)
+
+    @cached_property
+    def _pads(self) -> _FloatPads | _WordPads:
+        return (_FloatPads if has_vectors() else _WordPads)(self)
 
     def hint(self, columns: Integers) -> Words:
         """Return the hint H = MᵀA, shape (m, 2560), for the columns of M, shape (m, rows).
@@ -90,6 +94,46 @@ class PublicMatrix:
         return padded.reshape(len(columns), count, degree).swapaxes(0, 1)
 
 
+class _FloatPads:
+    """The halves of all a[t, κ] as spectra of ``kernels.float_ntt``: 80 bytes a row, kept."""
+
+    def __init__(self, public: PublicMatrix) -> None:
+        self._roots = float_ntt.roots(INNER.degree)
+        groups = -(-public.blocks // LANES)
+        self._halves = np.empty((groups, INNER.rank, 2, INNER.degree, LANES))
+        for index, chunk in enumerate(public.chunks(_GROUPS * LANES)):
+            float_ntt.fill_halves(chunk, self._halves[index * _GROUPS : (index + 1) * _GROUPS])
+
+    def add(self, secrets: Integers, out: Words) -> None:
+        """Add the products with secrets (K, 5, 512) to ``out`` (K, rows)."""
+        spectra = float_ntt.spectra(secrets)
+        pieces = ranges(len(self._halves), _PIECES * threads())
+
+        def work(index: int) -> None:
+            for group in range(pieces[index].start, pieces[index].stop):
+                # All vectors while the spectra of the group are in the cache.
+                float_ntt.add_products(out, group, self._halves[group], spectra, self._roots.inverse)
+
+        in_parallel(work, len(pieces))
+        spectra.fill(0)
+
+
+class _WordPads:
+    """The same for machines without vectors of doubles: spectra modulo the primes of ``Ring``, 80 bytes a row, kept."""
+
+    def __init__(self, public: PublicMatrix) -> None:
+        chunks = public.chunks(_GROUPS * LANES)
+        self._spectra = np.concatenate([_RING.spectrum(chunk.swapaxes(0, 1)) for chunk in chunks], axis=1)
+        _RING.to_montgomery(self._spectra)
+
+    def add(self, secrets: Integers, out: Words) -> None:
+        """Add the products with secrets (K, 5, 512) to ``out`` (K, rows)."""
+        for secret, row in zip(_RING.spectrum(secrets), out, strict=True):
+            product = _RING.contract(secret[:, None], self._spectra)
+            _RING.inverse(product)
+            np.add(row, _RING.to_words(product[0]).reshape(-1)[: len(row)], out=row)
+
+
 def _adjoint(polynomials: Integers) -> Integers:
     """Return p(X^-1) for polynomials p modulo X^n + 1: X^-j is −X^(n−j)."""
     out = np.empty_like(polynomials)
@@ -106,13 +150,13 @@ class OneTimeSecret:
 
     __slots__ = ("_noise", "_secret", "_spent")
 
-    def __init__(self, secret: Integers, noise: Integers) -> None:
+    def __init__(self, secret: Integers, noise: Bytes) -> None:
         self._secret, self._noise, self._spent = secret, noise, False
 
     @classmethod
     def draw(cls, prg: Prg, rows: int) -> OneTimeSecret:
         """Return a uniform ternary secret and Gaussian noise for ``rows`` entries."""
-        return cls(ternary(prg, INNER.dimension), _NOISE.sample(prg, rows))
+        return cls(ternary(prg, INNER.dimension), _NOISE.bytes(prg, rows))
 
     @property
     def vector(self) -> Integers:
@@ -125,10 +169,21 @@ class OneTimeSecret:
         Raises:
             LocalProtocolError: This secret has encrypted before.
         """
+        hidden = message[None].copy()
+        encrypt_all([self], public, hidden)
+        return hidden.reshape(-1)
+
+    def add_noise(self, message: Words) -> None:
+        """Spend the secret and add e to what it will hide: the first half of ``encrypt_all``, its only caller.
+
+        Raises:
+            LocalProtocolError: This secret has encrypted before.
+        """
         if self._spent:
             raise LocalProtocolError("a one-time secret was about to encrypt a second vector")
         self._spent = True
-        return public.times(self._secret) + self._noise.view(np.uint64) + message
+        words = message.view(np.int64)
+        np.add(words, self._noise, out=words)
 
     def destroy(self) -> None:
         """Overwrite the secret; it cannot encrypt any more."""
@@ -141,3 +196,27 @@ class OneTimeSecret:
 
     def __reduce__(self) -> NoReturn:
         raise UsageError("a one-time secret cannot be pickled")
+
+
+def encrypt_all(secrets: Sequence[OneTimeSecret], public: PublicMatrix, messages: Words) -> Words:
+    """Return b_k = A·s_k + e_k + message_k (mod 2^64), shape (K, rows), in place of the messages.
+
+    Args:
+        secrets: K secrets; each is spent.
+        public: The matrix A.
+        messages: Shape (K, rows), contiguous; overwritten.
+
+    Raises:
+        LocalProtocolError: One of the secrets has encrypted before.
+    """
+    if messages.shape != (len(secrets), public.rows) or not messages.flags.c_contiguous:
+        raise LocalProtocolError(
+            f"expected {len(secrets)} contiguous messages of {public.rows} words, found shape {messages.shape}"
+        )
+    for secret, message in zip(secrets, messages, strict=True):
+        secret.add_noise(message)
+    if secrets:
+        vectors = np.stack([secret.vector for secret in secrets])
+        public.add_times(vectors, messages)
+        vectors.fill(0)
+    return messages

@@ -19,6 +19,8 @@ from numpy.typing import NDArray
 from unseen.errors import UsageError
 
 SEED_BYTES = 32
+# What is encrypted to give the stream, as much as the nearest cache holds.
+_ZEROS = memoryview(bytes(1 << 14))
 
 
 class Prg:
@@ -52,9 +54,18 @@ class Prg:
         """Return the next ``count`` bytes of the stream."""
         return self._stream.update(b"\0" * count)
 
+    def fill(self, buffer: NDArray[np.uint8] | NDArray[np.uint64]) -> None:
+        """Overwrite a contiguous array with the next bytes of the stream."""
+        view = memoryview(buffer.data).cast("B") if buffer.size else memoryview(b"")
+        for start in range(0, len(view), len(_ZEROS)):
+            piece = view[start : start + len(_ZEROS)]
+            self._stream.update_into(_ZEROS[: len(piece)], piece)
+
     def words(self, count: int) -> NDArray[np.uint64]:
         """Return ``count`` uniform 64-bit words."""
-        return np.frombuffer(self.bytes(8 * count), dtype="<u8")
+        words = np.empty(count, "<u8")
+        self.fill(words)
+        return words
 
     def below(self, bound: int, count: int) -> NDArray[np.uint64]:
         """Return ``count`` uniform integers in [0, ``bound``), for a bound of at most 64 bits; exact, by rejection."""

@@ -1,11 +1,13 @@
-"""The rings Z_Q[X]/(X^n + 1), Q = p1·p2 ≈ 2^124: exact products of integer polynomials by two transforms.
+"""The rings Z_Q[X]/(X^n + 1), Q a product of primes below 2^62: exact products of integer polynomials by transforms.
 
-Elements are arrays (…, 2, n) of residues modulo the two primes; a *spectrum* is the transform of one. Products are
-taken between a plain spectrum and one in Montgomery form (see ``kernels.ntt``).
+Elements are arrays (…, limbs, n) of residues modulo the primes; a *spectrum* is the transform of one. Products are
+taken between a plain spectrum and one in Montgomery form (see ``kernels.ntt``). Unless said otherwise Q = p1·p2 ≈
+2^124, for the two primes of ``lattice_parameters``.
 """
 
 from __future__ import annotations
 
+import math
 from functools import cache
 
 import numpy as np
@@ -23,35 +25,46 @@ _WORD = 1 << 64
 
 
 class Ring:
-    """Polynomials of one degree n, a power of two; use ``ring(n)``, which computes the roots of unity once."""
+    """Polynomials of one degree n, a power of two, modulo odd primes below 2^62 that are 1 modulo 2n.
 
-    def __init__(self, degree: int) -> None:
-        if degree < 2 or degree & (degree - 1) or any((p - 1) % (2 * degree) for p in PRIMES):
-            raise LocalProtocolError(f"no transform of length {degree} exists modulo {PRIMES}")
+    Use ``ring(n, primes)``, which computes the roots of unity once.
+
+    Raises:
+        LocalProtocolError: A number is no power of two, or a prime too large or without the roots of unity.
+    """
+
+    def __init__(self, degree: int, primes: tuple[int, ...] = PRIMES) -> None:
+        if degree < 2 or degree & (degree - 1) or any((p - 1) % (2 * degree) or p >> 62 for p in primes):
+            raise LocalProtocolError(f"no transform of length {degree} exists modulo {primes}")
         self.degree = degree
-        self._moduli = np.array([[p, pow(p, -1, _WORD)] for p in PRIMES], np.uint64)
-        roots = [_root_of_unity(2 * degree, p) for p in PRIMES]
-        self._roots = np.array([_powers(root, degree, p) for root, p in zip(roots, PRIMES, strict=True)])
+        self.primes = primes
+        self.limbs = len(primes)
+        self.modulus = math.prod(primes)
+        self._moduli = np.array([[p, pow(p, -1, _WORD)] for p in primes], np.uint64)
+        roots = [_root_of_unity(2 * degree, p) for p in primes]
+        self._roots = np.array([_powers(root, degree, p) for root, p in zip(roots, primes, strict=True)])
         self._inverse_roots = np.array(
-            [_powers(pow(root, -1, p), degree, p) for root, p in zip(roots, PRIMES, strict=True)]
+            [_powers(pow(root, -1, p), degree, p) for root, p in zip(roots, primes, strict=True)]
         )
-        self._scale = _montgomery([pow(degree, -1, p) for p in PRIMES])
-        self._to_montgomery = _montgomery([_WORD % p for p in PRIMES])
-        self._lift = np.array([PRIMES[0], pow(PRIMES[0], -1, PRIMES[1]) * _WORD % PRIMES[1]], np.uint64)
+        self._scale = self._montgomery([pow(degree, -1, p) for p in primes])
+        self._to_montgomery = self._montgomery([_WORD % p for p in primes])
+
+    def _montgomery(self, values: list[int]) -> Words:
+        return np.array([value * _WORD % p for value, p in zip(values, self.primes, strict=True)], np.uint64)
 
     def zeros(self, *shape: int) -> Words:
-        """Return zero elements, shape (*shape, 2, n)."""
-        return np.zeros((*shape, LIMBS, self.degree), np.uint64)
+        """Return zero elements, shape (*shape, limbs, n)."""
+        return np.zeros((*shape, self.limbs, self.degree), np.uint64)
 
     def reduce(self, values: Integers) -> Words:
-        """Return the residues of integer polynomials (…, n), shape (…, 2, n)."""
+        """Return the residues of integer polynomials (…, n), shape (…, limbs, n)."""
         rows = np.array(values, np.int64).reshape(-1, self.degree)
-        out = np.empty((len(rows), LIMBS, self.degree), np.uint64)
+        out = np.empty((len(rows), self.limbs, self.degree), np.uint64)
         ntt.residues(rows, out, self._moduli)
-        return out.reshape(*values.shape[:-1], LIMBS, self.degree)
+        return out.reshape(*values.shape[:-1], self.limbs, self.degree)
 
     def spectrum(self, values: Integers) -> Words:
-        """Return the spectra of integer polynomials (…, n), shape (…, 2, n)."""
+        """Return the spectra of integer polynomials (…, n), shape (…, limbs, n)."""
         out = self.reduce(values)
         self.forward(out)
         return out
@@ -69,7 +82,7 @@ class Ring:
         ntt.scale_by(self._rows(elements), self._to_montgomery, self._moduli)
 
     def contract(self, x: Words, y: Words, out: Words | None = None) -> Words:
-        """Return ``out`` + Σ_i x[i, r]·y[i, c], shape (R, C, 2, n), for spectra x (I, R, 2, n) and y (I, C, 2, n).
+        """Return ``out`` + Σ_i x[i, r]·y[i, c], shape (R, C, limbs, n), for spectra x (I, R, …) and y (I, C, …).
 
         ``y`` is in Montgomery form. ``out``, if given, is changed.
         """
@@ -78,18 +91,21 @@ class Ring:
         return total
 
     def to_words(self, elements: Words) -> Words:
-        """Return integers of a magnitude below Q/4, given by their residues (…, 2, n), modulo 2^64: shape (…, n)."""
+        """Return integers of a magnitude below Q/4, given by their residues (…, 2, n), modulo 2^64: shape (…, n).
+
+        The ring has to have two primes.
+        """
         rows = self._rows(elements)
         out = np.empty((len(rows), self.degree), np.uint64)
-        ntt.centred_words(rows, self._lift, out, self._moduli)
+        ntt.centred_words(rows, self._lift(), out, self._moduli)
         return out.reshape(*elements.shape[:-2], self.degree)
 
     def encode(self, words: Words) -> Words:
-        """Return ⌈w·Q/2^64⌉ for words w (…, n), shape (…, 2, n)."""
+        """Return ⌈w·Q/2^64⌉ for words w (…, n), shape (…, limbs, n)."""
         rows = np.array(words, np.uint64).reshape(-1, self.degree)
-        out = np.empty((len(rows), LIMBS, self.degree), np.uint64)
-        ntt.scaled_up(rows, np.uint64(-MODULUS % _WORD), out, self._moduli)
-        return out.reshape(*words.shape[:-1], LIMBS, self.degree)
+        out = np.empty((len(rows), self.limbs, self.degree), np.uint64)
+        ntt.scaled_up(rows, np.uint64(-self.modulus % _WORD), out, self._moduli)
+        return out.reshape(*words.shape[:-1], self.limbs, self.degree)
 
     def add(self, x: Words, y: Words) -> Words:
         """Return the sum of two arrays of elements (or of spectra)."""
@@ -102,27 +118,43 @@ class Ring:
         primes = self._moduli[:, :1]
         return np.where(x >= y, x - y, x + primes - y)
 
+    def _lift(self) -> Words:
+        first, second = self.primes
+        return np.array([first, pow(first, -1, second) * _WORD % second], np.uint64)
+
     def _rows(self, elements: Words) -> Words:
         if not elements.flags.c_contiguous or not elements.flags.writeable:
             raise LocalProtocolError("ring elements have to be contiguous and writable")
-        return elements.reshape(-1, LIMBS, self.degree)
+        return elements.reshape(-1, self.limbs, self.degree)
+
+
+def ring(degree: int, primes: tuple[int, ...] = PRIMES) -> Ring:
+    """Return the ring of this degree modulo these primes."""
+    return _ring(degree, primes)
 
 
 @cache
-def ring(degree: int) -> Ring:
-    """Return the ring of this degree."""
-    return Ring(degree)
+def _ring(degree: int, primes: tuple[int, ...]) -> Ring:
+    return Ring(degree, primes)
+
+
+def _decoding() -> Words:
+    first, second = PRIMES
+    values = [first, second, pow(second, -1, _WORD), pow(first, -1, second) * _WORD % second]
+    values.append(((1 << 128) - 1) // (4 * second) - _WORD)
+    for value in (MODULUS, MODULUS // 2):
+        values += [value >> 64, value % _WORD]
+    return np.array(values, np.uint64)
+
+
+_DECODING = _decoding()
 
 
 def decode(residues: Words) -> Words:
     """Return round(x·2^64/Q) mod 2^64 for the integers x given by their residues (2, count)."""
-    first, second = PRIMES
-    inverse = pow(first, -1, second)
-    integers = (
-        low + first * ((high - low) * inverse % second)
-        for low, high in zip(residues[0].tolist(), residues[1].tolist(), strict=True)
-    )
-    return np.array([(2 * _WORD * x + MODULUS) // (2 * MODULUS) % _WORD for x in integers], np.uint64)
+    out = np.empty(residues.shape[1], np.uint64)
+    ntt.scaled_down(np.ascontiguousarray(residues), _DECODING, out)
+    return out
 
 
 def are_residues(values: Words) -> bool:
@@ -145,7 +177,3 @@ def _powers(root: int, count: int, p: int) -> Words:
         powers[int(f"{exponent:0{bits}b}"[::-1], 2)] = value
         value = value * root % p
     return powers
-
-
-def _montgomery(values: list[int]) -> Words:
-    return np.array([value * _WORD % p for value, p in zip(values, PRIMES, strict=True)], np.uint64)

@@ -1,6 +1,6 @@
-"""Number-theoretic transforms: products in Z_p[X]/(X^n + 1) for two primes p just below 2^62.
+"""Number-theoretic transforms: products in Z_p[X]/(X^n + 1) for odd primes p below 2^62.
 
-A polynomial is an array (…, 2, n) of residues, one row a prime; all arrays here are C-contiguous and writable. The
+A polynomial is an array (…, limbs, n) of residues, one row a prime; all arrays here are C-contiguous and writable. The
 butterflies are lazy (D. Harvey, "Faster arithmetic for number-theoretic transforms", 2014): values stay below 4p
 < 2^64 and are brought under p once, at the end. A product modulo p is P. Montgomery's ("Modular multiplication
 without trial division", 1985) with R = 2^64: ``multiply`` gives x·y/R. One factor of every product, a root of unity or
@@ -29,6 +29,8 @@ ZERO = np.uint64(0)
 ONE = np.uint64(1)
 TWO = np.uint64(2)
 THREE = np.uint64(3)
+FOUR = np.uint64(4)
+ODD_LOGARITHMS = np.uint64(0xAAAAAAAAAAAAAAAA)
 
 
 def _high_word(typing_context: Any, x: Any, y: Any) -> tuple[Signature, Any]:
@@ -62,74 +64,129 @@ def multiply(x: np.uint64, y: np.uint64, p: np.uint64, p_inverse: np.uint64) -> 
 
 @compiled
 def forward(values: Words, roots: Words, moduli: Words) -> None:
-    """Transform polynomials (batch, 2, n) in place; the spectrum is in bit-reversed order, below p.
+    """Transform polynomials (batch, limbs, n) in place; the spectrum is in bit-reversed order, below p.
 
-    ``roots`` (2, n) holds the powers of a 2n-th root of unity in bit-reversed order and Montgomery form.
+    ``roots`` (limbs, n) holds the powers of a 2n-th root of unity in bit-reversed order and Montgomery form.
     """
-    batch, primes, n = values.shape
+    batch, primes, _ = values.shape
     for index in range(batch):
         for prime in range(primes):
-            row, p, p_inverse = values[index, prime], moduli[prime, 0], moduli[prime, 1]
-            half, groups = n // 2, 1
-            while half:
-                _cooley_tukey(row, roots[prime, groups : 2 * groups], p, p_inverse)
-                half, groups = half // 2, groups * 2
-            for i in range(n):
-                value = row[i]
-                value = value - TWO * p if value >= TWO * p else value
-                row[i] = value - p if value >= p else value
+            _forward(values[index, prime], roots[prime], moduli[prime, 0], moduli[prime, 1])
 
 
 @compiled
-def _cooley_tukey(row: Words, roots: Words, p: np.uint64, p_inverse: np.uint64) -> None:
-    """One layer of the forward transform: inputs and outputs below 4p."""
-    half = len(row) // (2 * len(roots))
-    twice = TWO * p
-    for group in range(len(roots)):
-        start, root = 2 * half * group, roots[group]
-        for i in range(start, start + half):
-            low = row[i]
-            low = low - twice if low >= twice else low
-            high = lazy_multiply(row[i + half], root, p, p_inverse)
-            row[i] = low + high
-            row[i + half] = low + twice - high
+def _forward(row: Words, roots: Words, p: np.uint64, p_inverse: np.uint64) -> None:
+    # Unsigned indices save the check for negative ones.
+    n, groups = np.uint64(len(row)), ONE
+    while FOUR * groups <= n:
+        _cooley_tukey_4(row, roots, groups, p, p_inverse)
+        groups *= FOUR
+    if groups < n:
+        _cooley_tukey_2(row, roots, p, p_inverse)
+    for i in range(n):
+        value = row[i]
+        value = value - TWO * p if value >= TWO * p else value
+        row[i] = value - p if value >= p else value
+
+
+@compiled
+def _cooley_tukey_4(row: Words, roots: Words, groups: np.uint64, p: np.uint64, p_inverse: np.uint64) -> None:
+    """Two layers of the forward transform, the first one of ``groups`` groups: inputs and outputs below 4p."""
+    quarter, twice = np.uint64(len(row)) // (FOUR * groups), TWO * p
+    for group in range(groups):
+        root, left = roots[groups + group], roots[TWO * (groups + group)]
+        right = roots[TWO * (groups + group) + ONE]
+        start = FOUR * quarter * group
+        for i in range(start, start + quarter):
+            a, b = row[i], row[i + quarter]
+            a = a - twice if a >= twice else a
+            b = b - twice if b >= twice else b
+            c = lazy_multiply(row[i + TWO * quarter], root, p, p_inverse)
+            d = lazy_multiply(row[i + THREE * quarter], root, p, p_inverse)
+            e, f = a + c, a + twice - c
+            e = e - twice if e >= twice else e
+            f = f - twice if f >= twice else f
+            g = lazy_multiply(b + d, left, p, p_inverse)
+            h = lazy_multiply(b + twice - d, right, p, p_inverse)
+            row[i], row[i + quarter] = e + g, e + twice - g
+            row[i + TWO * quarter], row[i + THREE * quarter] = f + h, f + twice - h
+
+
+@compiled
+def _cooley_tukey_2(row: Words, roots: Words, p: np.uint64, p_inverse: np.uint64) -> None:
+    """The last layer of the forward transform, where neighbours meet: inputs and outputs below 4p."""
+    twice, pairs = TWO * p, np.uint64(len(row)) // TWO
+    for i in range(pairs):
+        low = row[TWO * i]
+        low = low - twice if low >= twice else low
+        high = lazy_multiply(row[TWO * i + ONE], roots[pairs + i], p, p_inverse)
+        row[TWO * i], row[TWO * i + ONE] = low + high, low + twice - high
 
 
 @compiled
 def inverse(values: Words, roots: Words, scale: Words, moduli: Words) -> None:
-    """Transform spectra (batch, 2, n) of ``forward`` back in place; ``roots`` are the inverses of its roots.
+    """Transform spectra (batch, limbs, n) of ``forward`` back in place; ``roots`` are the inverses of its roots.
 
-    ``scale`` (2,) is 1/n in Montgomery form.
+    ``scale`` (limbs,) is 1/n in Montgomery form.
     """
-    batch, primes, n = values.shape
+    batch, primes, _ = values.shape
     for index in range(batch):
         for prime in range(primes):
-            row, p, p_inverse = values[index, prime], moduli[prime, 0], moduli[prime, 1]
-            groups = n // 2
-            while groups:
-                _gentleman_sande(row, roots[prime, groups : 2 * groups], p, p_inverse)
-                groups //= 2
-            for i in range(n):
-                row[i] = multiply(row[i], scale[prime], p, p_inverse)
+            _inverse(values[index, prime], roots[prime], scale[prime], moduli[prime, 0], moduli[prime, 1])
 
 
 @compiled
-def _gentleman_sande(row: Words, roots: Words, p: np.uint64, p_inverse: np.uint64) -> None:
-    """One layer of the inverse transform: inputs and outputs below 2p."""
-    half = len(row) // (2 * len(roots))
-    twice = TWO * p
-    for group in range(len(roots)):
-        start, root = 2 * half * group, roots[group]
-        for i in range(start, start + half):
-            low, high = row[i], row[i + half]
-            total = low + high
+def _inverse(row: Words, roots: Words, scale: np.uint64, p: np.uint64, p_inverse: np.uint64) -> None:
+    n = np.uint64(len(row))
+    groups = n
+    # An odd number of layers, if the length is twice a power of four.
+    if n & ODD_LOGARITHMS:
+        _gentleman_sande_2(row, roots, p, p_inverse)
+        groups //= TWO
+    while groups > ONE:
+        groups //= FOUR
+        _gentleman_sande_4(row, roots, groups, p, p_inverse)
+    for i in range(n):
+        row[i] = multiply(row[i], scale, p, p_inverse)
+
+
+@compiled
+def _gentleman_sande_2(row: Words, roots: Words, p: np.uint64, p_inverse: np.uint64) -> None:
+    """The first layer of the inverse transform, where neighbours meet: inputs and outputs below 2p."""
+    twice, pairs = TWO * p, np.uint64(len(row)) // TWO
+    for i in range(pairs):
+        low, high = row[TWO * i], row[TWO * i + ONE]
+        total = low + high
+        row[TWO * i] = total - twice if total >= twice else total
+        row[TWO * i + ONE] = lazy_multiply(low + twice - high, roots[pairs + i], p, p_inverse)
+
+
+@compiled
+def _gentleman_sande_4(row: Words, roots: Words, groups: np.uint64, p: np.uint64, p_inverse: np.uint64) -> None:
+    """Two layers of the inverse transform, the second one of ``groups`` groups: inputs and outputs below 2p."""
+    quarter, twice = np.uint64(len(row)) // (FOUR * groups), TWO * p
+    for group in range(groups):
+        root, left = roots[groups + group], roots[TWO * (groups + group)]
+        right = roots[TWO * (groups + group) + ONE]
+        start = FOUR * quarter * group
+        for i in range(start, start + quarter):
+            a, b = row[i], row[i + quarter]
+            c, d = row[i + TWO * quarter], row[i + THREE * quarter]
+            e, g = a + b, c + d
+            e = e - twice if e >= twice else e
+            g = g - twice if g >= twice else g
+            f = lazy_multiply(a + twice - b, left, p, p_inverse)
+            h = lazy_multiply(c + twice - d, right, p, p_inverse)
+            total, other = e + g, f + h
             row[i] = total - twice if total >= twice else total
-            row[i + half] = lazy_multiply(low + twice - high, root, p, p_inverse)
+            row[i + quarter] = other - twice if other >= twice else other
+            row[i + TWO * quarter] = lazy_multiply(e + twice - g, root, p, p_inverse)
+            row[i + THREE * quarter] = lazy_multiply(f + twice - h, root, p, p_inverse)
 
 
 @compiled
 def contract(out: Words, x: Words, y: Words, moduli: Words) -> None:
-    """Add Σ_i x[i, r]·y[i, c] to out[r, c], for spectra x (I, R, 2, n), y (I, C, 2, n) in Montgomery form."""
+    """Add Σ_i x[i, r]·y[i, c] to out[r, c], for spectra x (I, R, limbs, n), y (I, C, limbs, n) in Montgomery form."""
     terms, rows, primes, _ = x.shape
     columns = y.shape[1]
     for r in range(rows):
@@ -142,14 +199,14 @@ def contract(out: Words, x: Words, y: Words, moduli: Words) -> None:
 @compiled
 def _add_products(out: Words, x: Words, y: Words, modulus: Words) -> None:
     p, p_inverse = modulus[0], modulus[1]
-    for j in range(len(out)):
+    for j in range(np.uint64(len(out))):
         total = out[j] + multiply(x[j], y[j], p, p_inverse)
         out[j] = total - p if total >= p else total
 
 
 @compiled
 def scale_by(values: Words, factors: Words, moduli: Words) -> None:
-    """Multiply residues (batch, 2, n) in place by ``factors`` (2,), which are in Montgomery form."""
+    """Multiply residues (batch, limbs, n) in place by ``factors`` (limbs,), which are in Montgomery form."""
     batch, primes, n = values.shape
     for index in range(batch):
         for prime in range(primes):
@@ -161,17 +218,16 @@ def scale_by(values: Words, factors: Words, moduli: Words) -> None:
 
 @compiled
 def residues(values: NDArray[np.int64], out: Words, moduli: Words) -> None:
-    """Reduce signed integers (batch, n) into ``out`` (batch, 2, n)."""
+    """Reduce signed integers (batch, n) into ``out`` (batch, limbs, n)."""
     batch, n = values.shape
     for index in range(batch):
         for prime in range(out.shape[1]):
             p = moduli[prime, 0]
             for i in range(n):
                 value = values[index, i]
-                # 2^63 < 3p, so that three additions or two subtractions stand in for a division.
-                word = np.uint64(value) + (THREE * p if value < 0 else ZERO)
-                word = word - TWO * p if word >= TWO * p else word
-                out[index, prime, i] = word - p if word >= p else word
+                size = np.uint64(-value if value < 0 else value)
+                size = size % p if size >= p else size
+                out[index, prime, i] = p - size if value < 0 and size else size
 
 
 @compiled
@@ -195,7 +251,7 @@ def centred_words(values: Words, lift: Words, out: Words, moduli: Words) -> None
 
 @compiled
 def scaled_up(words: NDArray[np.uint64], minus_product: np.uint64, out: Words, moduli: Words) -> None:
-    """Write ⌈words·Q/2^64⌉ mod p, for Q = p1·p2 and words (batch, n), to ``out`` (batch, 2, n).
+    """Write ⌈words·Q/2^64⌉ mod p, for Q the product of the primes and words (batch, n), to ``out`` (batch, limbs, n).
 
     Modulo p the product Q·w vanishes, so that only its remainder −Q·w mod 2^64, divided by 2^64, is left.
     """
@@ -205,3 +261,40 @@ def scaled_up(words: NDArray[np.uint64], minus_product: np.uint64, out: Words, m
             for i in range(n):
                 remainder = words[index, i] * minus_product
                 out[index, prime, i] = multiply(remainder, ONE, moduli[prime, 0], moduli[prime, 1])
+
+
+@compiled
+def scaled_down(residues: Words, constants: Words, out: Words) -> None:
+    """Write round(x·2^64/Q) mod 2^64 to ``out`` (count,), exactly, for 0 ≤ x < Q = p·p' given by residues (2, count).
+
+    With x = a + p·k, a < p, k < p' (Garner) and k·2^64 = m·p' + r, r < p', x·2^64/Q is m + N/Q for N = r·p + a·2^64.
+    Q is odd, so that the rounded value is m + ⌊(N + (Q − 1)/2)/Q⌋. For 2^61 < p' < p < 2^62 the numerator is below
+    1.5·Q + p·2^64 < 2^127 and below 10·Q: a few subtractions of two-word numbers divide it. m and r come from a
+    division of 4k·2^64 by 4p' ≥ 2^63 with its reciprocal ⌊(2^128 − 1)/4p'⌋ − 2^64 (N. Möller, T. Granlund, "Improved
+    division by invariant integers", IEEE Transactions on Computers 2011, algorithm 4).
+
+    ``constants``: p, p', 1/p' mod 2^64, 1/p mod p' in Montgomery form, that reciprocal, then Q and (Q − 1)/2, each the
+    upper word first.
+    """
+    first, second, second_inverse, lift, reciprocal, q_high, q_low, half_high, half_low = constants
+    divisor = second << TWO
+    for i in range(len(out)):
+        low = residues[0, i]
+        reduced = low - second if low >= second else low
+        top = multiply(residues[1, i] + second - reduced, lift, second, second_inverse) << TWO
+        whole = high_word(top, reciprocal) + top + ONE
+        rest = ZERO - whole * divisor
+        if rest > top * reciprocal:
+            whole -= ONE
+            rest += divisor
+        if rest >= divisor:
+            whole += ONE
+            rest -= divisor
+        rest >>= TWO
+        n_low = rest * first + half_low
+        n_high = high_word(rest, first) + low + half_high + (ONE if n_low < half_low else ZERO)
+        while n_high > q_high or (n_high == q_high and n_low >= q_low):
+            n_high -= q_high + (ONE if n_low < q_low else ZERO)
+            n_low -= q_low
+            whole += ONE
+        out[i] = whole

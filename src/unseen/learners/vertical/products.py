@@ -1,7 +1,8 @@
 """Products F'v of one party's columns with another party's vectors, through a linear map; the column owner learns them.
 
 Every vector goes with a public exponent (a power of two that fits its size): the only thing said about its length.
-Pairs of parties take their turns in one order that all know, so that no scheme can make them wait in a circle.
+Both directions travel at once where the scheme's vector holders send without waiting; otherwise pairs of parties take
+their turns in one order that all know, so that nobody waits in a circle.
 """
 
 from __future__ import annotations
@@ -19,7 +20,8 @@ from unseen.errors import LocalProtocolError, RemoteProtocolError
 from unseen.ids import PartyId
 from unseen.learners.vertical.setting import Setting
 from unseen.learners.vertical.whitening import Block, Precision, choose_precision
-from unseen.protocols.linear_map.port import MatrixSide, Recipient, VectorSide
+from unseen.protocols.linear_map.matrices import DenseMatrix
+from unseen.protocols.linear_map.port import LinearMap, MatrixSide, Recipient, VectorSide, hold_matrix, hold_vectors
 
 Floats = NDArray[np.float64]
 
@@ -49,6 +51,8 @@ class Products:
     precisions: Mapping[PartyId, Precision]
     matrix_sides: Mapping[Pair, MatrixSide]
     vector_sides: Mapping[Pair, VectorSide]
+    at_once: bool
+    """Whether all vectors may be sent before any is awaited."""
 
     def exchange(
         self, me: PartyId, values: Floats | None, senders: Iterable[PartyId]
@@ -59,22 +63,25 @@ class Products:
             RemoteProtocolError: An exponent is out of range.
         """
         speaking = frozenset(senders)
+        if me in speaking and values is None:
+            raise LocalProtocolError(f"{me} is to send a vector and has none")
+        turns = [pair for pair in self.pairs if pair.vector in speaking]
         found: dict[PartyId, Floats] = {}
-        for pair in self.pairs:
-            if pair.vector not in speaking:
-                continue
-            if pair.vector == me:
-                if values is None:
-                    raise LocalProtocolError(f"{me} is to send a vector and has none")
-                yield from self._submit(pair, values)
-            else:
-                found[pair.vector] = yield from self._obtain(pair)
+        for together in [turns] if self.at_once else [[pair] for pair in turns]:
+            mine = [pair for pair in together if pair.vector == me]
+            for pair in mine:
+                yield from self._submit(pair, np.asarray(values))
+            for pair in together:
+                if pair.vector != me:
+                    found[pair.vector] = yield from self._obtain(pair)
+            for pair in mine:
+                yield from self.vector_sides[pair].collect()
         return found
 
     def _submit(self, pair: Pair, values: Floats) -> Dialogue[None]:
         integers, exponent = self.precisions[pair.matrix].vector(values)
         yield from send(pair.matrix, Exponent(exponent))
-        yield from self.vector_sides[pair].multiply(integers[None, :], Recipient.MATRIX_HOLDER)
+        yield from self.vector_sides[pair].submit(integers[None, :], Recipient.MATRIX_HOLDER)
 
     def _obtain(self, pair: Pair) -> Dialogue[Floats]:
         exponent = (yield from receive(pair.vector, Exponent)).value
@@ -84,6 +91,12 @@ class Products:
         if product is None:
             raise LocalProtocolError(f"the linear map with {pair.vector} gave its recipient nothing")
         return from_fixed(product[0], exponent + self.precisions[pair.matrix].matrix_bits)
+
+
+def sends_at_once(scheme: LinearMap) -> bool:
+    """Return whether vector holders of this scheme submit without waiting for the matrix holder."""
+    # The matrix holder's results under Paillier have to be decrypted for it, which ``submit`` waits for.
+    return scheme.name != "paillier"
 
 
 def set_up(block: Block, widths: Mapping[PartyId, int], pairs: Iterable[Pair], setting: Setting) -> Dialogue[Products]:
@@ -100,7 +113,7 @@ def set_up(block: Block, widths: Mapping[PartyId, int], pairs: Iterable[Pair], s
     matrix_sides: dict[Pair, MatrixSide] = {}
     vector_sides: dict[Pair, VectorSide] = {}
     if not mine or setting.scheme is None:
-        return Products((), {}, {}, {})
+        return Products((), {}, {}, {}, at_once=True)
     rows, scheme = len(block.columns), setting.scheme
     precisions = {holder: choose_precision(scheme, rows, widths[holder]) for holder in {pair.matrix for pair in mine}}
     for pair in mine:
@@ -108,8 +121,8 @@ def set_up(block: Block, widths: Mapping[PartyId, int], pairs: Iterable[Pair], s
         precision = precisions[pair.matrix]
         bounds = precision.bounds(rows, widths[pair.matrix])
         if pair.matrix == setting.me:
-            matrix = precision.matrix(block)
-            matrix_sides[pair] = yield from scheme.hold_matrix(matrix, bounds, peer=pair.vector, prg=prg)
+            matrix = DenseMatrix.of(precision.matrix(block))
+            matrix_sides[pair] = yield from hold_matrix(scheme, matrix, bounds, peer=pair.vector, prg=prg)
         else:
-            vector_sides[pair] = yield from scheme.hold_vectors(bounds, peer=pair.matrix, prg=prg)
-    return Products(mine, precisions, matrix_sides, vector_sides)
+            vector_sides[pair] = yield from hold_vectors(scheme, bounds, peer=pair.matrix, prg=prg)
+    return Products(mine, precisions, matrix_sides, vector_sides, at_once=sends_at_once(scheme))

@@ -9,6 +9,9 @@ With q = 2^64, a public matrix A (rows × 2560), Δ a power of two, and Enc the 
                     Enc(H·s + r), re-randomised and flooded
          ◀── Answer: Mᵀb − (H·s + r) + rounding noise ──────     recipient VECTOR_HOLDER: adds r, rounds by Δ
     or   ── Unmask: r + rounding noise ────────────────────▶     recipient MATRIX_HOLDER: Mᵀb − (H·s + r) + r, rounds
+    or   nothing: r and Mᵀb − (H·s + r) are the shares           recipient SHARED
+
+Vectors travel one after the other; after every eight of a call, or the last, comes what belongs to them together.
 
 Source: the hint is that of SimplePIR (Henzinger and others, USENIX Security 2023) and HintlessPIR (Li, Micciancio,
 Mandal, Schultz-Wu, CRYPTO 2024), moved to the matrix holder's key. The composition is our own;
@@ -17,10 +20,11 @@ docs/security/linear_map.md has the argument and its limits.
 *Security model*: semi-honest parties, computational (module-LWE and ring-LWE, at least 128 bits), statistical error
 at most 2^-39 an entry for the flooding.
 *Leakage*: ``Bounds``, the number of vectors, the recipient. As a recipient the vector holder learns Mᵀ(Δv + e) + noise
-for its own e, which is more than Mᵀv unless the bounds leave room for the noise; the document gives the figure.
+for its own e, which is more than Mᵀv unless the bounds leave room for the noise; so does whoever puts shares together.
+The document gives the figures.
 *Rounds*: one for the set-up; per call one round trip if the vector holder learns the result, else one message flow.
 *Bytes*: set-up (1 + ⌈2560/⌊8192/columns⌋⌉) · 128 KiB; per vector 8 a row, 128 KiB for every 8192 columns and 24 a
-column.
+column (16 for shares).
 *Limits*: a party that breaks the protocol can make results wrong; nothing is verified beyond form and size.
 """
 
@@ -29,36 +33,47 @@ from __future__ import annotations
 import hashlib
 import math
 import struct
-from collections.abc import Iterator
+from collections import deque
 from dataclasses import dataclass
+from functools import cached_property
+from itertools import accumulate, pairwise
 from typing import Annotated
 
 import numpy as np
 from numpy.typing import NDArray
 
-from unseen.codec import Shape, message
+from unseen.codec import Shape, encode_bytes, message
 from unseen.crypto.gaussian import wide_gaussian
-from unseen.crypto.lattice_parameters import FAILURE_BITS, INNER, MODULUS, VECTOR_DEVIATION, WORD_BITS
-from unseen.crypto.lwe import OneTimeSecret, PublicMatrix
+from unseen.crypto.lattice_parameters import FAILURE_BITS, INNER, MODULUS, VECTOR_DEVIATION
+from unseen.crypto.lwe import OneTimeSecret, PublicMatrix, encrypt_all
 from unseen.crypto.prg import SEED_BYTES, Prg
 from unseen.crypto.ring import LIMBS, are_residues
-from unseen.crypto.rlwe import DEGREE, EncryptedMatrix, Packing, Rerandomisation, SecretKey, public_parts
-from unseen.dialogue import Dialogue, receive, receive_array, send, send_array
-from unseen.errors import RemoteProtocolError, UsageError
+from unseen.crypto.rlwe import DEGREE, EncryptedHint, Packing, SecretKey
+from unseen.dialogue import Dialogue, progress, receive, receive_array, send, send_array
+from unseen.errors import LocalProtocolError, RemoteProtocolError, UsageError
 from unseen.ids import PartyId
-from unseen.protocols.linear_map.agreement import Call, Terms, check_terms, expect_call
-from unseen.protocols.linear_map.port import Bounds, MatrixSide, Recipient, VectorSide
+from unseen.protocols.linear_map.agreement import Call, Terms, check_recipient, check_terms, expect_call
+from unseen.protocols.linear_map.matrices import IntegerMatrix
+from unseen.protocols.linear_map.port import WORD_BITS, Bounds, MatrixSide, Recipient, VectorSide
 
 Words = NDArray[np.uint64]
 Integers = NDArray[np.int64]
 
 _WORD = 1 << WORD_BITS
+# Vectors whose products are computed together; part of the protocol.
+BATCH = 8
+# Vectors that are encrypted before the first of them leaves: fewer if they are long, so that both holders work at once.
+_LONG, _PIECE = 1 << 17, 4
+# Columns of M that share a ciphertext of an answer, at most.
+_GROUP = DEGREE
+# Rows of M that are brought into the hint between two signs of progress.
+_HINT_ROWS = 1 << 18
 
 
 # --- messages ----------------------------------------------------------------------------------------------------
 
 
-@message("linear_map.lattice/opening")
+@message("linear_map.lattice/opening", version=2)
 class Opening:
     """What the sender takes as agreed, and its part of the public randomness."""
 
@@ -68,22 +83,22 @@ class Opening:
 
 @message("linear_map.lattice/query")
 class Query:
-    """Follows each b: Enc(H·s + r), one part a for every 8192 columns, and the first coefficients of the parts b."""
+    """Follows each b: Enc(H·s + r), a part a for every group of columns, and the first coefficients of the parts b."""
 
     masks: Annotated[NDArray[np.uint64], Shape(None, LIMBS, DEGREE)]
     bodies: Annotated[NDArray[np.uint64], Shape(LIMBS, None)]
 
 
-@message("linear_map.lattice/answer")
+@message("linear_map.lattice/answer", version=2)
 class Answer:
-    """Mᵀb − (H·s + r) for each vector, with the matrix holder's rounding noise."""
+    """Mᵀb − (H·s + r) for each of up to eight vectors, with the matrix holder's rounding noise."""
 
     sums: Annotated[NDArray[np.uint64], Shape(None, None)]
 
 
-@message("linear_map.lattice/unmask")
+@message("linear_map.lattice/unmask", version=2)
 class Unmask:
-    """The masks r of each vector, with the vector holder's rounding noise."""
+    """The masks r of each of up to eight vectors, with the vector holder's rounding noise."""
 
     masks: Annotated[NDArray[np.uint64], Shape(None, None)]
 
@@ -96,12 +111,13 @@ class Scaling:
     """How results lie in a word: multiplied by Δ = 2^``shift``, which is as large as the bounds permit.
 
     ``variance`` is that of the vector holder's rounding noise: with it, what the matrix holder learns of e leaves
-    LWE as hard as with half the deviation (Hint-LWE: Kim, Lee, Seo, Song, CRYPTO 2023). No product exceeds
-    ``largest``.
+    LWE as hard as with half the deviation (Hint-LWE: Kim, Lee, Seo, Song, CRYPTO 2023). The matrix holder's is uniform
+    in [−``width``, ``width``), a power of two or 0. No product exceeds ``largest``.
     """
 
     shift: int
     variance: int
+    width: int
     largest: int
 
     @classmethod
@@ -117,17 +133,17 @@ class Scaling:
         # No eigenvalue of MᵀM exceeds its trace, the sum of the squared norms of the columns.
         variance = squared_norm * max(1, bounds.columns)
         # Norms are floating-point numbers: allow for their rounding.
-        largest = math.ceil(bounds.result * (1 + 2**-40)) + 1
+        largest = math.ceil(bounds.result * (1 + 2**-40)) + 1 if bounds.wrap is None else 1 << (bounds.wrap - 1)
         shift = WORD_BITS - 1 - (largest - 1).bit_length()
-        missing = _bits_for_noise(squared_norm, variance, bounds.columns) - shift
+        spread = _spread(squared_norm, bounds.columns)
+        # What the matrix holder learns carries the Gaussian noise as well.
+        worst = _spread(squared_norm + variance, bounds.columns) if _may_be_matrix_holder(bounds) else spread
+        missing = math.log2(2 * worst) - shift
         if missing > 0:
-            raise UsageError(
-                f"the lattice scheme carries results up to {bounds.result / 2**missing:.4g} exactly for"
-                f" {bounds.columns} columns of norm {bounds.column_norm:.6g}, and the bounds allow"
-                f" {bounds.result:.4g}. Scale the vectors down by {math.ceil(10 * missing) / 10} bits or the columns"
-                " by half of that, or use the scheme paillier"
-            )
-        return cls(shift, variance, largest)
+            raise UsageError(_too_large(bounds, missing))
+        room = (1 << shift) // 2 - spread
+        width = min((1 << shift) // 4, 1 << (room.bit_length() - 1) if room > 0 else 0)
+        return cls(shift, variance, width, largest)
 
     def scaled(self, values: Integers) -> Words:
         """Return Δ·values as words."""
@@ -139,20 +155,32 @@ class Scaling:
         return (words + half).view(np.int64) >> self.shift
 
     def noise(self, words: Words) -> Words:
-        """Return noise uniform in [−Δ/4, Δ/4) for uniform words."""
-        return (words & np.uint64((1 << (self.shift - 1)) - 1)) - np.uint64(1 << (self.shift - 2))
+        """Return noise uniform in [−``width``, ``width``) for uniform words."""
+        return (words & np.uint64(max(0, 2 * self.width - 1))) - np.uint64(self.width)
 
 
-def _bits_for_noise(squared_norm: int, variance: int, columns: int) -> float:
-    """Return log2 of the smallest Δ for which no rounding fails but with probability 2^-64.
-
-    Entries of Mᵀe are sub-Gaussian with ``squared_norm``. Uniform noise takes half of the room if the vector holder
-    is to learn the result, Gaussian noise is added to it otherwise; the scaling serves both.
-    """
+def _spread(squared_norm: int, columns: int) -> int:
+    """Return what no entry of a sum with this squared sub-Gaussian norm exceeds but with probability 2^-64."""
     deviations = math.sqrt(2 * (math.log(2 * max(1, columns)) + math.log(2) * FAILURE_BITS))
-    for_vector_holder = 4 * deviations * math.sqrt(squared_norm)
-    for_matrix_holder = 2 * deviations * math.sqrt(squared_norm + variance)
-    return math.log2(max(for_vector_holder, for_matrix_holder))
+    return math.ceil(deviations * math.sqrt(squared_norm))
+
+
+def _may_be_matrix_holder(bounds: Bounds) -> bool:
+    return bounds.admits(Recipient.MATRIX_HOLDER)
+
+
+def _too_large(bounds: Bounds, missing: float) -> str:
+    """Return what to do if the noise needs ``missing`` more bits."""
+    columns = f"{bounds.columns} columns of norm {bounds.column_norm:.6g}"
+    if bounds.wrap is not None:
+        fit = max(0, bounds.wrap - math.ceil(missing))
+        return f"the lattice scheme carries residues of up to {fit} bits for {columns}, and {bounds.wrap} are asked for"
+    alone = " Agreeing on another recipient alone makes room." if _may_be_matrix_holder(bounds) else ""
+    return (
+        f"the lattice scheme carries results up to {bounds.result / 2**missing:.4g} exactly for {columns}, and the"
+        f" bounds allow {bounds.result:.4g}. Scale the vectors down by {math.ceil(10 * missing) / 10} bits or the"
+        f" columns by half of that, or use the scheme paillier.{alone}"
+    )
 
 
 @dataclass(frozen=True, slots=True)
@@ -174,44 +202,91 @@ class Lattice:
                 f" {bounds.column_norm:.6g} and {bounds.rows} rows: scale the columns down or split the rows"
             )
 
-    def hold_matrix(
-        self, matrix: NDArray[np.int64], bounds: Bounds, *, peer: PartyId, prg: Prg
-    ) -> Dialogue[MatrixSide]:
+    def share_shift(self, bounds: Bounds) -> int:
+        """Return how far ``reconstruct`` has to shift sums of shares: log2 Δ."""
+        return Scaling.of(bounds).shift
+
+    def set_up_matrix(
+        self, matrix: IntegerMatrix, bounds: Bounds, *, peer: PartyId, prg: Prg
+    ) -> Dialogue[LatticeMatrixSetup]:
         """Set up as the matrix holder towards ``peer``."""
         self.check(bounds)
         bounds.check_matrix(matrix)
         own = prg.derive("linear_map.lattice/contribution").bytes(SEED_BYTES)
-        yield from send(peer, Opening(Terms.of(bounds), own))
+        terms = Terms.of(bounds)
+        yield from send(peer, Opening(terms, own))
         theirs = yield from _receive_opening(peer, bounds)
         seed = _digest(b"public", theirs, own)
-        columns = np.array(matrix.T, np.int64, order="C")
-        hint = PublicMatrix(seed, bounds.rows).hint(columns)
+        hint = yield from _hint(matrix, PublicMatrix(seed, bounds.rows))
+        yield from progress(bounds.rows, bounds.rows, "encrypting the hint")
         # Safety: the key depends on all it encrypts under, so that no part of it ever serves two different hints.
-        secrets = prg.derive("linear_map.lattice/key", seed, _digest(hint))
-        key = SecretKey(secrets)
-        plain = np.concatenate([np.zeros((1, DEGREE), np.uint64), *_pack(hint)])
-        ciphertexts = key.encrypt(public_parts(seed, len(plain)), plain)
+        key_seed = prg.derive("linear_map.lattice/key", seed, _digest(hint)).bytes(SEED_BYTES)
+        ciphertexts = SecretKey(Prg(key_seed)).encrypt_under(seed, _packed(hint))
         yield from send_array(peer, ciphertexts)
-        answers = prg.derive("linear_map.lattice/answers", seed, _digest(ciphertexts), _digest(columns))
-        return _MatrixHolder(columns, bounds, key, peer=peer, prg=answers)
+        return LatticeMatrixSetup(terms, seed, key_seed, matrix.digest, _name(terms, seed, ciphertexts))
 
-    def hold_vectors(self, bounds: Bounds, *, peer: PartyId, prg: Prg) -> Dialogue[VectorSide]:
+    def set_up_vectors(self, bounds: Bounds, *, peer: PartyId, prg: Prg) -> Dialogue[LatticeVectorSetup]:
         """Set up as the vector holder towards ``peer``."""
         self.check(bounds)
         own = prg.derive("linear_map.lattice/contribution").bytes(SEED_BYTES)
-        yield from send(peer, Opening(Terms.of(bounds), own))
+        terms = Terms.of(bounds)
+        yield from send(peer, Opening(terms, own))
         theirs = yield from _receive_opening(peer, bounds)
         seed = _digest(b"public", own, theirs)
-        count = 1 + sum(group.packing.polynomials for group in _groups(bounds.columns))
-        ciphertexts = yield from receive_array(peer, np.uint64, Shape(count, LIMBS, DEGREE))
+        ciphertexts = yield from receive_array(peer, np.uint64, Shape(_ciphertexts(bounds.columns), LIMBS, DEGREE))
         if not are_residues(ciphertexts):
             raise RemoteProtocolError(f"{peer}: the encrypted hint has residues that are not below their primes")
-        hint = EncryptedMatrix(public_parts(seed, count), ciphertexts)
-        # Safety: all that a vector is sent under. Repeated with another set-up, it meets fresh secrets.
-        setting = _digest(peer.encode(), _packed(bounds), seed, ciphertexts)
-        return _VectorHolder(
-            bounds, PublicMatrix(seed, bounds.rows), hint, peer=peer, prg=prg.derive("vectors", setting)
-        )
+        return LatticeVectorSetup(terms, seed, ciphertexts, _name(terms, seed, ciphertexts))
+
+
+# --- what is kept of a set-up --------------------------------------------------------------------------------------
+
+
+@message("linear_map.lattice/matrix-setup")
+class LatticeMatrixSetup:
+    """What the matrix holder keeps: some hundred bytes, among them the seed of its key, which is secret."""
+
+    terms: Terms
+    seed: bytes
+    key_seed: bytes
+    digest: bytes
+    name: bytes
+
+    def side(self, matrix: IntegerMatrix, *, peer: PartyId, prg: Prg) -> MatrixSide:
+        """Return the matrix holder's side.
+
+        Raises:
+            UsageError: This is not the matrix of the set-up.
+        """
+        # All that the matrix holder draws belongs to the key, so that a question asked again gets the same answer.
+        del prg
+        if matrix.digest != self.digest:
+            raise UsageError("the linear map was set up for another matrix: set it up again")
+        return _MatrixHolder(matrix, self, peer)
+
+    def __repr__(self) -> str:
+        return f"LatticeMatrixSetup({self.name.hex()}, <secret>)"
+
+
+@message("linear_map.lattice/vector-setup")
+class LatticeVectorSetup:
+    """What the vector holder keeps: Enc(0) and the encrypted hint."""
+
+    terms: Terms
+    seed: bytes
+    ciphertexts: Annotated[NDArray[np.uint64], Shape(None, LIMBS, DEGREE)]
+    name: bytes
+
+    def side(self, *, peer: PartyId, prg: Prg) -> VectorSide:
+        """Return the vector holder's side."""
+        return _VectorHolder(self, peer, prg)
+
+    def __repr__(self) -> str:
+        return f"LatticeVectorSetup({self.name.hex()}, {self.ciphertexts.nbytes} bytes)"
+
+
+def _name(terms: Terms, seed: bytes, ciphertexts: Words) -> bytes:
+    return _digest(b"set-up", encode_bytes(terms), seed, ciphertexts)
 
 
 # --- the matrix holder -------------------------------------------------------------------------------------------
@@ -220,34 +295,55 @@ class Lattice:
 class _MatrixHolder:
     """The matrix holder after the set-up."""
 
-    def __init__(self, columns: Integers, bounds: Bounds, key: SecretKey, *, peer: PartyId, prg: Prg) -> None:
-        self._columns, self._bounds, self._key, self._peer, self._prg = columns, bounds, key, peer, prg
-        self._scaling = Scaling.of(bounds)
+    def __init__(self, matrix: IntegerMatrix, setup: LatticeMatrixSetup, peer: PartyId) -> None:
+        self._matrix, self._bounds, self._name, self._peer = matrix, setup.terms.bounds, setup.name, peer
+        self._scaling = Scaling.of(self._bounds)
+        self._key = SecretKey(Prg(setup.key_seed))
+        self._answers = Prg(setup.key_seed).derive("linear_map.lattice/answers", setup.name)
 
     def multiply(self, count: int, recipient: Recipient) -> Dialogue[Integers | None]:
-        """Answer ``count`` vectors; return Mᵀv, shape (count, columns), if this side is the recipient."""
-        yield from expect_call(self._peer, count, recipient)
-        sums = np.zeros((count, self._bounds.columns), np.uint64)
-        for index in range(count):
-            sums[index] = yield from self._sums(recipient)
-        if recipient is Recipient.VECTOR_HOLDER:
-            yield from send(self._peer, Answer(sums))
-            return None
+        """Answer ``count`` vectors; return Mᵀv or this side's share, shape (count, columns), if it is to know."""
+        check_recipient(self._bounds, recipient)
+        yield from expect_call(self._peer, Call.of(count, recipient, self._name))
+        results = np.zeros((count, self._bounds.columns), np.int64)
+        for start in range(0, count, BATCH):
+            batch = results[start : start + BATCH]
+            sums = yield from self._sums(len(batch), recipient)
+            if recipient is Recipient.VECTOR_HOLDER:
+                yield from send(self._peer, Answer(sums))
+            elif recipient is Recipient.MATRIX_HOLDER:
+                batch[:] = yield from self._opened(sums)
+            else:
+                batch[:] = sums.view(np.int64)
+        return None if recipient is Recipient.VECTOR_HOLDER else results
+
+    def _opened(self, sums: Words) -> Dialogue[Integers]:
         unmask = yield from receive(self._peer, Unmask)
         _check_shape(self._peer, "masks", unmask.masks, sums.shape)
         return _results(self._peer, self._scaling.rounded(sums + unmask.masks), self._scaling)
 
-    def _sums(self, recipient: Recipient) -> Dialogue[Words]:
-        """Return Mᵀb − (H·s + r) for the next vector, with rounding noise if it is to be sent."""
-        hidden = yield from receive_array(self._peer, np.uint64, Shape(self._bounds.rows))
-        query = yield from receive(self._peer, Query)
-        masked = self._decrypt(query)
-        sums: Words = self._columns.view(np.uint64) @ hidden - masked
-        if recipient is Recipient.VECTOR_HOLDER:
-            # Safety: a repeated question gets the same answer, another one gets fresh noise.
-            noise = self._prg.derive("noise", _digest(hidden, query.masks, query.bodies)).words(len(sums))
-            sums += self._scaling.noise(noise)
-        return sums
+    def _sums(self, count: int, recipient: Recipient) -> Dialogue[Words]:
+        """Return Mᵀb − (H·s + r) for the next vectors, with rounding noise if it is to be sent."""
+        hidden = np.empty((count, self._bounds.rows), np.uint64)
+        corrections = np.empty((count, self._bounds.columns), np.uint64)
+        for index, row in enumerate(hidden):
+            yield from self._receive_hidden(row)
+            query = yield from receive(self._peer, Query)
+            corrections[index] = np.negative(self._decrypt(query))
+            if recipient is Recipient.VECTOR_HOLDER:
+                corrections[index] += self._noise(row, query)
+        return self._matrix.products(hidden) + corrections
+
+    def _noise(self, hidden: Words, query: Query) -> Words:
+        # Safety: a repeated question gets the same answer, another one gets fresh noise.
+        question = _digest(hidden, query.masks, query.bodies)
+        return self._scaling.noise(self._answers.derive("noise", question).words(self._bounds.columns))
+
+    def _receive_hidden(self, out: Words) -> Dialogue[None]:
+        def keep(start: int, words: Words) -> None:
+            out[start : start + len(words)] = words
+
+        yield from receive_array(self._peer, np.uint64, Shape(len(out)), each=keep)
 
     def _decrypt(self, query: Query) -> Words:
         groups = _groups(self._bounds.columns)
@@ -257,7 +353,7 @@ class _MatrixHolder:
             raise RemoteProtocolError(f"{self._peer}: a ciphertext has residues that are not below their primes")
         words = np.empty(self._bounds.columns, np.uint64)
         for a, group in zip(query.masks, groups, strict=True):
-            words[group.columns] = self._key.decrypt(a.copy(), query.bodies[:, group.columns])
+            words[group] = self._key.decrypt(a.copy(), query.bodies[:, group])
         return words
 
 
@@ -267,83 +363,128 @@ class _MatrixHolder:
 class _VectorHolder:
     """The vector holder after the set-up."""
 
-    def __init__(self, bounds: Bounds, public: PublicMatrix, hint: EncryptedMatrix, *, peer: PartyId, prg: Prg) -> None:
-        self._bounds, self._public, self._hint, self._peer, self._prg = bounds, public, hint, peer, prg
-        self._scaling = Scaling.of(bounds)
+    def __init__(self, setup: LatticeVectorSetup, peer: PartyId, prg: Prg) -> None:
+        self._setup, self._bounds, self._peer = setup, setup.terms.bounds, peer
+        self._scaling = Scaling.of(self._bounds)
+        # Safety: all that a vector is sent under. Repeated with another set-up, it meets fresh secrets.
+        setting = peer.encode(), setup.name, struct.pack("<Q", self._scaling.shift)
+        self._prg = prg.derive("linear_map.lattice/vectors", *setting)
         self._sent = 0
+        self._submitted: deque[tuple[Recipient, Words]] = deque()
+
+    @cached_property
+    def _public(self) -> PublicMatrix:
+        return PublicMatrix(self._setup.seed, self._bounds.rows)
+
+    @cached_property
+    def _hint(self) -> EncryptedHint:
+        return EncryptedHint(self._setup.seed, self._setup.ciphertexts, _packings(self._bounds.columns))
+
+    def submit(self, vectors: Integers, recipient: Recipient) -> Dialogue[None]:
+        """Send vectors, shape (count, rows)."""
+        check_recipient(self._bounds, recipient)
+        self._bounds.check_vectors(vectors)
+        yield from send(self._peer, Call.of(len(vectors), recipient, self._setup.name))
+        masks = np.zeros((len(vectors), self._bounds.columns), np.uint64)
+        step = _PIECE if self._bounds.rows > _LONG else BATCH
+        for start in range(0, len(vectors), step):
+            piece = slice(start, start + step)
+            masks[piece] = yield from self._send(np.ascontiguousarray(vectors[piece]), recipient)
+            if recipient is Recipient.MATRIX_HOLDER and (piece.stop % BATCH == 0 or piece.stop >= len(vectors)):
+                yield from send(self._peer, Unmask(masks[start - start % BATCH : piece.stop]))
+        self._submitted.append((recipient, masks))
+
+    def collect(self) -> Dialogue[Integers | None]:
+        """Return what comes of the oldest vectors: Mᵀv, this side's share of it, or ``None``."""
+        if not self._submitted:
+            raise LocalProtocolError("no vectors wait for their products: submit some first")
+        recipient, masks = self._submitted.popleft()
+        if recipient is Recipient.MATRIX_HOLDER:
+            return None
+        if recipient is Recipient.SHARED:
+            return masks.view(np.int64)
+        results = np.empty(masks.shape, np.int64)
+        for start in range(0, len(masks), BATCH):
+            batch = slice(start, start + BATCH)
+            answer = yield from receive(self._peer, Answer)
+            _check_shape(self._peer, "sums", answer.sums, masks[batch].shape)
+            rounded = self._scaling.rounded(answer.sums + masks[batch])
+            results[batch] = _results(self._peer, rounded, self._scaling)
+        return results
 
     def multiply(self, vectors: Integers, recipient: Recipient) -> Dialogue[Integers | None]:
-        """Submit vectors, shape (count, rows); return Mᵀv, shape (count, columns), if this side is the recipient."""
-        self._bounds.check_vectors(vectors)
-        yield from send(self._peer, Call.of(len(vectors), recipient))
-        masks = np.zeros((len(vectors), self._bounds.columns), np.uint64)
-        for index, vector in enumerate(vectors):
-            masks[index] = yield from self._submit(np.ascontiguousarray(vector), recipient)
-        if recipient is Recipient.MATRIX_HOLDER:
-            yield from send(self._peer, Unmask(masks))
-            return None
-        answer = yield from receive(self._peer, Answer)
-        _check_shape(self._peer, "sums", answer.sums, masks.shape)
-        return _results(self._peer, self._scaling.rounded(answer.sums + masks), self._scaling)
+        """Submit vectors and collect at once."""
+        yield from self.submit(vectors, recipient)
+        return (yield from self.collect())
 
-    def _submit(self, vector: Integers, recipient: Recipient) -> Dialogue[Words]:
-        """Send one vector; return its masks r, with rounding noise if they are to be sent."""
+    def _send(self, vectors: Integers, recipient: Recipient) -> Dialogue[Words]:
+        """Send some vectors; return their masks r, with rounding noise if they are to be sent."""
+        streams = [self._stream(vector, recipient) for vector in vectors]
+        secrets = [OneTimeSecret.draw(stream.derive("secret"), self._bounds.rows) for stream in streams]
+        try:
+            masks = np.stack([stream.derive("masks").words(self._bounds.columns) for stream in streams])
+            vectors_of_secrets = np.stack([secret.vector for secret in secrets])
+            streams_of_queries = [stream.derive("ciphertext") for stream in streams]
+            a, b = self._hint.evaluate(vectors_of_secrets, masks, streams_of_queries)
+            hidden = encrypt_all(secrets, self._public, self._scaling.scaled(vectors))
+        finally:
+            for secret in secrets:
+                secret.destroy()
+        for row, of_a, of_b in zip(hidden, a, b, strict=True):
+            yield from send_array(self._peer, row)
+            yield from send(self._peer, Query(of_a, of_b))
+        if recipient is Recipient.MATRIX_HOLDER:
+            masks += np.stack([self._rounding(stream.derive("rounding")) for stream in streams])
+        return masks
+
+    def _stream(self, vector: Integers, recipient: Recipient) -> Prg:
         # Safety: a resumed task sends the same bytes again, while another vector at the same place, or the same one
         # for another recipient, meets fresh secrets. Two different vectors under one secret are a two-time pad.
         place = struct.pack("<Q", self._sent)
         self._sent += 1
-        prg = self._prg.derive("vector", place, recipient.value.encode(), _digest(vector))
-        secret = OneTimeSecret.draw(prg.derive("secret"), self._bounds.rows)
-        try:
-            masks = prg.derive("masks").words(self._bounds.columns)
-            yield from send_array(self._peer, secret.encrypt(self._public, self._scaling.scaled(vector)))
-            yield from send(self._peer, self._query(secret, masks, prg.derive("ciphertext")))
-        finally:
-            secret.destroy()
-        if recipient is Recipient.VECTOR_HOLDER:
-            return masks
-        noise = wide_gaussian(prg.derive("rounding"), self._scaling.variance, self._bounds.columns)
-        return masks + np.array([value % _WORD for value in noise], np.uint64)
+        return self._prg.derive("vector", place, recipient.value.encode(), _digest(vector))
 
-    def _query(self, secret: OneTimeSecret, masks: Words, prg: Prg) -> Query:
-        """Return Enc(H·s + masks), fit to be sent."""
-        a_parts, b_parts = [], []
-        for group in _groups(self._bounds.columns):
-            randomness = Rerandomisation.draw(prg, group.packing.rows)
-            pieces = group.packing.pieces(secret.vector)
-            a, b = self._hint.evaluate(group.start, pieces, masks[group.columns], randomness)
-            randomness.destroy()
-            a_parts.append(a)
-            b_parts.append(b)
-        return Query(
-            np.array(a_parts, np.uint64).reshape(-1, LIMBS, DEGREE),
-            np.concatenate([np.empty((LIMBS, 0), np.uint64), *b_parts], axis=1),
-        )
+    def _rounding(self, prg: Prg) -> Words:
+        noise = wide_gaussian(prg, self._scaling.variance, self._bounds.columns)
+        return np.array([value % _WORD for value in noise], np.uint64)
 
 
 # --- what both sides do ------------------------------------------------------------------------------------------
 
 
-@dataclass(frozen=True, slots=True)
-class _Group:
-    """At most 8192 columns of M, packed together, and the index of their first ciphertext."""
-
-    columns: slice
-    packing: Packing
-    start: int
+def _packings(columns: int) -> list[Packing]:
+    """Return how the columns of M, in groups of even size and at most 8192, are packed."""
+    groups = -(-columns // _GROUP)
+    limits = [columns * index // groups for index in range(groups + 1)] if groups else [0]
+    return [Packing(last - first, INNER.dimension) for first, last in pairwise(limits)]
 
 
-def _groups(columns: int) -> list[_Group]:
-    groups, start = [], 1
-    for first in range(0, columns, DEGREE):
-        last = min(columns, first + DEGREE)
-        groups.append(_Group(slice(first, last), Packing(last - first, INNER.dimension), start))
-        start += groups[-1].packing.polynomials
-    return groups
+def _groups(columns: int) -> list[slice]:
+    """Return the columns of every group."""
+    limits = accumulate((packing.rows for packing in _packings(columns)), initial=0)
+    return [slice(first, last) for first, last in pairwise(limits)]
 
 
-def _pack(hint: Words) -> Iterator[Words]:
-    return (group.packing.pack(hint[group.columns]) for group in _groups(len(hint)))
+def _ciphertexts(columns: int) -> int:
+    return 1 + sum(packing.polynomials for packing in _packings(columns))
+
+
+def _packed(hint: Words) -> Words:
+    """Return the plaintexts of Enc(0) and of the encrypted hint."""
+    out = np.zeros((_ciphertexts(len(hint)), DEGREE), np.uint64)
+    start = 1
+    for packing, group in zip(_packings(len(hint)), _groups(len(hint)), strict=True):
+        out[start : start + packing.polynomials] = packing.pack(hint[group])
+        start += packing.polynomials
+    return out
+
+
+def _hint(matrix: IntegerMatrix, public: PublicMatrix) -> Dialogue[Words]:
+    total = np.zeros((matrix.columns, INNER.dimension), np.uint64)
+    for index, part in enumerate(matrix.hints(public, _HINT_ROWS)):
+        total += part
+        yield from progress(min((index + 1) * _HINT_ROWS, matrix.rows), matrix.rows, "rows in the hint")
+    return total
 
 
 def _receive_opening(peer: PartyId, bounds: Bounds) -> Dialogue[bytes]:
@@ -372,15 +513,9 @@ def _results(peer: PartyId, results: Integers, scaling: Scaling) -> Integers:
     return results
 
 
-def _packed(bounds: Bounds) -> bytes:
-    """Return all that decides how a vector is sent."""
-    shift = Scaling.of(bounds).shift
-    return struct.pack("<QQddQ", bounds.rows, bounds.columns, bounds.column_norm, bounds.vector_norm, shift)
-
-
 def _digest(*parts: bytes | Words | Integers) -> bytes:
     """Return the SHA-256 digest of parts, each preceded by its length; the number is raised with the protocol."""
-    state = hashlib.sha256(b"unseen/linear_map.lattice/1")
+    state = hashlib.sha256(b"unseen/linear_map.lattice/2")
     for part in parts:
         data = memoryview(part) if isinstance(part, bytes) else np.ascontiguousarray(part).data
         state.update(struct.pack("<Q", data.nbytes))
