@@ -107,3 +107,44 @@ def test_what_is_no_probability_is_refused():
         metrics.brier([0, 1], [0.5, 1.5])
     with pytest.raises(UsageError, match="two points"):
         metrics.roc_curve([0, 1], [0.5, 1.5], points=1)
+
+
+@settings(deadline=None, derandomize=True)
+@given(scored(), st.sampled_from([0.0, 1.0, 1.5, 2.0]))
+def test_errors_of_amounts_equal_those_of_scikit_learn(case, power):
+    y, s, w = case
+    truth, found = (y, s) if power == 0 else (y + (power == 2) * 0.5, s + 0.25)
+    assert metrics.rmse(truth, found, w) == pytest.approx(
+        np.sqrt(reference.mean_squared_error(truth, found, sample_weight=w)), abs=1e-12
+    )
+    assert metrics.mae(truth, found, w) == pytest.approx(
+        reference.mean_absolute_error(truth, found, sample_weight=w), abs=1e-12
+    )
+    expected = reference.d2_tweedie_score(truth, found, sample_weight=w, power=power)
+    assert metrics.d2(truth, found, w, power=power) == pytest.approx(expected, rel=1e-9, abs=1e-9)
+
+
+def test_measures_of_classes_equal_those_of_scikit_learn():
+    rng = np.random.default_rng(3)
+    y, chances, w = rng.integers(0, 4, 90), rng.dirichlet(np.ones(4), 90), rng.uniform(0.5, 2, 90)
+    found = chances.argmax(axis=1)
+    assert metrics.accuracy(y, found, w) == pytest.approx(reference.accuracy_score(y, found, sample_weight=w))
+    expected = reference.log_loss(y, chances, sample_weight=w, labels=range(4))
+    assert metrics.class_log_loss(y, chances, w) == pytest.approx(expected, abs=1e-9)
+    assert metrics.class_log_loss(y, 7 * chances, w) == pytest.approx(expected, abs=1e-9)
+
+
+def test_amounts_and_classes_out_of_range_are_refused():
+    for call, says in (
+        (lambda: metrics.d2([1, 1], [1, 2]), "all labels are equal"),
+        (lambda: metrics.d2([0, 1], [0, 2], power=1), "positive predictions"),
+        (lambda: metrics.rmse([0, np.nan], [0, 1]), "row 1: the label is not a finite number"),
+        (lambda: metrics.mae([0, 1], [0, 1], [0, 0]), "no row with any weight"),
+        (lambda: metrics.class_log_loss([0, 2], [[1, 0], [0, 1]]), "labels of 2 classes are 0 to 1"),
+        (lambda: metrics.class_log_loss([0, 1], [[0, 0], [0, 1]]), "matrix of finite numbers"),
+        (lambda: metrics.class_log_loss([0, 1], [0, 1]), "matrix of finite numbers"),
+    ):
+        with pytest.raises(DataError, match=says):
+            call()
+    with pytest.raises(UsageError, match=r"the power of a deviance is 0, or from 1 to 2, found 0\.5"):
+        metrics.d2([0, 1], [1, 2], power=0.5)

@@ -1,12 +1,15 @@
 """How good scores and probabilities are; numpy only, every figure with optional row weights.
 
-Labels are 0 or 1. AUC: Hanley and McNeil, Radiology 143 (1982), ties counted one half. KS: largest distance between
-the score distributions of the two classes. All of them raise ``DataError`` when an input is malformed or when only
-one class is present.
+Two classes: labels are 0 or 1. AUC: Hanley and McNeil, Radiology 143 (1982), ties counted one half. KS: largest
+distance between the score distributions of the two classes. More classes: labels are 0 to k − 1. Amounts and counts:
+RMSE, MAE, and D², the share of the deviance that is explained (Hastie, Tibshirani and Wainwright, *Statistical
+Learning with Sparsity*, 2015, section 3.5). All of them raise ``DataError`` when an input is malformed, or when only
+one of two classes is present.
 """
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 import numpy as np
@@ -133,22 +136,106 @@ def gain_curve(labels: ArrayLike, scores: ArrayLike, weights: ArrayLike | None =
     return GainCurve(population, gain, gain / population)
 
 
+def accuracy(labels: ArrayLike, classes: ArrayLike, weights: ArrayLike | None = None) -> float:
+    """Return the share of rows whose class is the predicted one."""
+    truth, found, weight = _checked_values(labels, classes, weights)
+    return _mean(truth == found, weight)
+
+
+def class_log_loss(labels: ArrayLike, probabilities: ArrayLike, weights: ArrayLike | None = None) -> float:
+    """Return the mean negative log-likelihood, in nats, of ``probabilities`` of shape (rows, classes).
+
+    Probabilities of a row are divided by their sum, and kept away from 0 by 2^-52.
+    """
+    chances = np.asarray(probabilities, np.float64)
+    if (
+        chances.ndim != 2
+        or not np.isfinite(chances).all()
+        or (chances < 0).any()
+        or not (chances.sum(axis=1) > 0).all()
+    ):
+        raise DataError(f"probabilities of classes are a matrix of finite numbers from 0 on, found {chances.shape}")
+    truth, _, weight = _checked_values(labels, chances[:, 0] if chances.shape[1] else np.zeros(len(chances)), weights)
+    if not np.isin(truth, np.arange(chances.shape[1])).all():
+        raise DataError(f"labels of {chances.shape[1]} classes are 0 to {chances.shape[1] - 1}")
+    chances = np.maximum(chances / chances.sum(axis=1, keepdims=True), _TINY)
+    return -_mean(np.log(chances[np.arange(len(truth)), truth.astype(np.int64)]), weight)
+
+
+def rmse(labels: ArrayLike, values: ArrayLike, weights: ArrayLike | None = None) -> float:
+    """Return the root of the mean squared error."""
+    truth, found, weight = _checked_values(labels, values, weights)
+    return math.sqrt(_mean(np.square(found - truth), weight))
+
+
+def mae(labels: ArrayLike, values: ArrayLike, weights: ArrayLike | None = None) -> float:
+    """Return the mean absolute error."""
+    truth, found, weight = _checked_values(labels, values, weights)
+    return _mean(np.abs(found - truth), weight)
+
+
+def d2(labels: ArrayLike, values: ArrayLike, weights: ArrayLike | None = None, *, power: float = 0.0) -> float:
+    """Return the share of the Tweedie deviance explained: 1 is perfect, 0 is as good as the mean of the labels.
+
+    ``power`` 0 is squared error (D² is then R²), 1 Poisson, between 1 and 2 compound Poisson–gamma, 2 gamma.
+
+    Raises:
+        DataError: A value or a label is out of the range of the deviance, or all labels are equal.
+    """
+    truth, found, weight = _checked_values(labels, values, weights)
+    mean = np.full(len(truth), _mean(truth, weight))
+    whole = _mean(_deviance(truth, mean, power), weight)
+    if not whole > 0:
+        raise DataError("all labels are equal: there is no deviance to be explained")
+    return 1.0 - _mean(_deviance(truth, found, power), weight) / whole
+
+
+def _deviance(truth: Floats, found: Floats, power: float) -> Floats:
+    """Return the unit deviance of every row (Jørgensen, *The Theory of Dispersion Models*, 1997, chapter 4)."""
+    if power == 0:
+        return np.square(truth - found)
+    if not 1 <= power <= 2:
+        raise UsageError(f"the power of a deviance is 0, or from 1 to 2, found {power:g}")
+    if (found <= 0).any() or (truth < 0).any() or (power == 2 and (truth == 0).any()):
+        raise DataError(f"a deviance of power {power:g} needs positive predictions, and labels that are not negative")
+    if power == 1:
+        ratio = np.divide(truth, found, out=np.ones(len(truth)), where=truth > 0)
+        return np.asarray(2 * (truth * np.log(ratio) - truth + found))
+    if power == 2:
+        return np.asarray(2 * (truth / found - 1 - np.log(truth / found)))
+    one, two = 1 - power, 2 - power
+    return np.asarray(2 * (truth**two / (one * two) - truth * found**one / one + found**two / two))
+
+
 def _checked(labels: ArrayLike, scores: ArrayLike, weights: ArrayLike | None) -> tuple[Floats, Floats, Floats]:
-    truth, score = np.asarray(labels, np.float64), np.asarray(scores, np.float64)
+    truth, score, weight = _checked_values(labels, scores, weights)
+    if not np.isin(truth, (0.0, 1.0)).all():
+        raise DataError(f"labels must be 0 or 1, found {truth[~np.isin(truth, (0.0, 1.0))][0]:g}")
+    if not weight[truth == 1].sum() > 0 or not weight[truth == 0].sum() > 0:
+        raise DataError("the labels hold only one class (with any weight): nothing can be told apart")
+    return truth, score, weight
+
+
+def _checked_values(labels: ArrayLike, values: ArrayLike, weights: ArrayLike | None) -> tuple[Floats, Floats, Floats]:
+    """Return labels, values and weights, each finite and of shape (rows,); all weights are 1 if there are none."""
+    truth, score = np.asarray(labels, np.float64), np.asarray(values, np.float64)
     weight = np.ones(len(truth)) if weights is None else np.asarray(weights, np.float64)
     if truth.ndim != 1 or truth.shape != score.shape or truth.shape != weight.shape:
         raise DataError(
             f"labels, scores and weights must be equally long: {truth.shape}, {score.shape}, {weight.shape}"
         )
-    if not np.isin(truth, (0.0, 1.0)).all():
-        raise DataError(f"labels must be 0 or 1, found {truth[~np.isin(truth, (0.0, 1.0))][0]:g}")
-    if not np.isfinite(score).all():
-        raise DataError(f"row {np.flatnonzero(~np.isfinite(score))[0]}: the score is not a finite number")
+    for name, content in (("label", truth), ("score", score)):
+        if not np.isfinite(content).all():
+            raise DataError(f"row {np.flatnonzero(~np.isfinite(content))[0]}: the {name} is not a finite number")
     if not np.isfinite(weight).all() or (weight < 0).any():
         raise DataError("weights must be finite and not negative")
-    if not weight[truth == 1].sum() > 0 or not weight[truth == 0].sum() > 0:
-        raise DataError("the labels hold only one class (with any weight): nothing can be told apart")
     return truth, score, weight
+
+
+def _mean(values: Floats | NDArray[np.bool_], weight: Floats) -> float:
+    if not weight.sum() > 0:
+        raise DataError("there is no row with any weight: nothing can be measured")
+    return float(np.average(values, weights=weight))
 
 
 def _checked_probabilities(

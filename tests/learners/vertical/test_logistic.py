@@ -30,6 +30,7 @@ from unseen.learners.vertical.products import Exponent
 from unseen.learners.vertical.setting import Hello
 from unseen.learners.vertical.whitening import choose_precision, whiten
 from unseen.protocols.linear_map.agreement import Call
+from unseen.protocols.linear_map.matrices import DenseMatrix
 from unseen.protocols.linear_map.plain import Plain
 
 BANK, TELCO, SHOP = PartyId("bank"), PartyId("telco"), PartyId("shop")
@@ -578,7 +579,7 @@ def test_rounded_columns_and_vectors_keep_the_announced_bounds():
     block = whiten(features, 0.0)
     precision = choose_precision(Tight(simulation=True), *block.columns.shape)
     bounds = precision.bounds(*block.columns.shape)
-    bounds.check_matrix(precision.matrix(block))
+    bounds.check_matrix(DenseMatrix.of(precision.matrix(block)))
     for scale in (1e-30, 1.0, 1e30):
         for values in (features[:, 0], np.ones(569), np.eye(569)[3]):
             integers, exponent = precision.vector(values * scale)

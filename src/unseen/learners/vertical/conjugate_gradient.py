@@ -31,7 +31,8 @@ from unseen.data.fixed_point import from_fixed
 from unseen.dialogue import Dialogue, checkpoint, progress, receive, resume, send, send_all
 from unseen.errors import RemoteProtocolError
 from unseen.ids import PartyId
-from unseen.learners.vertical.newton import Problem, minimise, sigmoid
+from unseen.learners.vertical.factorisation import sigmoid
+from unseen.learners.vertical.newton import Problem, minimise
 from unseen.learners.vertical.products import Pair, Products, set_up
 from unseen.learners.vertical.setting import Floats, LinearPart, LogisticParams, Setting, finite, told
 from unseen.learners.vertical.whitening import Block

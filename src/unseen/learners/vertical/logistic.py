@@ -2,7 +2,11 @@
 
 The result is that of the pooled data: mean log loss + ½ l2 ‖w‖² over all parties' coefficients (the intercept is free),
 which is scikit-learn's objective for C = 1 / (rows · l2). Any number of passive parties, none included: then it is
-ordinary training. Rows must be aligned, the same people in the same order. Two modes, agreed upon beforehand:
+ordinary training. Rows must be aligned, the same people in the same order. Three modes, agreed upon beforehand:
+
+``private`` (``generalised``, which states what each party learns)
+    The true loss and its minimiser, with one passive party. Both parties hold shares of the residuals, each learns
+    its own gradients and scalars; nobody sees a label, a score or a residual of any row.
 
 ``linearised`` (``conjugate_gradient``)
     The log loss is replaced by its quadratic bound (curvature ¼) around the active party's own model, and the
@@ -34,7 +38,7 @@ ordinary training. Rows must be aligned, the same people in the same order. Two 
     * Per iteration one round trip of the active party with each passive one: a vector in the linear map there, 8 bytes
       a row back. A resumed training sends the columns shown before once more.
 
-In both modes all learn numbers of rows and (whitened) columns, and each vector's size to a power of two.
+In the latter two modes all learn numbers of rows and (whitened) columns, and each vector's size to a power of two.
 Security model: semi-honest, as the linear map's; every array is checked for shape and finite values all the same. The
 label party can always test guesses about columns by what it submits; nothing here prevents it from submitting vectors
 that are no residuals, for which a *passive* party would get the answer.
@@ -52,18 +56,22 @@ from unseen.codec import message
 from unseen.crypto.prg import SEED_BYTES, Prg
 from unseen.data.fixed_point import from_fixed, to_fixed
 from unseen.dialogue import Dialogue, receive, send, send_array
-from unseen.errors import DataError, RemoteProtocolError, UsageError
+from unseen.errors import DataError, RemoteProtocolError
 from unseen.ids import PartyId
-from unseen.learners.vertical import conjugate_gradient, subspace_newton
-from unseen.learners.vertical.newton import sigmoid
+from unseen.learners.vertical import conjugate_gradient, generalised, subspace_newton
+from unseen.learners.vertical.factorisation import sigmoid
+from unseen.learners.vertical.families import Binomial
+from unseen.learners.vertical.glm_params import GlmParams
 from unseen.learners.vertical.setting import (
     EXACT,
     LINEARISED,
+    PRIVATE,
     Floats,
     LinearPart,
     LogisticParams,
     Setting,
     agree,
+    check_role,
     receive_rows,
 )
 from unseen.learners.vertical.whitening import check_features, whiten
@@ -71,6 +79,7 @@ from unseen.learners.vertical.whitening import check_features, whiten
 __all__ = [
     "EXACT",
     "LINEARISED",
+    "PRIVATE",
     "LinearPart",
     "LogisticParams",
     "Setting",
@@ -100,7 +109,9 @@ def train_active(
         RemoteProtocolError: A peer has other rows or parameters, or sends something malformed.
         UsageError: The scheme cannot carry so many rows.
     """
-    _check_role(setting, active=True)
+    check_role(setting, active=True)
+    if params.mode == PRIVATE:
+        return (yield from generalised.train_active(features, labels, _generalised(params), setting))
     truth = _checked_labels(labels, len(features))
     block = whiten(features, params.l2)
     widths = yield from agree(len(features), block.columns.shape[1], params, setting)
@@ -117,7 +128,9 @@ def train_passive(features: NDArray[np.float64], params: LogisticParams, setting
         RemoteProtocolError: A peer has other rows or parameters, or sends something malformed.
         UsageError: The scheme cannot carry so many rows.
     """
-    _check_role(setting, active=False)
+    check_role(setting, active=False)
+    if params.mode == PRIVATE:
+        return (yield from generalised.train_passive(features, _generalised(params), setting))
     block = whiten(features, params.l2)
     if not block.columns.shape[1]:
         raise DataError(
@@ -129,21 +142,15 @@ def train_passive(features: NDArray[np.float64], params: LogisticParams, setting
     return (yield from conjugate_gradient.train(block, None, widths, params, setting))
 
 
-def _check_role(setting: Setting, *, active: bool) -> None:
-    if setting.is_active != active:
-        wanted = "the active party" if active else "a passive party"
-        raise UsageError(f"{setting.me} is not {wanted} here: {setting.active} holds the label")
+def _generalised(params: LogisticParams) -> GlmParams:
+    return GlmParams("binomial", PRIVATE, params.l2, 0.0, params.max_iterations, params.tolerance)
 
 
 def _checked_labels(labels: NDArray[np.float64], rows: int) -> Floats:
     truth = np.asarray(labels, np.float64)
     if truth.shape != (rows,):
         raise DataError(f"expected {rows} labels, one a row, found shape {truth.shape}")
-    if not np.isin(truth, (0.0, 1.0)).all():
-        found = ", ".join(f"{value:g}" for value in np.unique(truth)[:5])
-        raise DataError(f"labels must be 0 or 1, found {found}: map other values first, drop rows without a label")
-    if truth.min() == truth.max():
-        raise DataError(f"all {rows} labels are {truth[0]:g}: there is nothing to tell apart")
+    Binomial().check(truth)
     return truth
 
 
@@ -168,12 +175,18 @@ def score_active(part: LinearPart, features: NDArray[np.float64], setting: Setti
         DataError: A feature is missing, or there are other columns than in the training.
         RemoteProtocolError: A peer has another number of rows.
     """
-    _check_role(setting, active=True)
+    return sigmoid((yield from sum_scores(part, features, setting)))
+
+
+def sum_scores(part: LinearPart, features: NDArray[np.float64], setting: Setting) -> Dialogue[NDArray[np.float64]]:
+    """Return the sum of all parties' scores for every row, at the active party, as ``score_active`` obtains it."""
+    check_role(setting, active=True)
     scores = _own_scores(part, features)
     total = np.zeros(len(scores), np.uint64)
     for peer in setting.peers:
         total += yield from receive_rows(peer, np.uint64, len(total), "scores")
-    return sigmoid(scores + from_fixed(total.view(np.int64), _SCORE_BITS))
+    summed: Floats = scores + from_fixed(total.view(np.int64), _SCORE_BITS)
+    return summed
 
 
 def score_passive(part: LinearPart, features: NDArray[np.float64], setting: Setting) -> Dialogue[None]:
@@ -183,7 +196,7 @@ def score_passive(part: LinearPart, features: NDArray[np.float64], setting: Sett
         DataError: A feature is missing, there are other columns than in the training, or a score is absurdly large.
         RemoteProtocolError: Another passive party sends a malformed seed.
     """
-    _check_role(setting, active=False)
+    check_role(setting, active=False)
     scores = _own_scores(part, features)
     if len(scores) and np.abs(scores).max() > _LARGEST_SCORE:
         raise DataError(f"a partial score is {np.abs(scores).max():g}, at most 2^24 is possible: check the features")

@@ -7,6 +7,8 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from unseen.learners.vertical.factorisation import sigmoid
+
 Floats = NDArray[np.float64]
 
 _ROWS_PER_BLOCK = 1 << 16
@@ -55,12 +57,6 @@ class Fit:
     objective: float
     loss: float
     converged: bool
-
-
-def sigmoid(scores: Floats) -> Floats:
-    """Return 1 / (1 + exp(−score)) without overflow."""
-    chances: Floats = 0.5 * (1.0 + np.tanh(scores / 2))
-    return chances
 
 
 def minimise(problem: Problem, start: Floats, goal: float) -> Fit:

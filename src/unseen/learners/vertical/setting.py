@@ -22,6 +22,7 @@ N = TypeVar("N", np.uint64, np.float64)
 
 LINEARISED = "linearised"
 EXACT = "exact"
+PRIVATE = "private"
 LARGEST_WIDTH = 1 << 16
 """Whitened columns that a party may have: a peer's announcement decides how much memory a linear map takes here."""
 NOTE_CHARACTERS = 200
@@ -42,8 +43,8 @@ class LogisticParams:
     tolerance: float = 1e-5
 
     def __post_init__(self) -> None:
-        if self.mode not in (LINEARISED, EXACT):
-            raise UsageError(f"mode is 'linearised' or 'exact', found {self.mode!r}")
+        if self.mode not in (LINEARISED, EXACT, PRIVATE):
+            raise UsageError(f"mode is 'linearised', 'exact' or 'private', found {self.mode!r}")
         if not (math.isfinite(self.l2) and self.l2 >= 0):
             raise UsageError(f"l2 must be finite and at least 0, found {self.l2}")
         if self.max_iterations < 1:
@@ -134,7 +135,7 @@ def agree(rows: int, columns: int, params: LogisticParams, setting: Setting) -> 
     answers = yield from receive_all(setting.peers, Hello)
     for peer, answer in answers.items():
         for name in ("active", "rows", "mode", "l2", "max_iterations", "tolerance"):
-            _compare(peer, name, getattr(hello, name), getattr(answer, name))
+            compare(peer, name, getattr(hello, name), getattr(answer, name))
         if answer.columns < (0 if peer == setting.active else 1):
             raise RemoteProtocolError(f"{peer}: announces {answer.columns} columns")
         if answer.columns > LARGEST_WIDTH:
@@ -142,7 +143,15 @@ def agree(rows: int, columns: int, params: LogisticParams, setting: Setting) -> 
     return {setting.me: columns, **{peer: answer.columns for peer, answer in answers.items()}}
 
 
-def _compare(peer: PartyId, what: str, ours: object, theirs: object) -> None:
+def check_role(setting: Setting, *, active: bool) -> None:
+    """Raise ``UsageError`` unless this party is the active one, or is not, as ``active`` says."""
+    if setting.is_active != active:
+        wanted = "the active party" if active else "a passive party"
+        raise UsageError(f"{setting.me} is not {wanted} here: {setting.active} holds the label")
+
+
+def compare(peer: PartyId, what: str, ours: object, theirs: object) -> None:
+    """Raise ``RemoteProtocolError`` unless ``peer`` states the same as this party."""
     if ours != theirs:
         raise RemoteProtocolError(
             f"{peer}: {what} is {repr(theirs)[:80]} there and {ours!r} here; all parties need the same"

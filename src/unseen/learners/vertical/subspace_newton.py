@@ -22,7 +22,8 @@ from unseen.codec import Shape, message
 from unseen.dialogue import Dialogue, checkpoint, progress, receive, resume, send, send_array
 from unseen.errors import RemoteProtocolError
 from unseen.ids import PartyId
-from unseen.learners.vertical.newton import Fit, Problem, minimise, sigmoid
+from unseen.learners.vertical.factorisation import sigmoid
+from unseen.learners.vertical.newton import Fit, Problem, minimise
 from unseen.learners.vertical.products import Pair, Products, set_up
 from unseen.learners.vertical.setting import Floats, LinearPart, LogisticParams, Setting, finite, receive_rows, told
 from unseen.learners.vertical.whitening import Block

@@ -1,0 +1,141 @@
+"""Boosting and logistic regression on real people, federated, pooled, and by the active party alone.
+
+``python -m benchmarks.credit --data FOLDER`` prints one JSON line. FOLDER holds ``default_credit_hetero_guest.csv``
+(the active party's 13 columns and the label) and ``default_credit_hetero_host.csv`` (the passive party's 10), from the
+public examples of FATE: UCI's «default of credit card clients», 30,000 people.
+
+Both parties are processes over mutual TLS on loopback. 70 % of the rows are trained on, 30 % tested on, stratified by
+the label with seed 0. ``…_auc`` is the federated model's, ``…_auc_pooled`` LightGBM's or scikit-learn's on all columns
+with the same parameters, ``…_auc_alone`` theirs on the active party's columns, ``…_same_bins`` LightGBM's on our bins:
+where it differs from LightGBM's on its own, binning does.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from sklearn.model_selection import train_test_split
+
+from benchmarks import vertical_boosting, vertical_linear
+from benchmarks.data import CreditSet, Split
+from benchmarks.measure import whole
+from benchmarks.parties import ACTIVE, Part, run_parties
+from benchmarks.pooled import lightgbm_forest, logistic_regression
+from unseen.ids import PartyId
+from unseen.learners.vertical.boosting.setting import BoostingParams
+from unseen.learners.vertical.logistic import PRIVATE, LogisticParams
+
+_TEST_SHARE = 0.3
+
+
+@dataclass(frozen=True, slots=True)
+class Options:
+    """What is trained, and which rows are tested on."""
+
+    data: str
+    test: list[int]
+    mode: str
+    trees: int
+    depth: int
+    bins: int
+
+    @property
+    def boosting(self) -> BoostingParams:
+        """What the parties agree on for boosting."""
+        return BoostingParams(rounds=self.trees, max_depth=self.depth, max_leaves=2**self.depth)
+
+    @property
+    def logistic(self) -> LogisticParams:
+        """What the parties agree on for the logistic model."""
+        return LogisticParams(mode=self.mode)
+
+    def split(self, features: np.ndarray, labels: np.ndarray | None = None) -> Split:
+        """Return the rows to train on and those to test on."""
+        return Split.without(self.test, features, labels)
+
+
+def boosting_part(me: PartyId, fields: dict[str, Any]) -> Part:
+    """Return one party's side of boosting; it reads its own file."""
+    options = Options(**fields)
+    return vertical_boosting.side(me, _own(me, options), options.boosting, options.bins)
+
+
+def logistic_part(me: PartyId, fields: dict[str, Any]) -> Part:
+    """Return one party's side of the logistic regression; it reads its own file."""
+    options = Options(**fields)
+    return vertical_linear.side(me, _own(me, options), options.logistic)
+
+
+def _own(me: PartyId, options: Options) -> Split:
+    source = CreditSet(Path(options.data))
+    return options.split(*source.active()) if me == ACTIVE else options.split(source.passive())
+
+
+def boosting(options: Options, pooled: Split, alone: Split) -> dict[str, Any]:
+    """Return the figures of boosting."""
+    runs = run_parties("benchmarks.credit:boosting_part", _fields(options))
+    settings = vertical_boosting.lightgbm_settings(options.boosting, options.bins)
+    train = whole(runs, "train")
+    return {
+        "boosting_auc": runs[0].report["auc"],
+        "boosting_auc_pooled": lightgbm_forest(pooled, options.trees, settings).auc,
+        "boosting_auc_pooled_same_bins": lightgbm_forest(
+            _codes(pooled, options.bins), options.trees, vertical_boosting.lightgbm_settings(options.boosting, 255)
+        ).auc,
+        "boosting_auc_alone": lightgbm_forest(alone, options.trees, settings).auc,
+        "boosting_seconds": round(train.seconds, 3),
+        "boosting_bytes": train.bytes,
+    }
+
+
+def _codes(data: Split, bins: int) -> Split:
+    """Return the numbers of our bins as columns, so that LightGBM has the same bins."""
+    train, test = (each.codes.T.astype(np.float64) for each in vertical_boosting.binned_split(data, bins))
+    return Split(train, test, data.labels, data.test_labels)
+
+
+def logistic(options: Options, pooled: Split, alone: Split) -> dict[str, Any]:
+    """Return the figures of the logistic model."""
+    runs = run_parties("benchmarks.credit:logistic_part", _fields(options))
+    wanted, train = logistic_regression(pooled, options.logistic.l2), whole(runs, "train")
+    return {
+        "logistic_auc": runs[0].report["auc"],
+        "logistic_auc_pooled": wanted.auc,
+        "logistic_auc_alone": logistic_regression(alone, options.logistic.l2).auc,
+        "logistic_coef_gap": vertical_linear.coef_gap(runs, wanted),
+        "logistic_seconds": round(train.seconds, 3),
+        "logistic_bytes": train.bytes,
+    }
+
+
+def _fields(options: Options) -> dict[str, Any]:
+    return {name: getattr(options, name) for name in options.__slots__}
+
+
+def main() -> None:
+    """Print the JSON line."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--data", type=Path, required=True, help="folder of the two files")
+    parser.add_argument("--mode", default=PRIVATE, help="private, linearised or exact")
+    parser.add_argument("--trees", type=int, default=50)
+    parser.add_argument("--depth", type=int, default=3)
+    parser.add_argument("--bins", type=int, default=32)
+    asked = parser.parse_args()
+    source = CreditSet(asked.data.resolve())
+    (own, labels), (all_columns, _) = source.active(), source.pooled()
+    _, test = train_test_split(np.arange(len(labels)), test_size=_TEST_SHARE, random_state=0, stratify=labels)
+    options = Options(str(source.folder), test.tolist(), asked.mode, asked.trees, asked.depth, asked.bins)
+    pooled, alone = options.split(all_columns, labels), options.split(own, labels)
+    found = boosting(options, pooled, alone) | logistic(options, pooled, alone)
+    line = {"name": "credit", **found, "rows": len(pooled.labels), "test_rows": len(test)}
+    line |= {name: value for name, value in _fields(options).items() if name not in ("data", "test")}
+    print(json.dumps({name: round(value, 6) if isinstance(value, float) else value for name, value in line.items()}))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,253 @@
+"""Gradients of which each party learns its own part only, from residuals that nobody sees.
+
+``JointResiduals`` (families whose residuals add up over the parties: Gaussian without weights; any number of parties)
+    Every party sends its scores (the active one: less its targets) through the linear map to each other one. No
+    products of two parties' values are needed.
+
+``SharedResiduals`` (all families, weights; one active and one passive party)
+    d = Σ_r f_r(a)·g_r(b) + h(a) with scores a and b (``families``). Slot-wise products (``protocols.slot_products``)
+    give both parties integer shares of Σ f_r·g_r, exactly; the active party adds h to its own. Both round their shares
+    to the bits that the linear map carries, reduce them modulo 2^wrap, multiply their own by their own columns and
+    send them through the linear map to the other's: each obtains its own part of the gradient, F'd modulo 2^wrap, and
+    that is the value itself, since residuals are bounded.
+
+    *Errors*: rounding to ``exponent`` bits adds noise of mean ~0 and deviation 2^-exponent/√6 to each row's residual,
+    independent over rows; factors are rounded to 12 to 15 bits, at random, so that errors are independent as well; for
+    the binomial family σ is off by at most 2e-4 of its largest value on ranges up to ±8 (``factorisation``), and
+    scores more than 8 from the middle of their range are clipped there; columns are rounded once.
+
+    *Leakage*: the passive party tells the size of its largest score, the active one the range of its scores, both in
+    powers of √2; the active party tells how large residuals can become, in powers of two. Masks are those of
+    ``slot_products``: their distance is at most 2^-16 a gradient for up to 4 million rows.
+
+    *Rounds*: per gradient two round trips for the ranges and the products' set-up, one and one for every 32,768 rows
+    for the products, one for the linear maps. *Bytes*: 24·R + 48 a row for the products of rank R (1 for Poisson, 2
+    for Tweedie, 9 to 16 for the binomial family), 8 a row each way for the maps.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import Annotated
+
+import numpy as np
+from numpy.typing import NDArray
+
+from unseen.codec import Shape, message
+from unseen.crypto.prg import Prg
+from unseen.dialogue import Dialogue, receive, send
+from unseen.errors import RemoteProtocolError
+from unseen.ids import PartyId
+from unseen.learners.vertical.columns import Columns
+from unseen.learners.vertical.factorisation import LARGEST_HALF, MAX_RANK, Interval
+from unseen.learners.vertical.families import AnyFamily, Contribution
+from unseen.learners.vertical.residues import Maps
+from unseen.learners.vertical.setting import Floats, Setting, finite
+from unseen.protocols.slot_products import Evaluator, KeyHolder, ProductBounds
+
+Integers = NDArray[np.int64]
+
+# The statistical distance of a mask is 2^(bits − 62) a row, so that few rows leave room for finer products: over all
+# rows of a gradient it is 2^-16 at most.
+_LEAST_RESULT_BITS, _MOST_RESULT_BITS, _MASKED_BITS = 24, 30, 46
+_FACTOR_BITS = 28
+_MAX_COEFFICIENTS = 256
+# Residuals may grow to this multiple of those of the first model before products wrap.
+_MARGIN_BITS = 3
+
+
+@message("vertical_glm/reach")
+class Reach:
+    """The passive party's scores lie within ± half, a power of √2."""
+
+    half: float
+
+
+@message("vertical_glm/factors")
+class Factors:
+    """What the passive party needs to contribute: functions g, and the scales of products and residuals."""
+
+    rank: int
+    table: Annotated[Floats, Shape(None, None)]
+    product_exponent: int
+    residual_exponent: int
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Truth:
+    """What the active party alone has: targets, and weights of mean 1."""
+
+    target: Floats
+    weights: Floats
+    family: AnyFamily
+
+    def residuals(self, scores: Floats) -> Floats:
+        """Return the residuals of these scores."""
+        return self.weights * self.family.slope(scores, self.target)
+
+    def contribution(self, scores: Floats, active: Interval, passive: Interval) -> tuple[Contribution, Floats]:
+        """Return the active party's contribution to the residuals, and the table for the passive one."""
+        separation = self.family.separation(active, passive)
+        return separation.active(scores, self.target, self.weights), separation.table
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Knowledge:
+    """The family, the size of residuals at the beginning (root mean square), and targets at the active party."""
+
+    family: AnyFamily
+    size: float
+    truth: Truth | None
+
+
+class JointResiduals:
+    """Gradients of least squares, d = Σ_p z_p − y."""
+
+    def __init__(self, columns: Columns, maps: Maps, truth: Truth | None) -> None:
+        self._columns, self._maps, self._truth = columns, maps, truth
+
+    @property
+    def noise(self) -> float:
+        """What remains of rounding errors of scores of about 1."""
+        return 2.0 ** (1 - self._maps.own.vector_bits) / math.sqrt(self._columns.rows)
+
+    def gradient(self, point: Floats, index: int) -> Dialogue[Floats]:
+        """Return this party's part of the gradient."""
+        del index  # nothing random is involved
+        vector = self._columns.scores(point)
+        if self._truth is not None:
+            vector = self._truth.residuals(vector)
+        received = yield from self._maps.products(vector)
+        total: Floats = self._maps.own_product(vector) + sum(received.values())
+        return total / self._columns.rows + self._columns.penalty @ point
+
+
+class SharedResiduals:
+    """Gradients from additive shares of residuals, between the active and one passive party."""
+
+    def __init__(self, columns: Columns, maps: Maps, setting: Setting, knowledge: Knowledge) -> None:
+        self._columns, self._maps, self._setting = columns, maps, setting
+        self._family, self._truth = knowledge.family, knowledge.truth
+        room = min(residues.vector_bits for residues in maps.residues.values()) - _MARGIN_BITS
+        self._exponent = room - math.frexp(knowledge.size)[1]
+        self._row_noise = 0.0
+
+    @property
+    def noise(self) -> float:
+        """Twice the norm of the rounding noise of the last gradient."""
+        columns = self._columns
+        widths = columns.width + self._maps.peers_width
+        return 2 * self._row_noise * math.sqrt(widths / (columns.rows * columns.curvature))
+
+    def gradient(self, point: Floats, index: int) -> Dialogue[Floats]:
+        """Return this party's part of the gradient."""
+        scores = self._columns.scores(point)
+        if self._truth is not None:
+            share, exponent = yield from self._active_share(scores, self._truth, index)
+        else:
+            share, exponent = yield from self._passive_share(scores, index)
+        total = yield from self._maps.shared_products(share, exponent)
+        return total / self._columns.rows + self._columns.penalty @ point
+
+    def _active_share(self, scores: Floats, truth: Truth, index: int) -> Dialogue[tuple[Integers, int]]:
+        peer = self._setting.peers[0]
+        half = (yield from receive(peer, Reach)).half
+        if not 0 < half <= LARGEST_HALF:
+            raise RemoteProtocolError(f"{peer}: scores reach {half}, expected more than 0 and at most {LARGEST_HALF}")
+        mine = Interval.around(scores, centred=False)
+        contribution, table = truth.contribution(scores, mine, Interval(0.0, half))
+        exponent = _product_exponent(contribution)
+        kept = min(self._exponent, exponent)
+        rank = len(contribution.factors)
+        yield from send(peer, Factors(rank, table, exponent, kept))
+        self._row_noise = _row_noise(contribution.factors, exponent, kept)
+        prg = self._setting.prg.derive("vertical_glm/products", index.to_bytes(8, "little"))
+        factors = _dithered(contribution.factors, exponent - _passive_bits(len(scores)), prg)
+        evaluator = yield from Evaluator.set_up(peer=peer, prg=prg)
+        share = yield from evaluator.multiply(factors, _bounds(len(scores), rank))
+        return _shortened(share + _rounded(contribution.rest, exponent), exponent - kept), kept
+
+    def _passive_share(self, scores: Floats, index: int) -> Dialogue[tuple[Integers, int]]:
+        active = self._setting.active
+        mine = Interval.around(scores, centred=True)
+        yield from send(active, Reach(mine.half))
+        asked = _checked((yield from receive(active, Factors)), active)
+        values = self._family.passive_factors(scores, mine, asked.table)
+        if values.shape != (asked.rank, len(scores)):
+            raise RemoteProtocolError(f"{active}: {self._family.name} residuals have no {asked.rank} products")
+        prg = self._setting.prg.derive("vertical_glm/products", index.to_bytes(8, "little"))
+        factors = _dithered(np.clip(values, -1.0, 1.0), _passive_bits(len(scores)), prg)
+        holder = yield from KeyHolder.set_up(peer=active, prg=prg)
+        share = yield from holder.multiply(factors, _bounds(len(scores), asked.rank))
+        exponent = asked.product_exponent
+        return _shortened(share, exponent - asked.residual_exponent), asked.residual_exponent
+
+
+def _result_bits(rows: int) -> int:
+    return min(max(_MASKED_BITS - rows.bit_length(), _LEAST_RESULT_BITS), _MOST_RESULT_BITS)
+
+
+def _passive_bits(rows: int) -> int:
+    """Return the fractional bits of the passive party's factors: half of what products have."""
+    return _result_bits(rows) // 2
+
+
+def _bounds(rows: int, rank: int) -> ProductBounds:
+    return ProductBounds(rows, rank, _result_bits(rows), _FACTOR_BITS)
+
+
+def _product_exponent(contribution: Contribution) -> int:
+    """Return the fractional bits of products for which sums stay below 2^result_bits, factors below 2^28."""
+    rows = len(contribution.rest)
+    largest = float(np.abs(contribution.factors).max(initial=0.0))
+    for_sums = _result_bits(rows) - 0.2 - math.log2(max(contribution.bound, 1e-300))
+    for_factors = _FACTOR_BITS - 0.1 + _passive_bits(rows) - math.log2(max(largest, 1e-300))
+    return math.floor(min(for_sums, for_factors))
+
+
+def _rounded(values: Floats, bits: int) -> Integers:
+    return np.rint(np.ldexp(values, bits)).astype(np.int64)
+
+
+def _dithered(values: Floats, bits: int, prg: Prg) -> Integers:
+    """Return values · 2^bits rounded up or down at random, right on average: scores that repeat cause no bias."""
+    stream = prg.derive("dither")
+    out = np.empty(values.shape, np.int64)
+    for row, numbers in zip(out, values, strict=True):
+        uniform = (stream.words(len(numbers)) >> np.uint64(11)) * 2.0**-53
+        row[:] = np.floor(np.ldexp(numbers, bits) + uniform)
+    return out
+
+
+def _row_noise(factors: Floats, exponent: int, kept: int) -> float:
+    """Return the standard deviation that rounding gives a row's residual; the peer's factors count as ⅓ squared."""
+    squares = float(np.square(factors).mean(axis=1).sum())
+    bits = _passive_bits(factors.shape[1])
+    of_passive = squares * 4.0**-bits / 6
+    of_active = len(factors) / 3 * 4.0 ** (bits - exponent) / 6
+    return math.sqrt(of_passive + of_active + 4.0**-kept / 6)
+
+
+def _shortened(share: Integers, bits: int) -> Integers:
+    """Return the share divided by 2^bits, rounded to nearest: the sum of both is off by less than 1, on average 0."""
+    if bits == 0:
+        return share
+    return (share + np.int64(1 << (bits - 1))) >> bits
+
+
+def _checked(asked: Factors, active: PartyId) -> Factors:
+    finite(asked.table, active, "a table of functions")
+    sound = (
+        1 <= asked.rank <= MAX_RANK
+        and asked.table.shape[0] == asked.rank
+        and asked.table.shape[1] <= _MAX_COEFFICIENTS
+        and -500 <= asked.residual_exponent <= asked.product_exponent <= 500
+        and asked.product_exponent - asked.residual_exponent < 62
+    )
+    if not sound:
+        raise RemoteProtocolError(
+            f"{active}: {asked.rank} products with a table {asked.table.shape} and exponents "
+            f"{asked.residual_exponent}, {asked.product_exponent} are not possible"
+        )
+    return asked
