@@ -1,6 +1,16 @@
 import numpy as np
 import pytest
-from sklearn.metrics import brier_score_loss, log_loss, roc_auc_score, roc_curve
+from sklearn.metrics import (
+    accuracy_score,
+    brier_score_loss,
+    d2_tweedie_score,
+    log_loss,
+    mean_absolute_error,
+    precision_score,
+    recall_score,
+    roc_auc_score,
+    roc_curve,
+)
 
 from unseen.catalog.evaluate import COMPONENT
 from unseen.errors import DataError
@@ -71,3 +81,44 @@ def test_one_class_cannot_be_evaluated(run_step, table_of):
     table = scores(table_of, rows=3, labels=[1, 1, 1])[0]
     with pytest.raises(DataError, match="only one class"):
         evaluate(run_step, table)
+
+
+def test_measures_of_counts_are_those_of_scikit_learn(run_step, table_of):
+    rng = np.random.default_rng(2)
+    means = rng.gamma(2, 1, 200) + 0.1
+    truth = rng.poisson(means)
+    ids = [f"p{n}" for n in range(200)]
+    table = table_of({"id": ids, "y": truth.tolist(), "prediction": means.tolist()})
+    found = evaluate(run_step, table, {"power": 1.0})["bank"]["evaluation"].result
+    assert found.rmse == pytest.approx(np.sqrt(np.mean((truth - means) ** 2)))
+    assert found.mae == pytest.approx(mean_absolute_error(truth, means))
+    assert found.d2 == pytest.approx(d2_tweedie_score(truth, means, power=1))
+    assert found.auc is None
+    assert found.classes == ()
+
+
+def test_measures_of_classes_are_those_of_scikit_learn(run_step, table_of):
+    rng = np.random.default_rng(4)
+    truth, chances = rng.integers(0, 3, 150), rng.dirichlet(np.ones(3), 150)
+    chosen = chances.argmax(axis=1)
+    columns = {f"probability_{n}": chances[:, n].tolist() for n in range(3)}
+    table = table_of(
+        {"id": [f"p{n}" for n in range(150)], "y": truth.tolist(), "prediction": chosen.tolist()} | columns
+    )
+    found = evaluate(run_step, table)["bank"]["evaluation"].result
+    assert found.accuracy == pytest.approx(accuracy_score(truth, chosen))
+    assert found.log_loss == pytest.approx(log_loss(truth, chances), abs=1e-9)
+    for number, entry in enumerate(found.classes):
+        assert (entry.name, entry.count) == (str(number), int((truth == number).sum()))
+        assert entry.precision == pytest.approx(precision_score(truth == number, chosen == number))
+        assert entry.recall == pytest.approx(recall_score(truth == number, chosen == number))
+        assert entry.auc == pytest.approx(roc_auc_score(truth == number, chances[:, number]))
+
+
+def test_a_class_that_nobody_has_is_not_measured(run_step, table_of):
+    table = table_of(
+        {"id": ["a", "b"], "y": [0, 0], "prediction": [0, 0], "probability_0": [0.9, 0.8], "probability_1": [0.1, 0.2]}
+    )
+    first, second = evaluate(run_step, table)["bank"]["evaluation"].result.classes
+    assert (first.precision, first.recall, first.auc) == (1, 1, None)
+    assert (second.count, second.precision, second.recall, second.auc) == (0, None, None, None)

@@ -53,7 +53,7 @@ def test_components_as_json(unseen):
 def test_an_unknown_component_is_refused(unseen):
     ended = unseen("components", "splt")
     assert ended.code == 2
-    assert ended.err.startswith("Error: there is no component 'splt'; there are: apply_scaler, evaluate")
+    assert ended.err.startswith("Error: there is no component 'splt'; there are: apply_scaler, bin_columns")
     assert ended.out == ""
 
 

@@ -34,14 +34,22 @@ def installed(monkeypatch, *points):
 def test_the_built_in_components_are_installed():
     assert COMPONENTS == [
         "apply_scaler",
+        "bin_columns",
         "evaluate",
+        "linear_regression",
+        "local_boosting",
         "local_logistic_regression",
         "logistic_regression",
+        "poisson_regression",
+        "prepare_histograms",
         "psi_join",
         "read_table",
         "score",
+        "softmax_regression",
         "split",
         "standardise",
+        "tweedie_regression",
+        "vertical_boosting",
     ]
     assert installed_components() is installed_components()
 

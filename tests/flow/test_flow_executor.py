@@ -1,4 +1,5 @@
 import hashlib
+import itertools
 import shutil
 import threading
 from datetime import UTC, datetime
@@ -7,9 +8,9 @@ import pytest
 
 from unseen.clock import SystemClock
 from unseen.component import Component, Document, Kind, Output, Params, Source
-from unseen.dialogue import converse, receive, send
+from unseen.dialogue import Progress, Send, Usage, converse, progress, receive, send
 from unseen.errors import Cancelled, DataError, LocalProtocolError, RemoteProtocolError, UsageError
-from unseen.flow.executor import Hello, Offer, Seat, play
+from unseen.flow.executor import MOST_MARKS, Hello, Offer, Seat, noting_progress, play
 from unseen.flow.graph import build_graph
 from unseen.flow.store import TaskRecord, Workspace
 from unseen.ids import JobId, PartyId
@@ -458,3 +459,61 @@ def test_a_party_alone(toys):
     result = toys.run(toys.flow(passive=()), toys.tables(bank=5))
     assert toys.value(result, "total.total") == 5
     assert toys.run(toys.flow(passive=()), toys.tables(bank=5)).reused() == STEPS
+
+
+# --- progress ---
+
+
+def led(rounds, usage):
+    """Run ``rounds`` rounds of a message and a progress under a driver that answers progress with ``usage(round)``."""
+
+    def rounds_of_a_task():
+        for number in range(1, rounds + 1):
+            yield from send(PartyId("shop"), number)
+            yield from progress(number, rounds)
+        return "done"
+
+    course, answer, told = [], None, 0
+    dialogue = noting_progress(rounds_of_a_task(), course)
+    while True:
+        try:
+            effect = dialogue.send(answer)
+        except StopIteration as end:
+            return course, end.value
+        assert isinstance(effect, Send | Progress)
+        told += isinstance(effect, Progress)
+        answer = usage(told) if isinstance(effect, Progress) else None
+
+
+def test_a_record_says_what_each_round_had_cost():
+    course, result = led(3, lambda number: Usage(10 * number, number, 0, 0, 0.5 * number))
+    assert result == "done"
+    found = [(mark.done, mark.total, mark.bytes_sent, mark.bytes_received, mark.seconds) for mark in course]
+    assert found == [(1, 3, 10, 1, 0.5), (2, 3, 20, 2, 1), (3, 3, 30, 3, 1.5)]
+
+
+def test_of_many_rounds_some_are_noted_evenly():
+    course, _ = led(5 * MOST_MARKS, lambda number: Usage(seconds=number))
+    assert MOST_MARKS / 2 <= len(course) <= MOST_MARKS
+    steps = {after.done - before.done for before, after in itertools.pairwise(course)}
+    assert len(steps) == 1
+
+
+def test_a_driver_that_does_not_tell_the_cost_is_fine():
+    assert led(3, lambda number: None) == ([], "done")
+
+
+def test_what_is_wrapped_is_closed_with_its_wrapper():
+    closed = []
+
+    def endless():
+        try:
+            while True:
+                yield from progress(0, 1)
+        finally:
+            closed.append(True)
+
+    dialogue = noting_progress(endless(), [])
+    next(dialogue)
+    dialogue.close()
+    assert closed == [True]

@@ -9,7 +9,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from unseen.component import SOURCE, TABLE, Document, Kind, Source
+from unseen.codec import message
+from unseen.component import SOURCE, TABLE, Document, Kind, Packed, Source
 from unseen.data.schema import Column, Role, Schema
 from unseen.data.schema import Kind as ColumnKind
 from unseen.data.table import Table
@@ -26,7 +27,12 @@ class Note(Document):
     text: str
 
 
-NOTE = Kind("note", Note)
+@message("test_flow_store/words")
+class Words:
+    text: str
+
+
+NOTE, BOX = Kind("note", Note), Kind("box", Packed)
 SCHEMA = Schema((Column("id", Role.ID, ColumnKind.TEXT), Column("x", Role.FEATURE, ColumnKind.REAL)))
 
 
@@ -84,7 +90,7 @@ def workspace(tmp_path):
 
 
 def test_what_is_put_is_what_is_got(workspace):
-    for value, kind in ((table(1, 2), TABLE), (Note(text="ü"), NOTE)):
+    for value, kind in ((table(1, 2), TABLE), (Note(text="ü"), NOTE), (Packed.of(Words("ü")), BOX)):
         ref = workspace.put(value, kind, lineage())
         assert ref == Ref(kind=kind.name, digest=digest_of(value))
         assert workspace.get(ref, kind) == value
@@ -116,6 +122,18 @@ def test_a_changed_artifact_is_found_out(workspace):
     (folder / rows.digest / "table.parquet").unlink()
     with pytest.raises(DataError, match=r"table\.parquet"):
         workspace.get(rows, TABLE)
+
+
+def test_a_changed_binary_artifact_is_found_out(workspace):
+    ref = workspace.put(Packed.of(Words("a")), BOX, lineage())
+    path = workspace.root / "artifacts" / ref.digest / "content.bin"
+    assert stat.S_IMODE(path.stat().st_mode) == 0o600
+    path.write_bytes(path.read_bytes()[:-1] + b"b")
+    with pytest.raises(DataError, match="was changed after it was written"):
+        workspace.get(ref, BOX)
+    path.unlink()
+    with pytest.raises(DataError, match=r"content\.bin is missing"):
+        workspace.get(ref, BOX)
 
 
 def test_a_source_is_no_artifact(workspace):
@@ -151,7 +169,7 @@ def test_a_file_is_there_whole_or_not_at_all(tmp_path, monkeypatch):
 
 
 def test_an_artifact_is_there_whole_or_not_at_all(workspace, monkeypatch):
-    for value, kind in ((Note(text="a"), NOTE), (table(1), TABLE)):
+    for value, kind in ((Note(text="a"), NOTE), (table(1), TABLE), (Packed.of(Words("a")), BOX)):
         monkeypatch.setattr(Path, "replace", break_off)
         with pytest.raises(DataError, match="power cut"):
             workspace.put(value, kind, lineage())
@@ -184,9 +202,10 @@ def test_a_second_process_is_refused(workspace):
 # --- finished tasks ---
 
 
-def test_a_task_is_finished_only_with_all_its_artifacts(workspace):
+@pytest.mark.parametrize(("value", "kind"), [(Note(text="a"), NOTE), (Packed.of(Words("a")), BOX)])
+def test_a_task_is_finished_only_with_all_its_artifacts(workspace, value, kind):
     assert workspace.finished("ab") is None
-    ref = workspace.put(Note(text="a"), NOTE, lineage())
+    ref = workspace.put(value, kind, lineage())
     done = record(outputs={"out": ref})
     workspace.finish(done)
     assert workspace.finished("ab") == done

@@ -9,17 +9,23 @@ import pytest
 
 from unseen.report.model import (
     CalibrationPoint,
+    ClassResult,
     Coefficient,
     Fact,
     FactGroup,
+    Importance,
     KsCurve,
     LeakageRow,
+    Learning,
+    LearningCurve,
     LineageRow,
+    ModelImportance,
     ModelKind,
     ModelResult,
     PartySummary,
     Report,
     RocCurve,
+    RoundUsage,
     ScoreHistogram,
     StepUsage,
 )
@@ -100,6 +106,28 @@ def _coefficients() -> tuple[Coefficient, ...]:
     )
 
 
+def _learning() -> Learning:
+    rounds = tuple(range(1, 61))
+    train = tuple(0.5 - 0.004 * tree for tree in rounds)
+    other = tuple(0.52 + 0.00002 * (tree - 40) ** 2 for tree in rounds)
+    curves = [LearningCurve(rounds=rounds, values=values) for values in (train, other)]
+    return Learning(model="Federated", measure="log loss", train=curves[0], validation=curves[1], best=40)
+
+
+def _importance() -> ModelImportance:
+    shares = (("Alder Bank", "utilisation", 0.4), ("Birch Shop", "number 17", 0.35), ("Alder Bank", "age", 0.25))
+    columns = (Importance(party=party, name=name, gain=gain, splits=round(90 * gain)) for party, name, gain in shares)
+    return ModelImportance(model="Federated", columns=tuple(columns))
+
+
+def _rounds() -> tuple[RoundUsage, ...]:
+    return tuple(
+        RoundUsage(step="model", party=party, round=tree, seconds=2 * tree, bytes_sent=size * tree)
+        for party, size in (("Alder Bank", 120_000_000), ("Birch Shop", 800_000))
+        for tree in (1, 2, 3)
+    )
+
+
 def sample_report() -> Report:
     return Report(
         title="Credit risk with a partner",
@@ -119,7 +147,10 @@ def sample_report() -> Report:
             model_result("Pooled data", ModelKind.POOLED, 0.7313, 0.02),
         ),
         steps=_steps(),
+        rounds=_rounds(),
         coefficients=_coefficients(),
+        learning=(_learning(),),
+        importance=(_importance(),),
         facts=(
             Fact(name="People in common", value="24,107", tile=True),
             Fact(name="Trained on", value="18,107 people"),
@@ -142,6 +173,21 @@ def sample_report() -> Report:
                        made_from=("sha256:e07712aa90d4",)),
         ),
     )  # fmt: skip
+
+
+@pytest.fixture(scope="session")
+def amounts() -> Report:
+    """A report of models of amounts and one of classes: no AUC, no curves."""
+    classes = (
+        ClassResult(name="0", count=60, precision=0.9, recall=0.75, auc=0.93),
+        ClassResult(name="1", count=0, precision=None, recall=None, auc=None),
+    )
+    models = (
+        ModelResult(name="Federated", kind=ModelKind.FEDERATED, rmse=1234.5678, mae=800, d2=0.42),
+        ModelResult(name="Bank alone", kind=ModelKind.ALONE, rmse=1500, mae=900, d2=0.31),
+        ModelResult(name="By class", kind=ModelKind.ALONE, accuracy=0.8, log_loss=0.5, classes=classes),
+    )
+    return sample_report().model_copy(update={"comparison": models})
 
 
 @pytest.fixture(scope="session")

@@ -24,7 +24,8 @@ def by_key(report: Report) -> dict[str, dict]:
 
 
 def test_a_full_report_has_every_plot(report: Report):
-    assert list(by_key(report)) == [*QUALITY, "coefficients0", "coefficients1", "seconds", "bytes"]
+    training = ["learning0", "importance0", "coefficients0", "coefficients1"]
+    assert list(by_key(report)) == [*QUALITY, *training, "seconds", "bytes", "seconds_rounds", "bytes_rounds"]
 
 
 @pytest.mark.parametrize("theme", PALETTES)
@@ -70,12 +71,48 @@ def test_the_largest_weights_are_drawn_without_the_intercept(report: Report):
     assert f"{MOST_BARS} largest of {MOST_BARS + 5}" in figure.caption
 
 
+def test_the_learning_curve_marks_the_round_that_was_kept(report: Report):
+    train, other, kept = by_key(report)["learning0"]["data"]
+    assert (len(train["x"]), len(other["x"])) == (60, 60)
+    assert (kept["x"], kept["y"]) == ([40], [0.52])
+    (course,) = report.learning
+    alone = course.model_copy(update={"validation": None, "best": None})
+    assert len(by_key(report.model_copy(update={"learning": (alone,)}))["learning0"]["data"]) == 1
+
+
+def test_the_columns_that_contribute_most_are_drawn_in_their_parties_colours(report: Report):
+    bank, shop = by_key(report)["importance0"]["data"]
+    assert bank["y"] == ["utilisation (Alder Bank)", "age (Alder Bank)"]
+    assert bank["text"] == ["36 splits", "22 splits"]
+    assert (shop["y"], shop["x"]) == (["number 17 (Birch Shop)"], [0.35])
+    assert bank["marker"] != shop["marker"]
+    (model,) = report.importance
+    many = [model.columns[0].model_copy(update={"name": f"c{n}", "gain": n / 100}) for n in range(MOST_BARS + 3)]
+    large = model.model_copy(update={"columns": tuple(many)})
+    (bars,) = by_key(report.model_copy(update={"importance": (large,)}))["importance0"]["data"]
+    assert bars["y"] == [f"c{n} (Alder Bank)" for n in reversed(range(3, MOST_BARS + 3))]
+
+
+def test_rounds_are_drawn_one_line_a_step_and_party(report: Report):
+    seconds, bytes_sent = (by_key(report)[key] for key in ("seconds_rounds", "bytes_rounds"))
+    assert [line["name"] for line in seconds["data"]] == ["model, Alder Bank", "model, Birch Shop"]
+    assert seconds["data"][0]["y"] == [2, 4, 6]
+    assert bytes_sent["data"][0]["y"] == [120, 240, 360]  # MB
+
+
 def test_steps_keep_their_order_and_say_what_was_reused(report: Report):
     seconds = by_key(report)["seconds"]
     assert seconds["layout"]["yaxis"]["categoryarray"] == ["join", "bins", "model", "test", "report"]
     assert seconds["data"][0]["text"][:2] == ["3.42 s", "1.81 s (reused)"]
     assert seconds["data"][0]["x"][0] == 3.42
     assert by_key(report)["bytes"]["data"][0]["x"][0] == pytest.approx(2.12)  # MB
+
+
+def named_importance(report: Report, name: str):
+    """Return the importance of one column whose names are all ``name``."""
+    (model,) = report.importance
+    column = model.columns[0].model_copy(update={"party": name, "name": name})
+    return model.model_copy(update={"model": name, "columns": (column,)})
 
 
 def test_texts_from_outside_are_escaped_for_plotly(report: Report):
@@ -85,10 +122,13 @@ def test_texts_from_outside_are_escaped_for_plotly(report: Report):
         "comparison": (report.comparison[0].model_copy(update={"name": HOSTILE}),),
         "steps": (report.steps[0].model_copy(update={"step": HOSTILE, "party": HOSTILE}),),
         "coefficients": (Coefficient(party=HOSTILE, name=HOSTILE, value=1),),
+        "importance": (named_importance(report, HOSTILE),),
+        "learning": (report.learning[0].model_copy(update={"model": HOSTILE, "measure": HOSTILE}),),
+        "rounds": (report.rounds[0].model_copy(update={"party": HOSTILE, "step": HOSTILE}),),
     }
     text = json.dumps(by_key(report.model_copy(update=names)))
     # the only tags are those of our own hover templates
-    own = text.replace("<extra>%{fullData.name}</extra>", "")
+    own = text.replace("<extra>%{fullData.name}</extra>", "").replace("<extra></extra>", "")
     assert "&lt;script&gt;" in own
     assert "<" not in own
 

@@ -12,7 +12,7 @@ from unseen.report.html import embedded_json, map_style_ids, plotly_script, rend
 from unseen.report.model import Fact, LeakageRow, LineageRow, PartySummary, Report
 
 HOSTILE = "<script>alert(1)</script><img src=x onerror=alert(2)>\"'&amp;</title></style>"
-SECTIONS = ["comparison", "plots", "coefficients", "leakage", "steps", "facts", "lineage"]
+SECTIONS = ["comparison", "plots", "training", "coefficients", "leakage", "steps", "facts", "lineage"]
 LOADING = {"src", "srcset", "href", "data", "poster", "action", "background", "ping", "xlink:href"}
 
 
@@ -53,6 +53,13 @@ def page(report: Report) -> Page:
     return Page(render(report))
 
 
+def named_importance(report: Report, name: str):
+    """Return the importance of one column whose names are all ``name``."""
+    (model,) = report.importance
+    column = model.columns[0].model_copy(update={"party": name, "name": name})
+    return model.model_copy(update={"model": name, "columns": (column,)})
+
+
 def hostile(report: Report) -> Report:
     steps = tuple(usage.model_copy(update={"step": HOSTILE, "component": HOSTILE}) for usage in report.steps[:1])
     return report.model_copy(
@@ -67,6 +74,9 @@ def hostile(report: Report) -> Report:
             "steps": steps,
             "coefficients": (report.coefficients[0].model_copy(update={"party": HOSTILE, "name": HOSTILE}),),
             "facts": (Fact(name=HOSTILE, value=HOSTILE, tile=True),),
+            "importance": (named_importance(report, HOSTILE),),
+            "learning": (report.learning[0].model_copy(update={"model": HOSTILE, "measure": HOSTILE}),),
+            "rounds": (report.rounds[0].model_copy(update={"party": HOSTILE, "step": HOSTILE}),),
             "leakage": (LeakageRow(step=HOSTILE, party=HOSTILE, learns=HOSTILE),),
             "lineage": (LineageRow(artifact=HOSTILE, kind=HOSTILE, step="s", party="p", made_from=(HOSTILE,)),),
         }
@@ -147,6 +157,7 @@ def test_embedded_json_cannot_end_its_script():
     [
         ({"comparison": ()}, {"comparison", "plots"}),
         ({"coefficients": ()}, {"coefficients"}),
+        ({"learning": (), "importance": ()}, {"training"}),
         ({"steps": ()}, {"steps"}),
         ({"leakage": (), "lineage": (), "facts": ()}, {"leakage", "lineage", "facts"}),
     ],
@@ -171,6 +182,13 @@ def test_a_single_party_with_a_single_model_is_enough(report: Report):
     assert "Gain over" not in page.text
     assert "Difference" not in page.text
     assert "0.652" in page.text
+
+
+def test_models_of_amounts_and_classes_show_their_own_measures(amounts: Report):
+    text = Page(render(amounts)).text
+    for shown in ("RMSE", "1235", "D²", "0.420", "+0.110", "By class: class", "0.750", "Accuracy"):
+        assert shown in text
+    assert "AUC ↑" not in text
 
 
 def test_an_almost_empty_report_renders(report: Report):

@@ -8,13 +8,30 @@ from typing import TypeAlias
 
 from pydantic import BaseModel, ConfigDict
 
+from unseen.component.packed import Packed
 from unseen.data.table import Table
+from unseen.report.model import Coefficient, Learning, ModelImportance, ModelResult
+
+
+@dataclass(frozen=True, slots=True)
+class Shown:
+    """What a document adds to the report of a job."""
+
+    comparison: tuple[ModelResult, ...] = ()
+    coefficients: tuple[Coefficient, ...] = ()
+    learning: tuple[Learning, ...] = ()
+    importance: tuple[ModelImportance, ...] = ()
 
 
 class Document(BaseModel):
     """A small immutable value that is kept as JSON: a model's part, an evaluation, a report."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
+
+    def shown(self, step: str, party: str) -> Shown:
+        """Return what the report of a job shows of this document, which ``step`` left at ``party``: here nothing."""
+        del step, party
+        return Shown()
 
 
 @dataclass(frozen=True, slots=True)
@@ -24,7 +41,7 @@ class Source:
     path: Path
 
 
-Value: TypeAlias = Table | Document | Source
+Value: TypeAlias = Table | Document | Packed | Source
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,3 +61,5 @@ SOURCE = Kind("source", Source)
 TABLE = Kind("table", Table)
 ALIGNED_TABLE = Kind("aligned_table", Table, general=TABLE)
 """A table whose row i is, at every party, about the same person."""
+MODEL = Kind("model", Document)
+"""Any party's part of a trained model that `score` can apply; it is kept as a document or packed."""

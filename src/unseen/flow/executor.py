@@ -14,21 +14,25 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Collection, Iterable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
+from typing import TypeVar
 
 from unseen.clock import Clock
 from unseen.codec import message, shown
 from unseen.component import Role, Source, Task, Value
 from unseen.crypto.prg import Prg
-from unseen.dialogue import Dialogue, Enter, Leave, Usage, receive_all, send_all
+from unseen.dialogue import Dialogue, Enter, Leave, Progress, Usage, receive_all, send_all
 from unseen.errors import Cancelled, LocalProtocolError, RemoteProtocolError, UnseenError, UsageError
 from unseen.flow.graph import Graph, Node
 from unseen.flow.spec import TABLES
-from unseen.flow.store import Lineage, Ref, TaskRecord, Workspace, digest_of, task_key
+from unseen.flow.store import Lineage, Mark, Ref, TaskRecord, Workspace, digest_of, task_key
 from unseen.ids import JobId, PartyId, StepId
 from unseen.version import VERSION
 
+R = TypeVar("R")
+
 NONCE_BYTES = 16
+MOST_MARKS = 400
 
 
 @message("flow/hello")
@@ -168,7 +172,9 @@ def _step(seat: Seat, node: Node, done: Mapping[StepId, StepResult]) -> Dialogue
     if seat.only and node.step not in seat.only:
         raise UsageError(f"step {node.step} has no results that all parties hold; run it first, or the whole flow")
     seat.workspace.begin_step(seat.job, node.step, joint)
-    outputs = yield from _run(seat, node, prg.derive("joint", bytes.fromhex(joint)), done, digests)
+    course: list[Mark] = []
+    run = _run(seat, node, prg.derive("joint", bytes.fromhex(joint)), done, digests)
+    outputs = yield from noting_progress(run, course)
     usage = yield Leave()
     lineage = {port: _lineage(seat, node, digests, port) for port in outputs}
     record = TaskRecord(
@@ -177,11 +183,8 @@ def _step(seat: Seat, node: Node, done: Mapping[StepId, StepResult]) -> Dialogue
         job=seat.job,
         outputs=outputs,
         lineage=lineage,
-        seconds=usage.seconds,
-        bytes_sent=usage.bytes_sent,
-        bytes_received=usage.bytes_received,
-        rounds=usage.rounds,
-        messages=usage.messages,
+        course=tuple(course),
+        **asdict(usage),
     )
     seat.workspace.finish(record)
     seat.workspace.note_step(seat.job, node.step, key)
@@ -245,6 +248,42 @@ def _run(
         port: seat.workspace.put(values[port], kind, _lineage(seat, node, digests, port))
         for port, kind in wanted.items()
     }
+
+
+def noting_progress(dialogue: Dialogue[R], course: list[Mark]) -> Dialogue[R]:
+    """Run a dialogue; note in ``course`` what it had cost at each progress it tells of, if its driver says so.
+
+    Once there are too many marks, every other one is dropped, and fewer are made.
+    """
+    answer: object = None
+    seen, stride = 0, 1
+    try:
+        while True:
+            effect = dialogue.send(answer)
+            answer = yield effect
+            if not isinstance(effect, Progress) or not isinstance(answer, Usage):
+                continue
+            seen += 1
+            if seen % stride == 0:
+                course.append(_mark(effect, answer))
+            if len(course) > MOST_MARKS:
+                course[:] = course[1::2]
+                stride *= 2
+    except StopIteration as end:
+        result: R = end.value
+        return result
+    finally:
+        dialogue.close()
+
+
+def _mark(effect: Progress, usage: Usage) -> Mark:
+    return Mark(
+        done=effect.done,
+        total=effect.total,
+        seconds=usage.seconds,
+        bytes_sent=usage.bytes_sent,
+        bytes_received=usage.bytes_received,
+    )
 
 
 def _work(task: Task, node: Node) -> Dialogue[Mapping[str, Value]]:

@@ -4,7 +4,7 @@
 
     workspace/
       lock                             held while a process works here
-      artifacts/<digest>/              table.parquet or document.json, and lineage.json
+      artifacts/<digest>/              table.parquet, document.json or content.bin, and lineage.json
       tasks/<key>.json                 what a finished task left behind
       jobs/<job>/job.json              flow, seed, state          (readable by the owner only)
       jobs/<job>/checkpoints/<step>/   states from which a step can go on, and the name of the run they belong to
@@ -25,7 +25,7 @@ from typing import TypeVar
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from unseen.component import Document, Kind, Source, Value
+from unseen.component import Document, Kind, Packed, Source, Value
 from unseen.crypto.prg import SEED_BYTES, Prg
 from unseen.data.atomic import whole_file
 from unseen.data.table import Table
@@ -35,7 +35,7 @@ from unseen.ids import JobId, PartyId, StepId
 
 D = TypeVar("D", bound=BaseModel)
 
-TABLE, DOCUMENT = "table.parquet", "document.json"
+TABLE, DOCUMENT, CONTENT = "table.parquet", "document.json", "content.bin"
 
 
 class Frozen(BaseModel):
@@ -69,6 +69,16 @@ class Lineage(Frozen):
     created: datetime
 
 
+class Mark(Frozen):
+    """What a task had spent when it told of progress: after a tree, an iteration, a block of rows."""
+
+    done: int
+    total: int
+    seconds: float
+    bytes_sent: int
+    bytes_received: int
+
+
 class TaskRecord(Frozen):
     """A finished task; ``joint`` is the same at all parties that took part in this very run of it."""
 
@@ -84,6 +94,8 @@ class TaskRecord(Frozen):
     bytes_received: int
     rounds: int
     messages: int
+    course: tuple[Mark, ...] = ()
+    """Its progress; of a long one some marks are left out."""
 
 
 class JobRecord(Frozen):
@@ -130,6 +142,8 @@ class Workspace:
         folder.mkdir(exist_ok=True)
         if isinstance(value, Table):
             value.write(folder / TABLE)
+        elif isinstance(value, Packed):
+            value.write(folder / CONTENT)
         elif isinstance(value, Document):
             write_file(folder / DOCUMENT, value.model_dump_json(indent=1).encode())
         if not (folder / "lineage.json").exists():
@@ -145,6 +159,8 @@ class Workspace:
         folder = self.root / "artifacts" / ref.digest
         if issubclass(kind.type, Table):
             value: Value = Table.read(folder / TABLE)
+        elif issubclass(kind.type, Packed):
+            value = Packed.read(folder / CONTENT)
         elif issubclass(kind.type, Document):
             value = _read_record(folder / DOCUMENT, kind.type)
         else:
@@ -170,7 +186,7 @@ class Workspace:
             return None
         record = _read_record(path, TaskRecord)
         folders = [self.root / "artifacts" / ref.digest for ref in record.outputs.values()]
-        complete = all((folder / TABLE).exists() or (folder / DOCUMENT).exists() for folder in folders)
+        complete = all(any((folder / name).exists() for name in (TABLE, DOCUMENT, CONTENT)) for folder in folders)
         return record if complete else None
 
     def finish(self, record: TaskRecord) -> None:
@@ -277,7 +293,7 @@ class FileCheckpoints:
 
 def digest_of(value: Value) -> str:
     """Return the SHA-256, in hexadecimal, of a value's content."""
-    if isinstance(value, Table):
+    if isinstance(value, Table | Packed):
         return value.digest
     if isinstance(value, Source):
         try:

@@ -7,12 +7,22 @@ theme. Plotly reads some HTML tags in texts, so every text from outside passes t
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 from typing import Any
 
-from unseen.report.model import INTERCEPT, Coefficient, KsCurve, ModelKind, ModelResult, Report, StepUsage
+from unseen.report.model import (
+    INTERCEPT,
+    Coefficient,
+    KsCurve,
+    Learning,
+    ModelKind,
+    ModelResult,
+    Report,
+    RoundUsage,
+    StepUsage,
+)
 from unseen.report.summary import main_model, steps_in_order
 from unseen.report.units import byte_unit, bytes_text, seconds_text, time_unit
 
@@ -91,9 +101,11 @@ def figures(report: Report) -> tuple[Figure, ...]:
     """Return the plots for which the report has content, in reading order."""
     model = main_model(report)
     quality = [roc(report), *(() if model is None else (ks(report, model), scores(report, model))), calibration(report)]
+    courses = [learning(report, number) for number in range(len(report.learning))]
+    training = [*courses, *(importance(report, number) for number in range(len(report.importance)))]
     weights = [coefficients(report, party) for party in coefficient_parties(report)]
-    cost = [seconds_per_step(report), bytes_per_step(report)]
-    return tuple(figure for figure in (*quality, *weights, *cost) if figure is not None)
+    cost = [seconds_per_step(report), bytes_per_step(report), seconds_per_round(report), bytes_per_round(report)]
+    return tuple(figure for figure in (*quality, *training, *weights, *cost) if figure is not None)
 
 
 def roc(report: Report) -> Figure | None:
@@ -231,6 +243,70 @@ def _calibration_line(report: Report, model: ModelResult) -> Json:
     }
 
 
+def learning(report: Report, number: int) -> Figure:
+    """Return how one measure went during the training, on the training people and on others."""
+    course = report.learning[number]
+    lines = [{**_line(course.train.rounds, course.train.values, "people learned from", "@muted", "dot")}]
+    if course.validation is not None:
+        lines.append(_line(course.validation.rounds, course.validation.values, "other people", "@federated"))
+    if (kept := _kept_round(course)) is not None:
+        lines.append(kept)
+    hover = "after %{x}: %{y:.4f}<extra>%{fullData.name}</extra>"
+    layout = _layout(
+        x={"title": _title("rounds (trees or iterations)"), "rangemode": "tozero"}, y={"title": _title(course.measure)}
+    )
+    return Figure(
+        f"learning{number}",
+        f"How it learned: {course.model}",
+        f"The {course.measure} after each round. As long as the line of other people falls, the model gets better; "
+        "once it rises while the other still falls, the model learns its people by heart.",
+        {"data": [{**line, "hovertemplate": hover} for line in lines], "layout": layout},
+    )
+
+
+def _kept_round(course: Learning) -> Json | None:
+    """Return a marker at the round whose model was kept, or None if that is not on the curve."""
+    curve = course.validation or course.train
+    if course.best is None or course.best not in curve.rounds:
+        return None
+    value = curve.values[curve.rounds.index(course.best)]
+    marker = {"color": "@ink", "size": 9, "symbol": "diamond"}
+    return {**_line([course.best], [value], "kept", "@ink"), "mode": "markers", "marker": marker}
+
+
+def importance(report: Report, number: int) -> Figure:
+    """Return the columns that contribute most to a model, largest first, in their parties' colours."""
+    model = report.importance[number]
+    largest = sorted(model.columns, key=lambda column: -column.gain)[:MOST_BARS]
+    parties = tuple(dict.fromkeys(column.party for column in model.columns))
+    label = {column: f"{column.name} ({column.party})" for column in largest}
+    series = [
+        {
+            **_bars(
+                [label[column] for column in largest if column.party == party],
+                [column.gain for column in largest if column.party == party],
+                plain(party),
+                f"@party{place % PARTY_COLOURS}",
+            ),
+            "text": [f"{column.splits} splits" for column in largest if column.party == party],
+            "textposition": "none",
+            "hovertemplate": "%{customdata}: %{x:.1%} of the gain, %{text}<extra></extra>",
+        }
+        for place, party in enumerate(parties)
+        if any(column.party == party for column in largest)
+    ]
+    layout = _bar_layout(list(label.values()), 1, {"title": _title("share of the gain"), "tickformat": ".0%"})
+    count = len(model.columns)
+    left_out = f" Shown are the {MOST_BARS} largest of {count}." if count > MOST_BARS else ""
+    return Figure(
+        f"importance{number}",
+        f"What counts (feature importance): {model.model}",
+        "How much of what the model gained in training is owed to splits at each column. Another party's columns have "
+        f"numbers here: what they mean is known there only.{left_out}",
+        {"data": series, "layout": {**layout, "barmode": "overlay"}},
+    )
+
+
 def coefficient_parties(report: Report) -> tuple[str, ...]:
     """Return the parties that have weights of columns, in the order of their first one."""
     return tuple(dict.fromkeys(weight.party for weight in report.coefficients if weight.name != INTERCEPT))
@@ -292,6 +368,49 @@ def bytes_per_step(report: Report) -> Figure | None:
             [(usage, usage.bytes_sent / scale, bytes_text(usage.bytes_sent)) for usage in report.steps],
         ),
     )
+
+
+def seconds_per_round(report: Report) -> Figure | None:
+    """Return how the time of the rounds (trees, iterations) adds up, or None where it is not known."""
+    largest = max((usage.seconds for usage in report.rounds), default=0.0)
+    if not largest:
+        return None
+    unit, scale = time_unit(largest)
+    lines = _per_round(report, lambda usage: usage.seconds / scale)
+    caption = (
+        "Time from the beginning of a step to the end of each of its trees or iterations: a straight line is even."
+    )
+    return _round_figure("seconds_rounds", "Time by trees or iterations", caption, lines, unit)
+
+
+def bytes_per_round(report: Report) -> Figure | None:
+    """Return how the bytes sent in the rounds (trees, iterations) add up, or None where they are not known."""
+    largest = max((usage.bytes_sent for usage in report.rounds), default=0)
+    if not largest:
+        return None
+    unit, scale = byte_unit(largest)
+    lines = _per_round(report, lambda usage: usage.bytes_sent / scale)
+    caption = "What each party had sent when each tree or iteration of a step was done."
+    return _round_figure("bytes_rounds", "Traffic by trees or iterations", caption, lines, f"{unit} sent")
+
+
+def _per_round(report: Report, amount: Callable[[RoundUsage], float]) -> list[Json]:
+    places = dict.fromkeys((usage.step, usage.party) for usage in report.rounds)
+    parties = list(dict.fromkeys(usage.party for usage in report.rounds))
+    lines = []
+    for step, party in places:
+        own = [usage for usage in report.rounds if (usage.step, usage.party) == (step, party)]
+        colour = f"@party{parties.index(party) % PARTY_COLOURS}"
+        name = plain(f"{step}, {party}")
+        lines.append(_line([usage.round for usage in own], [amount(usage) for usage in own], name, colour))
+    return lines
+
+
+def _round_figure(key: str, title: str, caption: str, lines: list[Json], unit: str) -> Figure:
+    hover = {"hovertemplate": "after %{x}: %{y:.3g} " + unit + "<extra>%{fullData.name}</extra>"}
+    axes = {"rangemode": "tozero"}
+    layout = _layout(x={**axes, "title": _title("trees or iterations")}, y={**axes, "title": _title(unit)})
+    return Figure(key, title, caption, {"data": [{**line, **hover} for line in lines], "layout": layout})
 
 
 def _per_step(report: Report, unit: str, amounts: Sequence[tuple[StepUsage, float, str]]) -> Json:

@@ -22,7 +22,8 @@ MAX_POINTS = 200
 Share = Annotated[float, Field(ge=0, le=1)]
 Shares = Annotated[tuple[Share, ...], Field(min_length=2, max_length=MAX_POINTS)]
 Count = Annotated[int, Field(ge=0)]
-Seconds = Annotated[float, Field(ge=0)]
+Amount = Annotated[float, Field(ge=0)]
+Seconds = Amount
 
 
 class Value(BaseModel):
@@ -101,15 +102,37 @@ class ModelKind(enum.StrEnum):
     POOLED = "pooled"
 
 
+class ClassResult(Value):
+    """One of several classes: how many people are in it, and how well they are told from all others."""
+
+    name: str
+    count: Count
+    precision: Share | None
+    """Share of the class among those predicted to be in it; ``None`` if nobody is."""
+    recall: Share | None
+    """Share of the class that is predicted to be in it; ``None`` if nobody is in it."""
+    auc: Share | None
+    """AUC against all other classes; ``None`` if all people, or none, are in the class."""
+
+
 class ModelResult(Value):
-    """Quality of one model on the test people; curves may be absent."""
+    """Quality of one model on the test people: the measures that fit its kind of label; curves may be absent.
+
+    Two classes: ``auc`` to ``brier`` and the curves. More classes: ``accuracy``, ``log_loss``, ``classes``. Amounts
+    and counts: ``rmse``, ``mae``, ``d2``.
+    """
 
     name: str
     kind: ModelKind
-    auc: Share
+    auc: Share | None = None
     ks: Share | None = None
-    log_loss: Annotated[float, Field(ge=0)] | None = None
+    log_loss: Amount | None = None
     brier: Share | None = None
+    accuracy: Share | None = None
+    rmse: Amount | None = None
+    mae: Amount | None = None
+    d2: Annotated[float, Field(le=1)] | None = None
+    classes: tuple[ClassResult, ...] = ()
     roc: RocCurve | None = None
     ks_curve: KsCurve | None = None
     calibration: Annotated[tuple[CalibrationPoint, ...], Field(max_length=MAX_POINTS)] = ()
@@ -149,6 +172,61 @@ class Coefficient(Value):
     name: str
     value: float
     pooled_value: float | None = None
+
+
+class LearningCurve(Columns):
+    """A measure of a model in training after each round (tree, iteration), on one sample of people; thinned."""
+
+    rounds: Annotated[tuple[Count, ...], Field(max_length=MAX_POINTS)]
+    values: Annotated[tuple[float, ...], Field(max_length=MAX_POINTS)]
+
+
+class Learning(Value):
+    """How one measure of one model went during the training; ``best`` is the round whose model was kept."""
+
+    model: str
+    measure: str
+    train: LearningCurve
+    validation: LearningCurve | None = None
+    best: Count | None = None
+
+
+class Importance(Value):
+    """How much one column contributes: its share of all gain, and how many splits use it.
+
+    ``name`` is whatever the reader may know: the column's name, or, for another party's column, an opaque number.
+    """
+
+    party: str
+    name: str
+    gain: Share
+    splits: Count
+
+
+class ModelImportance(Value):
+    """How much each column contributes to one model.
+
+    Raises:
+        UsageError: A party has two columns of one name.
+    """
+
+    model: str
+    columns: tuple[Importance, ...]
+
+    @model_validator(mode="after")
+    def _check_columns(self) -> Self:
+        _refuse_twice("importance of a party's column", [(column.party, column.name) for column in self.columns])
+        return self
+
+
+class RoundUsage(Value):
+    """What one party had spent in a step when a round of it (a tree, an iteration) was done."""
+
+    step: str
+    party: str
+    round: Count
+    seconds: Seconds
+    bytes_sent: Count = 0
 
 
 class FactGroup(enum.StrEnum):
@@ -208,7 +286,10 @@ class Report(Value):
     seconds: Seconds | None = None
     comparison: tuple[ModelResult, ...] = ()
     steps: tuple[StepUsage, ...] = ()
+    rounds: tuple[RoundUsage, ...] = ()
     coefficients: tuple[Coefficient, ...] = ()
+    learning: tuple[Learning, ...] = ()
+    importance: tuple[ModelImportance, ...] = ()
     facts: tuple[Fact, ...] = ()
     leakage: tuple[LeakageRow, ...] = ()
     lineage: tuple[LineageRow, ...] = ()

@@ -15,14 +15,17 @@ class Metric:
 
     label: str
     read: Callable[[ModelResult], float | None]
-    digits: int
+    digits: int | None
+    """Decimals; ``None``: four significant digits, for amounts in any unit."""
     higher_is_better: bool
     meaning: str
 
     def text(self, model: ModelResult) -> str:
         """Return the value as shown, or a dash if the model has none."""
         value = self.read(model)
-        return "–" if value is None else f"{value:.{self.digits}f}"
+        if value is None:
+            return "–"
+        return f"{value:.4g}" if self.digits is None else f"{value:.{self.digits}f}"
 
 
 METRICS = (
@@ -33,7 +36,13 @@ METRICS = (
         True,
         "How often the model gives the riskier of two people the higher score: 0.5 is a coin toss, 1 is never wrong.",
     ),
-    Metric("Gini", lambda model: 2 * model.auc - 1, 2, True, "The AUC on another scale: 0 is a coin toss, 1 perfect."),
+    Metric(
+        "Gini",
+        lambda model: None if model.auc is None else 2 * model.auc - 1,
+        2,
+        True,
+        "The AUC on another scale: 0 is a coin toss, 1 perfect.",
+    ),
     Metric(
         "KS",
         lambda model: model.ks,
@@ -56,6 +65,22 @@ METRICS = (
         False,
         "The mean squared distance between predicted probability and outcome. Lower is better.",
     ),
+    Metric("Accuracy", lambda model: model.accuracy, 3, True, "The share of people whose class is the predicted one."),
+    Metric(
+        "RMSE",
+        lambda model: model.rmse,
+        None,
+        False,
+        "The root of the mean squared error, in the unit of the label; large errors count most. Lower is better.",
+    ),
+    Metric("MAE", lambda model: model.mae, None, False, "The mean size of the errors, in the unit of the label."),
+    Metric(
+        "D²",
+        lambda model: model.d2,
+        3,
+        True,
+        "The share of the label's variation that is explained: 0 is as good as the mean, 1 is perfect.",
+    ),
 )
 
 
@@ -72,6 +97,14 @@ def best_texts(report: Report) -> dict[str, str]:
         sign = 1 if metric.higher_is_better else -1
         best[metric.label] = metric.text(max(present, key=lambda model: sign * (metric.read(model) or 0.0)))
     return best
+
+
+HEADLINES = (
+    ("AUC", 3, 4, "0.5 is a coin toss, 1 is never wrong"),
+    ("Accuracy", 3, 4, "share of people put into the right class"),
+    ("D²", 3, 4, "0 is as good as the mean, 1 is perfect"),
+)
+"""Measures for the top of the page, the first that the model has: label, digits of values, digits of differences."""
 
 
 def first_of(report: Report, kind: ModelKind) -> ModelResult | None:
@@ -100,15 +133,21 @@ def tiles(report: Report) -> tuple[Tile, ...]:
 
 def _quality_tiles(report: Report) -> Iterable[Tile]:
     model = main_model(report)
-    if model is None:
+    by_label = {metric.label: metric for metric in METRICS}
+    shown = [line for line in HEADLINES if model is not None and by_label[line[0]].read(model) is not None]
+    if model is None or not shown:
         return
-    yield Tile(f"AUC · {model.name}", f"{model.auc:.3f}", "0.5 is a coin toss, 1 is never wrong")
-    alone, pooled = first_of(report, ModelKind.ALONE), first_of(report, ModelKind.POOLED)
-    if alone is not None and alone is not model:
-        yield Tile(f"Gain over {alone.name}", signed(model.auc - alone.auc, 3), f"AUC, from {alone.auc:.3f}")
-    if pooled is not None and pooled is not model:
-        note = f"AUC, against {pooled.auc:.3f}"
-        yield Tile(f"Difference to {pooled.name}", signed(model.auc - pooled.auc, 4), note)
+    label, digits, fine, note = shown[0]
+    read = by_label[label].read
+    value = read(model) or 0.0
+    yield Tile(f"{label} · {model.name}", f"{value:.{digits}f}", note)
+    for title, places, word, other in (
+        ("Gain over", digits, "from", first_of(report, ModelKind.ALONE)),
+        ("Difference to", fine, "against", first_of(report, ModelKind.POOLED)),
+    ):
+        if other is not None and other is not model and (reference := read(other)) is not None:
+            note = f"{label}, {word} {reference:.{digits}f}"
+            yield Tile(f"{title} {other.name}", signed(value - reference, places), note)
 
 
 def _fact_tiles(report: Report) -> Iterable[Tile]:
