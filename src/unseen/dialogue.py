@@ -12,7 +12,7 @@ effect          meaning                                     answer
 ``Checkpoint``  keep a state from which to go on            ``None``, once it is durable
 ``Held``        how many checkpoints does this step have?   ``int``
 ``Load``        go back to checkpoint k (1, 2, …)           its state
-``Progress``    tell people how far the step is             ``None``
+``Progress``    tell people how far the step is             ``Usage`` of the step so far
 ``Enter``       what follows belongs to this step           ``None``
 ``Leave``       the step is over                            ``Usage``: its bytes, rounds, seconds
 ==============  ==========================================  ======================================
@@ -364,6 +364,7 @@ class Desk:
         match effect:
             case Progress(done, total, note):
                 self._tell("progress", done, total, note)
+                return self.usage()
             case Checkpoint(state):
                 self._index += 1
                 self._checkpoints.save(self.step, self._index, encode_bytes(state))

@@ -9,6 +9,7 @@ import weakref
 from collections.abc import Collection, Mapping
 from contextlib import ExitStack
 from dataclasses import dataclass
+from datetime import datetime
 from pathlib import Path
 from typing import TypeAlias
 
@@ -22,9 +23,11 @@ from unseen.errors import UsageError
 from unseen.flow.builder import Flow, Port
 from unseen.flow.executor import Seat, StepResult, noting_the_end, play
 from unseen.flow.graph import Graph, build_graph
+from unseen.flow.job_report import job_report
 from unseen.flow.spec import FlowSpec
 from unseen.flow.store import Lineage, Workspace
 from unseen.ids import JobId, PartyId, StepId
+from unseen.report.model import Report
 
 Tables: TypeAlias = Mapping[str, Mapping[str, str | Path | pl.DataFrame]]
 """Party → name of a table in the flow → its file, or a data frame."""
@@ -56,7 +59,9 @@ class SimulationResult:
         job: JobId,
         workspaces: Mapping[PartyId, Workspace],
         steps: Mapping[PartyId, Mapping[StepId, StepResult]],
+        created: datetime,
     ) -> None:
+        self.created = created
         self.graph = graph
         self.job = job
         self.steps = steps
@@ -92,6 +97,10 @@ class SimulationResult:
         if any(name not in results for results in self.steps.values()):
             raise UsageError(f"step {step} was not run: it is not among those asked for, nor do they need it")
         return {party: results[name].usage for party, results in self.steps.items()}
+
+    def report(self) -> Report:
+        """Return what the job left behind at all parties as a report, see ``report.html.write``."""
+        return job_report(self.graph, self.job, self._workspaces, self.created)
 
     def _find(self, output: Port | str, party: str) -> tuple[StepId, str, StepResult]:
         name, _, port = str(output).partition(".")
@@ -155,7 +164,7 @@ def _run(graph: Graph, tables: Tables, root: Path, settings: Options) -> Simulat
             for party, workspace in workspaces.items()
         }
         steps = _converse(seats, settings)
-    return SimulationResult(graph, job, workspaces, steps)
+    return SimulationResult(graph, job, workspaces, steps, clock.now())
 
 
 def _converse(seats: Mapping[PartyId, Seat], settings: Options) -> dict[PartyId, dict[StepId, StepResult]]:

@@ -12,7 +12,7 @@ from unseen.flow.spec import parse_flow
 def test_unknown_modes_and_schemes_are_refused(unseen, tmp_path, option, value):
     ended = unseen("demo", "--out", tmp_path / "out", option, value)
     assert ended.code == 2
-    allowed = {"--mode": "linearised, exact", "--scheme": "lattice, paillier"}[option]
+    allowed = {"--mode": "private, linearised, exact", "--scheme": "lattice, paillier"}[option]
     assert f"{option} is one of {allowed}, found {value}" in ended.err
     assert not (tmp_path / "out").exists()
 
@@ -50,7 +50,7 @@ def test_data_that_do_not_fit_are_refused(unseen, project, tmp_path, files, code
     assert expected in ended.err.replace("\n", " ")
 
 
-@pytest.mark.parametrize("mode", ["linearised", "exact"])
+@pytest.mark.parametrize("mode", ["private", "linearised", "exact"])
 def test_the_demos_flow_can_run_and_reads_back(mode):
     spec = credit_flow("bank", ["partner", "telco"], mode=mode).spec
     assert parse_flow(spec.to_yaml()) == spec

@@ -50,7 +50,7 @@ def auc(results: DemoResults, step: str) -> float:
 
 def test_linearised_demo_is_close_to_pooled_data_and_beats_the_bank_alone(tmp_path: Path) -> None:
     out = tmp_path / "demo"
-    said = unseen("demo", "--out", out)
+    said = unseen("demo", "--out", out, "--mode", "linearised")
     assert str(out / "report.html") in said.replace("\n", "")
     results = DemoResults(DemoPlan.read(out))
     _, pooled = sklearn_on_pooled_rows(results)
@@ -66,10 +66,12 @@ def test_linearised_demo_is_close_to_pooled_data_and_beats_the_bank_alone(tmp_pa
     assert again.count("reused") == len(results.graph.nodes)
 
 
-def test_exact_demo_is_scikit_learn_on_pooled_data(tmp_path: Path) -> None:
+@pytest.mark.parametrize("mode", ["private", "exact"])
+def test_other_demos_are_scikit_learn_on_pooled_data(tmp_path: Path, mode: str) -> None:
     out = tmp_path / "demo"
-    unseen("demo", "--out", out, "--mode", "exact", "--quiet")
+    unseen("demo", "--out", out, *([] if mode == "private" else ["--mode", mode]), "--quiet")
     results = DemoResults(DemoPlan.read(out))
+    assert results.plan.mode == mode
     wanted, pooled = sklearn_on_pooled_rows(results)
     found = results.coefficients()
     assert np.linalg.norm(found - wanted) / np.linalg.norm(wanted) < 1e-3

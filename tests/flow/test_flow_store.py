@@ -16,7 +16,7 @@ from unseen.data.schema import Kind as ColumnKind
 from unseen.data.table import Table
 from unseen.errors import DataError, LocalProtocolError, UsageError
 from unseen.flow.builder import Flow
-from unseen.flow.store import Lineage, Ref, TaskRecord, Workspace, digest_of, task_key, write_file
+from unseen.flow.store import KEPT_CHECKPOINTS, Lineage, Ref, TaskRecord, Workspace, digest_of, task_key, write_file
 from unseen.ids import JobId, PartyId, StepId
 
 NOW = datetime(2026, 1, 2, tzinfo=UTC)
@@ -318,15 +318,28 @@ def test_a_gap_ends_what_is_held(workspace):
     assert held.held(STEP) == 1
 
 
-@given(st.lists(st.integers(1, 5), max_size=8))
+@given(st.lists(st.integers(0, 1), max_size=9))
 @settings(max_examples=15, deadline=None, derandomize=True)
-def test_files_hold_the_checkpoints_that_memory_would(tmp_path_factory, wishes):
+def test_files_hold_the_checkpoints_that_memory_would(tmp_path_factory, steps_back):
+    """A party goes on from its newest state, or from the one before if a peer does not hold the newest."""
     held, model = Workspace(tmp_path_factory.mktemp("ws")).checkpoints(JOB), []
-    for turn, wish in enumerate(wishes):
-        index = min(wish, len(model) + 1)
+    for turn, back in enumerate(steps_back):
+        index = max(1, len(model) + 1 - back)
         held.save(STEP, index, bytes([turn]))
         model[index - 1 :] = [bytes([turn])]
-        assert [held.load(STEP, place) for place in range(1, held.held(STEP) + 1)] == model
+        assert held.held(STEP) == len(model)
+        newest = range(max(0, len(model) - KEPT_CHECKPOINTS + 1), len(model))
+        assert [held.load(STEP, place + 1) for place in newest] == [model[place] for place in newest]
+
+
+def test_old_checkpoints_are_counted_but_not_kept(workspace):
+    held = workspace.checkpoints(JOB)
+    for index in range(1, KEPT_CHECKPOINTS + 2):
+        held.save(STEP, index, b"state")
+    assert held.held(STEP) == KEPT_CHECKPOINTS + 1
+    assert held.load(STEP, 2) == b"state"
+    with pytest.raises(DataError, match="not kept any more: a peer is 4 checkpoints behind"):
+        held.load(STEP, 1)
 
 
 def test_checkpoints_belong_to_one_run_of_a_step(workspace):

@@ -9,6 +9,7 @@ from rich.console import Console
 
 from unseen.cli.board import watching
 from unseen.cli.interrupt import cancel_on_signal
+from unseen.demo.flow import Mode
 from unseen.demo.prepare import JOB, DemoOptions, DemoPlan, prepare
 from unseen.demo.processes import run_parties
 from unseen.demo.results import DemoResults, build_report
@@ -17,17 +18,18 @@ from unseen.flow.store import write_file
 from unseen.report.console import comparison_table
 from unseen.report.html import write
 
-MODES = ("linearised", "exact")
+MODES: tuple[Mode, ...] = ("private", "linearised", "exact")
 SCHEMES = ("lattice", "paillier")
 
 
-def run(*, out: Path, data: Path | None, rows: int | None, mode: str, scheme: str, quiet: bool) -> None:
+def run(*, out: Path, data: Path | None, rows: int | None, mode: str | None, scheme: str, quiet: bool) -> None:
     """Lay the demo out, run it, and show what came out."""
-    if mode not in MODES:
+    chosen = next((known for known in MODES if known == mode), None)
+    if mode is not None and chosen is None:
         raise UsageError(f"--mode is one of {', '.join(MODES)}, found {mode}")
     if scheme not in SCHEMES:
         raise UsageError(f"--scheme is one of {', '.join(SCHEMES)}, found {scheme}")
-    options = DemoOptions(out, data, rows, "exact" if mode == "exact" else "linearised", scheme)
+    options = DemoOptions(out, data, rows, chosen, scheme)
     console = Console()
     plan = prepare(options)
     console.print(f"{len(plan.parties)} parties in {out}: {', '.join(plan.parties)}; {plan.active} holds the label")

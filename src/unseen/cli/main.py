@@ -49,8 +49,12 @@ def demo(
     ] = None,
     rows: Annotated[int | None, typer.Option(min=100, help="Take this many of the embedded people.")] = None,
     mode: Annotated[
-        str, typer.Option(help="linearised: scores stay at home. exact: passive scores go to the label holder.")
-    ] = "linearised",
+        str | None,
+        typer.Option(
+            help="private: the pooled model, no scores shown. linearised: close to it, any number of parties. exact: "
+            "passive scores go to the label holder. Default: private if it can be."
+        ),
+    ] = None,
     scheme: Annotated[str, typer.Option(help="Encryption of the sums: lattice or paillier (slow).")] = "lattice",
     quiet: Annotated[bool, typer.Option("--quiet", help="No live display, only the result.")] = False,
 ) -> None:
@@ -116,6 +120,15 @@ def party(
 ) -> None:
     """Run, or resume, one party's side of a job as a process of its own, over mutual TLS."""
     _command("party").run(config=config, listen=listen, peer=peer, events=events)
+
+
+@app.command()
+def report(
+    workspace: Annotated[Path, typer.Argument(help="The workspace of `unseen run`, or a party's own.")],
+    out: Annotated[Path, typer.Option(help="The file to write.")] = Path("report.html"),
+) -> None:
+    """Write an HTML report of the newest job: measures, learning curves, importance, costs, who learned what."""
+    _command("report").run(workspace=workspace, out=out)
 
 
 @app.command()

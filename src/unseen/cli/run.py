@@ -103,7 +103,8 @@ def _documents(result: SimulationResult) -> list[tuple[str, Document]]:
         for party, steps in result.steps.items()
         for step, done in steps.items()
         for port in done.outputs
-        if isinstance(value := result.get(f"{step}.{port}", party), Document)
+        if issubclass(result.graph.nodes[step].component.outputs[port].kind.type, Document)
+        and isinstance(value := result.get(f"{step}.{port}", party), Document)
     ]
 
 

@@ -9,10 +9,10 @@ from unseen.flow.builder import Flow
 
 TABLE = "customers"
 
-Mode = Literal["linearised", "exact"]
+Mode = Literal["private", "linearised", "exact"]
 
 
-def credit_flow(active: str, passives: Sequence[str], *, mode: Mode = "linearised", scheme: str = "lattice") -> Flow:
+def credit_flow(active: str, passives: Sequence[str], *, mode: Mode = "private", scheme: str = "lattice") -> Flow:
     """Return the demo's flow: read → align → split → scale → train → evaluate, and score those without a label."""
     flow = Flow("credit", active=active, passive=passives)
     read = flow.step("read", "read_table", source=flow.table(TABLE))

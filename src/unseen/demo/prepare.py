@@ -50,7 +50,8 @@ class DemoOptions:
     out: Path
     data: Path | None = None
     rows: int | None = None
-    mode: Mode = "linearised"
+    mode: Mode | None = None
+    """Private by default if it can be: with one passive party and the lattice scheme; else linearised."""
     scheme: str = "lattice"
 
 
@@ -105,8 +106,10 @@ def prepare(options: DemoOptions) -> DemoPlan:
         files = _data_files(options.data, options.out)
         active, passives = _roles(files)
         _make_room(options.out)  # only now: what cannot run must not cost an earlier demo
-    plan = DemoPlan(out=options.out, active=active, passives=passives, mode=options.mode, embedded=options.data is None)
-    flow = credit_flow(active, passives, mode=options.mode, scheme=options.scheme).spec
+    possible: Mode = "private" if len(passives) == 1 and options.scheme != "paillier" else "linearised"
+    mode = options.mode or possible
+    plan = DemoPlan(out=options.out, active=active, passives=passives, mode=mode, embedded=options.data is None)
+    flow = credit_flow(active, passives, mode=mode, scheme=options.scheme).spec
     authority = make_authority("Unseen demo", days=CERTIFICATE_DAYS, now=SystemClock().now())
     for party, file in files.items():
         home = options.out / party

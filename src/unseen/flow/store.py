@@ -16,6 +16,7 @@ from __future__ import annotations
 
 import fcntl
 import hashlib
+import os
 import secrets
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -35,6 +36,8 @@ from unseen.ids import JobId, PartyId, StepId
 
 D = TypeVar("D", bound=BaseModel)
 
+KEPT_CHECKPOINTS = 4
+"""States of one step that stay readable; earlier ones are only counted, since each may hold a number for every row."""
 TABLE, DOCUMENT, CONTENT = "table.parquet", "document.json", "content.bin"
 
 
@@ -175,7 +178,12 @@ class Workspace:
 
     def lineage(self, ref: Ref) -> Lineage:
         """Return how an artifact came to be."""
-        return _read_record(self.root / "artifacts" / ref.digest / "lineage.json", Lineage)
+        return self.lineage_at(self.root / "artifacts" / ref.digest / "lineage.json")
+
+    @staticmethod
+    def lineage_at(path: Path) -> Lineage:
+        """Return the lineage in a file of this workspace."""
+        return _read_record(path, Lineage)
 
     # --- finished tasks ---
 
@@ -285,10 +293,23 @@ class FileCheckpoints:
         for later in range(self.held(step), index, -1):
             self._path(step, later).unlink()
         write_file(path, state)
+        # No party is ever ahead of another by more than one, so that earlier states are not asked for again.
+        if index > KEPT_CHECKPOINTS:
+            os.truncate(self._path(step, index - KEPT_CHECKPOINTS), 0)
 
     def load(self, step: StepId | None, index: int) -> bytes:
-        """Return checkpoint ``index``."""
-        return self._path(step, index).read_bytes()
+        """Return checkpoint ``index``.
+
+        Raises:
+            DataError: It was emptied, since many later ones are there.
+        """
+        state = self._path(step, index).read_bytes()
+        if not state:
+            raise DataError(
+                f"{self._path(step, index)} is not kept any more: a peer is {self.held(step) - index} checkpoints "
+                "behind, as if its workspace had been replaced by an old copy; start a new job"
+            )
+        return state
 
 
 def digest_of(value: Value) -> str:
