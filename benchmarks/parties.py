@@ -27,6 +27,7 @@ from benchmarks.measure import Meter, PartyRun, peak_rss_mb
 from unseen.codec import message
 from unseen.dialogue import Dialogue, Enter, Leave, receive, send
 from unseen.ids import JobId, PartyId, StepId
+from unseen.kernels.blocks import threads as threads_of_kernels
 
 # First of what imports gRPC: it sets what gRPC reads then.
 from unseen.transport.grpc import GrpcChannel, Options
@@ -40,7 +41,8 @@ BOTH = (ACTIVE, PASSIVE)
 _OPTIONS = "options.json"
 _PATIENCE = 900.0
 _POLL = 0.05
-_THREADS = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "NUMBA_NUM_THREADS", "POLARS_MAX_THREADS")
+_LIBRARIES = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "NUMBA_NUM_THREADS", "POLARS_MAX_THREADS")
+_THREADS = ("UNSEEN_THREADS", *_LIBRARIES)
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,8 +79,20 @@ def single_threaded(threads: int = 1) -> dict[str, str]:
 # --- the parent ----------------------------------------------------------------------------------------------------
 
 
-def run_parties(part: str, options: Mapping[str, Any], *, threads: int = 1) -> tuple[PartyRun, PartyRun]:
-    """Return what the active and the passive party measured.
+def add_threads(parser: argparse.ArgumentParser) -> None:
+    """Add the option ``--threads``, for ``use_threads``."""
+    parser.add_argument("--threads", type=int, help="threads of each party; all cores if not given, as in the product")
+
+
+def use_threads(asked: int | None) -> int:
+    """Let this process and the parties it starts use as many threads each; return how many they use."""
+    if asked is not None:
+        os.environ.update(single_threaded(asked))
+    return threads_of_kernels()
+
+
+def run_parties(part: str, options: Mapping[str, Any]) -> tuple[PartyRun, PartyRun]:
+    """Return what the active and the passive party measured, each with the threads of the environment: all cores.
 
     ``part`` names a function, ``module:function``, that takes a party and ``options`` and returns its ``Part``.
 
@@ -89,7 +103,7 @@ def run_parties(part: str, options: Mapping[str, Any], *, threads: int = 1) -> t
         folder = Path(name)
         _prepare(folder, options)
         address = f"127.0.0.1:{_free_port()}"
-        processes = [_start(part, me, folder, address, threads) for me in BOTH]
+        processes = [_start(part, me, folder, address) for me in BOTH]
         try:
             _wait(processes)
         finally:
@@ -112,11 +126,11 @@ def _free_port() -> int:
         return port
 
 
-def _start(part: str, me: PartyId, folder: Path, address: str, threads: int) -> subprocess.Popen[bytes]:
+def _start(part: str, me: PartyId, folder: Path, address: str) -> subprocess.Popen[bytes]:
     # Not -m: then this module would exist twice, as __main__ and under its name.
     command = [sys.executable, "-c", "from benchmarks.parties import main; main()", part, me, str(folder), address]
     root = Path(__file__).resolve().parent.parent
-    return subprocess.Popen(command, cwd=root, env=single_threaded(threads), stdout=sys.stderr)
+    return subprocess.Popen(command, cwd=root, stdout=sys.stderr)
 
 
 def _wait(processes: list[subprocess.Popen[bytes]]) -> None:

@@ -1,7 +1,6 @@
 """Among others, the attacks that each part of the re-randomisation is there to stop."""
 
 import pickle
-from itertools import pairwise
 
 import numpy as np
 import pytest
@@ -18,18 +17,22 @@ from unseen.crypto.rlwe import (
     Packing,
     PublicKey,
     Rerandomisation,
-    SecretKey,
+    SecretKeys,
     _Products,
     _public_part,
     _Sums,
     public_parts,
     sums_are_cheaper,
 )
-from unseen.errors import UsageError
+from unseen.errors import LocalProtocolError, UsageError
 
 RING = ring(DEGREE)
 PRG = Prg(b"\x09" * 32)
 ROWS, COLUMNS = 3, 2560
+
+
+def encrypted(keys, seed, matrix, packing, piece=32):
+    return np.concatenate(list(keys.encrypt(seed, matrix, packing, piece=piece)))
 
 
 class Setting:
@@ -38,12 +41,11 @@ class Setting:
     def __init__(self, rows=ROWS, columns=COLUMNS):
         self.packing = Packing(rows, columns)
         self.matrix = PRG.derive("matrix").words(rows * columns).reshape(rows, columns)
-        self.plain = np.concatenate([np.zeros((1, DEGREE), np.uint64), self.packing.pack(self.matrix)])
-        self.public = public_parts(b"\x01" * 32, len(self.plain))
-        self.key = SecretKey(PRG.derive("key"))
-        self.private = self.key.encrypt(self.public, self.plain)
-        ciphertexts = np.stack([self.public, self.private], axis=1)
-        self.public_key, self.products = PublicKey(ciphertexts[0]), _Products(self.packing)
+        self.public = public_parts(b"\x01" * 32, 1 + self.packing.polynomials)
+        self.key = SecretKeys(PRG.derive("key"), self.packing.groups)
+        self.private = encrypted(self.key, b"\x01" * 32, self.matrix, self.packing)
+        ciphertexts = np.concatenate([self.public[:, None], self.private], axis=1)
+        self.public_key, self.products = PublicKey(ciphertexts[0], self.packing), _Products(self.packing)
         self.products.put(0, ciphertexts[1:])
         self.x = ternary(PRG.derive("x"), columns)
         self.mask = PRG.derive("mask").words(rows)
@@ -55,10 +57,9 @@ class Setting:
     def noise(self, a, b):
         """What the key holder sees beside the plaintext: the exact noise, as signed integers."""
         value = self.matrix @ self.x.view(np.uint64) + self.mask
-        product = RING.zeros(1)
-        product[0] = self.key._times(a[None])[0]
-        RING.inverse(product)
-        found = RING.add(product[0, :, : len(value)], b).tolist()
+        products = self.key.times(a[None])[0]
+        RING.inverse(products)
+        found = RING.add(self.packing.gather(products), b).tolist()
         exact = [-(-MODULUS * int(word) // 2**64) for word in value]
         return [centred(lift(*pair) - word) for pair, word in zip(zip(*found, strict=True), exact, strict=True)]
 
@@ -83,32 +84,80 @@ def setting():
 
 
 @settings(deadline=None, derandomize=True, max_examples=20)
-@given(st.one_of(st.integers(1, 40), st.integers(1, DEGREE)), st.integers(1, 60), st.integers(0, 2**32))
+@given(st.one_of(st.integers(1, 40), st.integers(1, 2 * DEGREE)), st.integers(1, 60), st.integers(0, 2**32))
 def test_the_product_of_packed_polynomials_holds_the_product_of_the_matrix(rows, columns, seed):
     packing = Packing(rows, columns)
     rng = np.random.default_rng(seed)
     matrix, vector = rng.integers(0, 1 << 20, (rows, columns)), rng.integers(-1, 2, columns)
-    polynomials = packing.pack(matrix.astype(np.uint64)).view(np.int64)
-    assert polynomials.shape == (packing.polynomials, DEGREE)
+    words = matrix.astype(np.uint64)
+    polynomials = packing.pack(words, slice(0, packing.polynomials))
+    assert polynomials.shape == (packing.polynomials, packing.groups, DEGREE)
+    last = slice(packing.polynomials - 1, packing.polynomials)
+    assert np.array_equal(packing.pack(words, last), polynomials[last])
     factors = RING.spectrum(packing.pieces(vector))[:, None]
     RING.to_montgomery(factors)
-    product = RING.contract(RING.spectrum(polynomials)[:, None], factors)
+    product = RING.contract(RING.spectrum(polynomials.view(np.int64)), factors)[:, 0]
     RING.inverse(product)
-    assert np.array_equal(RING.to_words(product)[0, 0, :rows].view(np.int64), matrix @ vector)
+    held = RING.to_words(product)[:, : packing.group_rows].reshape(-1)[:rows]
+    assert np.array_equal(held.view(np.int64), matrix @ vector)
 
 
-@pytest.mark.parametrize(("rows", "columns"), [(1, 2560), (12, 2560), (700, 40), (DEGREE, 2)])
+@given(st.integers(0, 50_000))
+def test_groups_are_of_even_size_and_a_polynomial_holds_two_columns(rows):
+    packing = Packing(rows, COLUMNS)
+    assert packing.groups == max(1, -(-rows // 4096))
+    assert 0 <= packing.groups * packing.group_rows - rows < max(2, packing.groups)
+    assert packing.columns_per_polynomial >= 2
+
+
+@given(st.sampled_from([0, 1, 4096, 4097, 9600, 20_001]))
+@settings(deadline=None)
+def test_what_is_spread_over_the_groups_is_gathered_again(rows):
+    packing = Packing(rows, COLUMNS)
+    column = np.arange(1, rows + 1, dtype=np.uint64)
+    spread = packing.spread(column)
+    assert spread.shape == (packing.groups, DEGREE)
+    assert np.array_equal(packing.gather(np.stack([spread, 2 * spread], axis=1)), np.stack([column, 2 * column]))
+
+
+@pytest.mark.parametrize(("rows", "columns"), [(1, 2560), (12, 2560), (700, 40), (4096, 2), (9600, 4)])
 def test_the_key_holder_decrypts_the_masked_product(rows, columns):
     case = Setting(rows, columns)
     randomness = Rerandomisation.draw(PRG.derive("randomness"), rows)
-    assert np.array_equal(
-        case.key.decrypt(*case.evaluate(randomness)), case.matrix @ case.x.view(np.uint64) + case.mask
-    )
+    found = case.key.decrypt(*case.evaluate(randomness), case.packing)
+    assert np.array_equal(found, case.matrix @ case.x.view(np.uint64) + case.mask)
 
 
-def test_encryption_in_pieces_changes_nothing_but_the_noise(setting, monkeypatch):
-    monkeypatch.setattr("unseen.crypto.rlwe._CHUNK", 1)
-    assert np.array_equal(Setting().private, setting.private)
+def test_encryption_in_pieces_changes_nothing():
+    packing = Packing(5000, 50)
+    matrix = PRG.derive("pieces").words(5000 * 50).reshape(5000, 50)
+    found = [
+        encrypted(SecretKeys(PRG.derive("key"), packing.groups), b"\x01" * 32, matrix, packing, piece)
+        for piece in (1, 7, 100)
+    ]
+    assert found[0].shape == (1 + 17, 2, 2, DEGREE)
+    assert np.array_equal(found[0], found[1])
+    assert np.array_equal(found[0], found[2])
+
+
+def test_keys_and_noise_of_groups_differ():
+    packing = Packing(2 * 4096, 4)
+    matrix = np.zeros((2 * 4096, 4), np.uint64)
+    keys = SecretKeys(PRG.derive("groups"), 2)
+    opened = encrypted(keys, b"\x01" * 32, matrix, packing)
+    assert not (opened[:, 0] == opened[:, 1]).any()
+    RING.inverse(opened := RING.add(opened, keys.times(public_parts(b"\x01" * 32, 3))))
+    noise = np.where(opened[:, :, 0] > PRIMES[0] // 2, opened[:, :, 0] - np.uint64(PRIMES[0]), opened[:, :, 0])
+    noise = noise.view(np.int64).reshape(6, DEGREE)
+    assert abs(noise).max() <= 43
+    assert (abs(noise.std(axis=1) - 3.2) < 0.15).all()
+    correlation = np.corrcoef(noise) - np.eye(6)
+    assert abs(correlation).max() < 5 / DEGREE**0.5
+
+
+def test_keys_refuse_a_second_matrix(setting):
+    with pytest.raises(LocalProtocolError, match="second matrix"):
+        encrypted(setting.key, b"\x01" * 32, setting.matrix, setting.packing)
 
 
 def test_extreme_flooding_still_decrypts(setting):
@@ -116,7 +165,7 @@ def test_extreme_flooding_still_decrypts(setting):
     for flood in (-(1 << FLOOD_BITS), (1 << FLOOD_BITS) - 1):
         randomness = Rerandomisation.draw(PRG.derive("extreme"), ROWS)
         randomness.flood.fill(flood)
-        assert np.array_equal(setting.key.decrypt(*setting.evaluate(randomness)), expected)
+        assert np.array_equal(setting.key.decrypt(*setting.evaluate(randomness), setting.packing), expected)
 
 
 def test_noise_without_flooding_is_far_below_it(setting):
@@ -142,78 +191,64 @@ def test_flooding_is_uniform_over_its_range():
 
 
 class Hinted:
-    """Two encrypted matrices of the same columns, one of few polynomials and one of many."""
+    """An encrypted matrix."""
 
-    def __init__(self, seed=b"\x02" * 32, columns=40):
-        self.packings = [Packing(3, columns), Packing(2000, columns), Packing(8192, columns)]
-        self.matrices = [
-            PRG.derive(f"{p.rows}").words(p.rows * columns).reshape(p.rows, columns) for p in self.packings
-        ]
-        packed = [p.pack(matrix) for p, matrix in zip(self.packings, self.matrices, strict=True)]
-        self.plain = np.concatenate([np.zeros((1, DEGREE), np.uint64), *packed])
-        self.key, self.seed = SecretKey(PRG.derive("key")), seed
-        self.private = self.key.encrypt_under(seed, self.plain)
-        self.hint = EncryptedHint(seed, self.private, self.packings)
+    def __init__(self, rows, columns=40, seed=b"\x02" * 32):
+        self.packing, self.seed = Packing(rows, columns), seed
+        self.matrix = PRG.derive(f"{rows}").words(rows * columns).reshape(rows, columns)
+        self.keys = SecretKeys(PRG.derive("key"), self.packing.groups)
+        self.private = encrypted(self.keys, seed, self.matrix, self.packing)
 
-
-@pytest.fixture(scope="module")
-def hinted():
-    return Hinted()
+    @property
+    def ciphertexts(self):
+        return np.concatenate([public_parts(self.seed, len(self.private))[:, None], self.private], axis=1)
 
 
-def test_a_hint_of_several_matrices_is_evaluated_at_several_vectors(hinted):
+HINTED = [Hinted(rows) for rows in (3, 2000, 9600)]
+
+
+@pytest.mark.parametrize("case", HINTED, ids=lambda case: f"{case.packing.rows} rows")
+def test_a_hint_is_evaluated_at_several_vectors(case):
+    rows, hint = case.packing.rows, EncryptedHint(case.seed, case.private, case.packing)
     vectors = np.stack([ternary(PRG.derive(f"vector {k}"), 40) for k in range(3)])
-    masks = PRG.derive("masks").words(3 * 10195).reshape(3, -1)
-    a, b = hinted.hint.evaluate(vectors, masks, [PRG.derive(f"randomness {k}") for k in range(3)])
-    assert a.shape == (3, 3, 2, DEGREE)
-    expected = np.concatenate(hinted.matrices) @ vectors.T.view(np.uint64) + masks.T
+    masks = PRG.derive("masks").words(3 * rows).reshape(3, -1)
+    a, b = hint.evaluate(vectors, masks, [PRG.derive(f"randomness {k}") for k in range(3)])
+    assert (a.shape, b.shape) == ((3, 2, DEGREE), (3, 2, rows))
+    expected = case.matrix @ vectors.T.view(np.uint64) + masks.T
     for k in range(3):
-        ends = np.cumsum([0, 3, 2000, 8192])
-        pieces = [np.ascontiguousarray(b[k, :, start:end]) for start, end in pairwise(ends)]
-        found = [hinted.key.decrypt(part.copy(), piece) for part, piece in zip(a[k], pieces, strict=True)]
-        assert np.array_equal(np.concatenate(found), expected[:, k])
+        assert np.array_equal(case.keys.decrypt(a[k], b[k], case.packing), expected[:, k])
 
 
-def test_sums_and_products_of_ciphertexts_give_the_same(hinted):
-    for packing, start in ((hinted.packings[0], 1), (hinted.packings[1], 2), (hinted.packings[2], 12)):
-        stop = start + packing.polynomials
-        public = public_parts(hinted.seed, stop)
-        ciphertexts = np.stack([public[start:stop], hinted.private[start:stop]], axis=1)
-        vectors = np.stack([ternary(PRG.derive("equal"), 40), np.ones(40, np.int64), np.zeros(40, np.int64)])
-        found = []
-        for kind in (_Sums, _Products):
-            group = kind(packing)
-            for first in range(0, len(ciphertexts), 7):
-                group.put(first, ciphertexts[first : first + 7])
-            found.append(group.totals(vectors))
-        assert np.array_equal(*found)
-        assert not found[0][2].any()
+@pytest.mark.parametrize("case", HINTED, ids=lambda case: f"{case.packing.rows} rows")
+def test_sums_and_products_of_ciphertexts_give_the_same(case):
+    vectors = np.stack([ternary(PRG.derive("equal"), 40), np.ones(40, np.int64), np.zeros(40, np.int64)])
+    found = []
+    for kind in (_Sums, _Products):
+        matrix = kind(case.packing)
+        for first in range(0, case.packing.polynomials, 7):
+            matrix.put(first, case.ciphertexts[1 + first : 8 + first])
+        found.append(matrix.totals(vectors))
+    assert np.array_equal(*found)
+    assert not found[0][2].any()
 
 
-def test_the_evaluation_is_the_hidden_product_with_pieces(hinted):
-    public = public_parts(hinted.seed, 2)
-    x, masks = ternary(PRG.derive("pieces"), 40), PRG.derive("masks").words(10195)
-    a, b = hinted.hint.evaluate(x[None], masks[None], [PRG.derive("same")])
-    factors = RING.spectrum(hinted.packings[0].pieces(x))[:, None]
+@pytest.mark.parametrize("case", HINTED, ids=lambda case: f"{case.packing.rows} rows")
+def test_the_evaluation_is_the_hidden_product_with_pieces(case):
+    x, masks = ternary(PRG.derive("pieces"), 40), PRG.derive("masks").words(case.packing.rows)
+    hint = EncryptedHint(case.seed, case.private, case.packing)
+    a, b = hint.evaluate(x[None], masks[None], [PRG.derive("same")])
+    factors = RING.spectrum(case.packing.pieces(x))[:, None]
     RING.to_montgomery(factors)
-    total = RING.contract(np.stack([public[1:], hinted.private[1:2]], axis=1), factors)
-    key = PublicKey(np.stack([public[0], hinted.private[0]]))
-    one = key.hide(total[:, 0], masks[:3], Rerandomisation.draw(PRG.derive("same"), 3))
-    assert np.array_equal(one[0], a[0, 0])
-    assert np.array_equal(one[1], b[0, :, :3])
+    total = RING.contract(np.ascontiguousarray(case.ciphertexts[1:]), factors)[:, 0]
+    key = PublicKey(case.ciphertexts[0], case.packing)
+    one = key.hide(total, masks, Rerandomisation.draw(PRG.derive("same"), case.packing.rows))
+    assert np.array_equal(one[0], a[0])
+    assert np.array_equal(one[1], b[0])
 
 
 def test_the_way_to_combine_follows_from_the_number_of_polynomials():
-    chosen = {rows: sums_are_cheaper(Packing(rows, 2560)) for rows in (1, 50, 100, 300, 3200, 8192)}
-    assert chosen == {1: False, 50: False, 100: False, 300: True, 3200: True, 8192: True}
-
-
-def test_encrypting_under_a_seed_is_encrypting_under_its_parts(monkeypatch):
-    monkeypatch.setattr("unseen.crypto.rlwe._CHUNK", 2)
-    words = PRG.derive("plain").words(5 * DEGREE).reshape(5, DEGREE)
-    one, other = SecretKey(PRG.derive("twice")), SecretKey(PRG.derive("twice"))
-    public = public_parts(b"\x03" * 32, 5)
-    assert np.array_equal(one.encrypt_under(b"\x03" * 32, words), other.encrypt(public, words))
+    chosen = {rows: sums_are_cheaper(Packing(rows, 2560)) for rows in (1, 50, 100, 300, 3200, 9600)}
+    assert chosen == {1: False, 50: False, 100: False, 300: True, 3200: True, 9600: True}
 
 
 class Stream:
@@ -275,10 +310,10 @@ def test_the_part_a_carries_noise_of_its_own(setting):
 
 def predicted_noise(setting, x):
     """The noise that the key holder expects if the secret is x: it can open its own ciphertexts."""
-    opened = RING.add(setting.private[1:], setting.key._times(setting.public[1:]))
+    opened = RING.add(setting.private[1:], setting.key.times(setting.public[1:]))
     factors = RING.spectrum(setting.packing.pieces(x))[:, None]
     RING.to_montgomery(factors)
-    total = RING.contract(opened[:, None], factors)
+    total = RING.contract(opened, factors)
     RING.inverse(total)
     values = [lift(*pair) for pair in zip(*total[0, 0, :, :ROWS].tolist(), strict=True)]
     words = (setting.matrix @ x.view(np.uint64)).tolist()
@@ -316,9 +351,9 @@ def test_public_parts_are_residues_and_belong_to_their_seed():
 
 def test_secrets_neither_print_nor_pickle_and_can_be_overwritten():
     randomness = Rerandomisation.draw(PRG, 2)
-    key = SecretKey(PRG)
+    key = SecretKeys(PRG, 2)
     assert repr(randomness) == "Rerandomisation(<secret>)"
-    assert repr(key) == "SecretKey(<secret>)"
+    assert repr(key) == "SecretKeys(<secret>)"
     for secret in (randomness, key):
         with pytest.raises(UsageError):
             pickle.dumps(secret)

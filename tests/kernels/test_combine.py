@@ -16,7 +16,7 @@ def exact(rows, coefficients, prime):
 
 def of_one_chunk(kernel, rows, coefficients, prime):
     out = np.zeros((len(coefficients), 3 * CHUNK), np.uint64)
-    kernel(rows, *combine.indices(coefficients), np.uint64(prime), out, CHUNK)
+    kernel(rows[None], *combine.indices(coefficients), np.array([prime], np.uint64), out, CHUNK)
     assert not out[:, :CHUNK].any()
     assert not out[:, 2 * CHUNK :].any()
     return out[:, CHUNK : 2 * CHUNK].tolist()
@@ -24,7 +24,12 @@ def of_one_chunk(kernel, rows, coefficients, prime):
 
 @pytest.mark.parametrize("kernel", [combine.sums_of_vectors, combine.sums_of_words])
 @settings(deadline=None, derandomize=True, max_examples=40)
-@given(st.integers(1, 30), st.integers(1, 4), st.integers(0, 2**32), st.sampled_from([*PRIMES, 12289]))
+@given(
+    st.one_of(st.integers(1, 30), st.integers(31, 200)),
+    st.integers(1, 12),
+    st.integers(0, 2**32),
+    st.sampled_from([*PRIMES, 12289]),
+)
 def test_sums_are_exact(kernel, arrays, sums, seed, prime):
     rng = np.random.default_rng(seed)
     ends = np.array([0, 1, prime // 2, prime - 1], np.uint64)
@@ -52,3 +57,21 @@ def test_every_chunk_has_its_prime_and_its_place():
     coefficients = rng.integers(-1, 2, (6, 7))
     expected = np.array(exact(arrays, coefficients, np.repeat(primes, CHUNK).astype(object)), np.uint64)
     assert np.array_equal(combine.combine(chunks, coefficients, primes), expected)
+    assert chunks.ctypes.data % 64 == 0
+
+
+@settings(deadline=None, derandomize=True, max_examples=30)
+@given(st.integers(1, 300), st.integers(1, 20), st.integers(0, 2**32))
+def test_lists_hold_every_coefficient_once_tile_by_tile(arrays, sums, seed):
+    coefficients = np.random.default_rng(seed).integers(-1, 2, (sums, arrays))
+    places, limits = combine.indices(coefficients)
+    tile, found = combine.tile_size(sums), np.zeros_like(coefficients)
+    assert 32 <= tile <= 96
+    assert limits[0, 0, 0] == 0
+    assert limits[-1, -1, 2] == len(places)
+    for index, row in np.ndindex(limits.shape[:2]):
+        first, middle, last = limits[index, row]
+        assert (places[first:last] // tile == index).all()
+        found[row, places[first:middle]] += 1
+        found[row, places[middle:last]] -= 1
+    assert np.array_equal(found, coefficients)

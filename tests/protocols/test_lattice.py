@@ -8,6 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from unseen.codec import Shape, encode_bytes
+from unseen.crypto import rlwe
 from unseen.crypto.lattice_parameters import PRIMES, VECTOR_DEVIATION
 from unseen.crypto.lwe import OneTimeSecret
 from unseen.crypto.prg import Prg
@@ -24,9 +25,9 @@ from unseen.protocols.linear_map.lattice import (
     Query,
     Scaling,
     Unmask,
-    _groups,
-    _name,
-    _packings,
+    _naming,
+    _packing,
+    _places,
 )
 from unseen.protocols.linear_map.matrices import BinnedMatrix, DenseMatrix
 from unseen.protocols.linear_map.port import Bounds, Recipient, hold_matrix, hold_vectors, reconstruct
@@ -147,18 +148,19 @@ def test_indicators_of_bins_are_exact():
     assert np.array_equal(results[A][0], vectors @ matrix.rows_of(slice(0, 1300)))
 
 
-def test_columns_are_packed_in_groups_of_even_size():
-    sizes = [packing.rows for packing in _packings(2 * DEGREE + 5)]
-    assert sizes == [5463, 5463, 5463]
-    assert _groups(9600) == [slice(0, 4800), slice(4800, 9600)]
-    assert _groups(0) == []
-    assert _groups(DEGREE) == [slice(0, DEGREE)]
+def test_the_polynomials_travel_in_pieces_after_the_encryption_of_zero():
+    packing = _packing(Bounds(9, 9600, 3.0, 3.0))
+    assert (packing.groups, packing.polynomials) == (3, 1280)
+    places = _places(packing)
+    assert places[:3] == [slice(0, 1), slice(1, 33), slice(33, 65)]
+    assert places[-1] == slice(1249, 1281)
+    assert _places(_packing(Bounds(9, 2, 3.0, 3.0))) == [slice(0, 1), slice(1, 2)]
 
 
 def test_groups_work_together(monkeypatch):
-    monkeypatch.setattr(lattice, "_GROUP", 3)
+    monkeypatch.setattr(rlwe, "_GROUP", 3)
     rng = np.random.default_rng(8)
-    assert [packing.rows for packing in _packings(7)] == [2, 2, 3]
+    assert _packing(Bounds(40, 7, 99.0, 99.0)).groups == 3
     matrix, vectors = rng.integers(-9, 10, (40, 7)), rng.integers(-9, 10, (2, 40))
     assert_exact(matrix, [(vectors, recipient) for recipient in Recipient])
 
@@ -185,7 +187,7 @@ def test_the_set_up_tells_how_far_the_hint_is(monkeypatch):
         talk = {A: vector_holder(batch, bounds), B: effects(matrix_holder(matrix, bounds, [(1, TO_A)]), log)}
         assert np.array_equal(converse(talk)[A][0], vectors @ matrix)
     told = [(effect.done, effect.total) for effect in log if isinstance(effect, Progress)]
-    assert told == [(512, 1300), (1024, 1300), (1300, 1300), (1300, 1300)]
+    assert told == [(512, 1300), (1024, 1300), (1300, 1300), (0, 1), (1, 1)]
     converse({A: vector_holder(batch, bounds), B: effects(matrix_holder(matrix, bounds, [(1, TO_A)]), whole)})
     sent, sent_whole = (
         [encode_bytes(effect.message) for effect in each if isinstance(effect, Send)] for each in (log, whole)
@@ -456,7 +458,7 @@ SMALL = Bounds(3, 2, 5.0, 5.0)
 MATRIX = np.array([[1, 2], [0, 1], [2, 0]], np.int64)
 TERMS = Terms.of(SMALL)
 HELLO = Opening(TERMS, b"x" * 32)
-GOOD_A = np.zeros((1, 2, DEGREE), np.uint64)
+GOOD_A = np.zeros((2, DEGREE), np.uint64)
 GOOD_B = np.zeros((2, 2), np.uint64)
 TOO_LARGE = np.array([[PRIMES[0]], [0]], np.uint64)
 
@@ -464,9 +466,10 @@ TOO_LARGE = np.array([[PRIMES[0]], [0]], np.uint64)
 def rogue_vectors(*, opening=HELLO, call=None, hidden=None, query=None, unmask=None):
     yield from send(B, opening)
     theirs = yield from receive(B, Opening)
-    hint = yield from receive_array(B, np.uint64, Shape(2, 2, DEGREE))
-    seed = lattice._digest(b"public", opening.contribution, theirs.contribution)
-    yield from send(B, call or Call(1, TO_B.value, _name(TERMS, seed, hint)))
+    naming = _naming(TERMS, lattice._digest(b"public", opening.contribution, theirs.contribution))
+    for _ in range(2):
+        naming.update((yield from receive_array(B, np.uint64, Shape(1, 1, 2, DEGREE))).data)
+    yield from send(B, call or Call(1, TO_B.value, naming.digest()))
     yield from send_array(B, np.zeros(3, np.uint64) if hidden is None else hidden)
     yield from send(B, query or Query(GOOD_A, GOOD_B))
     yield from send(B, unmask or Unmask(np.zeros((1, 2), np.uint64)))
@@ -500,10 +503,14 @@ def test_the_matrix_holder_refuses_malformed_messages(wrong):
         converse({A: rogue_vectors(**wrong), B: matrix_holder(MATRIX, SMALL, [(1, TO_B)])})
 
 
-def rogue_matrix(*, opening=HELLO, hint=None, answer=None):
+NONE = np.zeros((1, 1, 2, DEGREE), np.uint64)
+
+
+def rogue_matrix(*, opening=HELLO, hint=(NONE, NONE), answer=None):
     yield from send(A, opening)
     yield from receive(A, Opening)
-    yield from send_array(A, np.zeros((2, 2, DEGREE), np.uint64) if hint is None else hint)
+    for piece in hint:
+        yield from send_array(A, piece)
     yield from receive(A, Call)
     yield from receive_array(A, np.uint64, Shape(3))
     yield from receive(A, Query)
@@ -514,9 +521,11 @@ def rogue_matrix(*, opening=HELLO, hint=None, answer=None):
     "wrong",
     [
         {"opening": Opening(replace(TERMS, vector_norm=6.0), b"x" * 32)},
-        {"hint": np.zeros((3, 2, DEGREE), np.uint64)},
-        {"hint": np.zeros((2, 1, DEGREE), np.uint64)},
-        {"hint": np.zeros((2, 2, DEGREE), np.uint64) + TOO_LARGE},
+        {"hint": (NONE, np.concatenate([NONE, NONE]))},
+        {"hint": (NONE[:, :, :1], NONE)},
+        {"hint": (NONE, NONE[:, :0])},
+        {"hint": (NONE + TOO_LARGE, NONE)},
+        {"hint": (NONE, NONE + TOO_LARGE)},
         {"answer": Answer(np.zeros((1, 1), np.uint64))},
         {"answer": Answer(np.zeros((2, 2), np.uint64))},
     ],
@@ -576,4 +585,4 @@ def test_the_bytes_are_those_of_the_documentation():
 def test_the_wire_is_pinned():
     """A change of this digest needs a higher version of a message, or of the scheme's own digests."""
     digest = hashlib.sha256(b"".join(frames(VECTORS, recipient=TO_B))).hexdigest()
-    assert digest == "1049f198747ec215e0317847586d4bde9d98d90d32ac4d6b8f412872ebcb3138"
+    assert digest == "4c211558f3fcc267b4f2461a1de7cbf507f395950eb8ef0e5f7e5e64830417cb"

@@ -13,7 +13,7 @@ from unseen.crypto.lattice_parameters import INNER, MODULUS, PRIMES
 from unseen.crypto.lwe import OneTimeSecret, PublicMatrix, encrypt_all
 from unseen.crypto.prg import Prg
 from unseen.crypto.ring import ring
-from unseen.crypto.rlwe import DEGREE, Rerandomisation, SecretKey, public_parts
+from unseen.crypto.rlwe import DEGREE, Packing, Rerandomisation, SecretKeys, public_parts
 from unseen.dialogue import ArrayChunk, Send, converse, receive, send, send_array
 from unseen.errors import LocalProtocolError, RemoteProtocolError, UsageError
 from unseen.ids import PartyId
@@ -124,15 +124,18 @@ def wide():
     return Case(np.ones((2, 2600), np.int64), Bounds(2, 2600, 2.0, 100.0))
 
 
-def noise_in(key, a, b):
+def keys_of(case):
+    return SecretKeys(Prg(case.of_b.key_seed), lattice._packing(case.bounds).groups)
+
+
+def noise_in(keys, a, b):
     """Return the decrypted words and the noise in a ciphertext (a spectrum, first coefficients), as its owner can."""
-    words = key.decrypt(a.copy(), b)
-    product = key._times(a[None])
-    RING.inverse(product)
-    plain = np.zeros(DEGREE, np.uint64)
-    plain[: len(words)] = words
-    total = RING.add(product[0, :, : len(words)], b)
-    return words, centred(RING.subtract(total, RING.encode(plain)[:, : len(words)])[0])
+    packing = Packing(b.shape[1], INNER.dimension)
+    words = keys.decrypt(a, b, packing)
+    products = keys.times(a[None])[0]
+    RING.inverse(products)
+    plain = packing.gather(RING.encode(packing.spread(words)))
+    return words, centred(RING.subtract(RING.add(packing.gather(products), b), plain)[0])
 
 
 def centred(residues):
@@ -148,13 +151,12 @@ def rounding_of(words):
 
 def noise_matrix(case):
     """Return N, shape (columns of M, 2560): without flooding and masks, the noise of a query is N·s."""
-    key, seed = SecretKey(Prg(case.of_b.key_seed)), case.of_b.seed
-    (packing,) = lattice._packings(case.matrix.columns)
+    keys, seed, packing = keys_of(case), case.of_b.seed, lattice._packing(case.bounds)
     (hint,) = case.matrix.hints(PublicMatrix(seed, case.matrix.rows), 512)
-    plain = lattice._packed(hint)
-    opened = RING.add(case.of_a.ciphertexts, key._times(public_parts(seed, len(plain))))
+    plain = packing.pack(hint, slice(0, packing.polynomials))
+    opened = RING.add(case.of_a.ciphertexts, keys.times(public_parts(seed, 1 + len(plain))))[1:]
     RING.inverse(opened)
-    noise = centred(RING.subtract(opened, RING.encode(plain))[1:, 0]) + rounding_of(plain[1:])
+    noise = (centred(RING.subtract(opened, RING.encode(plain))[:, :, 0]) + rounding_of(plain))[:, 0]
     width = packing.columns_per_polynomial
     rows = noise[:, : width * packing.rows].reshape(-1, packing.rows)
     return rows[: INNER.dimension].T
@@ -178,7 +180,7 @@ def heard_noise(case, monkeypatch, randomness):
         vectors = np.array([[3, 4]])
         assert np.array_equal(case.call(vectors, TO_B)[B], np.full((1, 2600), 7))
     (query,) = case.queries
-    words, noise = noise_in(SecretKey(Prg(case.of_b.key_seed)), query.masks[0], query.bodies)
+    words, noise = noise_in(keys_of(case), query.mask, query.bodies)
     return secrets[0], noise + rounding_of(words) - 0.5
 
 
@@ -237,7 +239,7 @@ def test_noise_instead_of_a_query_is_noticed_where_it_becomes_a_result():
     stream = Prg(bytes(32))
     a, b = (np.stack([stream.below(p, count) for p in PRIMES]) for count in (DEGREE, 200))
     with pytest.raises(RemoteProtocolError, match=r"^a: a product exceeds"):
-        asking(case, a=a[None], b=b, recipient=TO_B)
+        asking(case, a=a, b=b, recipient=TO_B)
 
 
 def test_a_vector_holder_that_deviates_reads_the_key_as_the_document_says(small):
@@ -246,7 +248,7 @@ def test_a_vector_holder_that_deviates_reads_the_key_as_the_document_says(small)
     constant = np.zeros((1, 2, DEGREE), np.uint64)
     constant[0, :, 0] = [quarter % p for p in PRIMES]
     RING.forward(constant)
-    answer = asking(small, a=constant, b=np.zeros((2, 5), np.uint64), recipient=TO_A)
+    answer = asking(small, a=constant[0], b=np.zeros((2, 5), np.uint64), recipient=TO_A)
     read = -np.rint(answer.view(np.int64) / 2.0**62).astype(int)
     assert np.array_equal(read, key_coefficients(small)[:5])
 
@@ -254,9 +256,9 @@ def test_a_vector_holder_that_deviates_reads_the_key_as_the_document_says(small)
 def key_coefficients(case):
     """Return the ternary key of the matrix holder."""
     one = np.ones((1, 2, DEGREE), np.uint64)
-    product = SecretKey(Prg(case.of_b.key_seed))._times(one)
+    product = keys_of(case).times(one)
     RING.inverse(product)
-    return centred(product[0, 0])
+    return centred(product[0, 0, 0])
 
 
 # --- another matrix than that of the hint ------------------------------------------------------------------------
@@ -276,8 +278,10 @@ def test_a_wrong_hint_is_noticed_by_the_size_of_results(recipient):
 
 def test_a_set_up_with_other_ciphertexts_has_another_name_and_is_refused(small):
     ciphertexts = small.of_a.ciphertexts.copy()
-    ciphertexts[-1, 0, 0] ^= np.uint64(1)
-    other = lattice._name(small.of_a.terms, small.of_a.seed, ciphertexts)
+    ciphertexts[-1, -1, 0, 0] ^= np.uint64(1)
+    naming = lattice._naming(small.of_a.terms, small.of_a.seed)
+    naming.update(ciphertexts.data)
+    other = naming.digest()
     case = Case(small.matrix.values.T.astype(np.int64), small.bounds)
     case.of_a = replace(small.of_a, ciphertexts=ciphertexts, name=other)
     with pytest.raises(RemoteProtocolError, match="it uses the set-up"):

@@ -102,7 +102,13 @@ class _FloatPads:
         groups = -(-public.blocks // LANES)
         self._halves = np.empty((groups, INNER.rank, 2, INNER.degree, LANES))
         for index, chunk in enumerate(public.chunks(_GROUPS * LANES)):
-            float_ntt.fill_halves(chunk, self._halves[index * _GROUPS : (index + 1) * _GROUPS])
+            self._fill(chunk, self._halves[index * _GROUPS : (index + 1) * _GROUPS])
+
+    def _fill(self, chunk: Integers, out: NDArray[np.float64]) -> None:
+        def work(group: int) -> None:
+            float_ntt.fill_halves(chunk[group * LANES : (group + 1) * LANES], out[group : group + 1])
+
+        in_parallel(work, len(out))
 
     def add(self, secrets: Integers, out: Words) -> None:
         """Add the products with secrets (K, 5, 512) to ``out`` (K, rows)."""

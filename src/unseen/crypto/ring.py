@@ -100,11 +100,15 @@ class Ring:
         ntt.centred_words(rows, self._lift(), out, self._moduli)
         return out.reshape(*elements.shape[:-2], self.degree)
 
-    def encode(self, words: Words) -> Words:
-        """Return ⌈w·Q/2^64⌉ for words w (…, n), shape (…, limbs, n)."""
+    def encode(self, words: Words, noise: Integers | None = None) -> Words:
+        """Return ⌈w·Q/2^64⌉ + noise for words w (…, n), shape (…, limbs, n).
+
+        ``noise``, of the shape of the words, is smaller in magnitude than every prime.
+        """
         rows = np.array(words, np.uint64).reshape(-1, self.degree)
+        extra = np.zeros(rows.shape, np.int64) if noise is None else noise.reshape(rows.shape)
         out = np.empty((len(rows), self.limbs, self.degree), np.uint64)
-        ntt.scaled_up(rows, np.uint64(-self.modulus % _WORD), out, self._moduli)
+        ntt.scaled_up(rows, extra, np.uint64(-self.modulus % _WORD), out, self._moduli)
         return out.reshape(*words.shape[:-1], self.limbs, self.degree)
 
     def add(self, x: Words, y: Words) -> Words:

@@ -250,17 +250,24 @@ def centred_words(values: Words, lift: Words, out: Words, moduli: Words) -> None
 
 
 @compiled
-def scaled_up(words: NDArray[np.uint64], minus_product: np.uint64, out: Words, moduli: Words) -> None:
-    """Write ⌈words·Q/2^64⌉ mod p, for Q the product of the primes and words (batch, n), to ``out`` (batch, limbs, n).
+def scaled_up(
+    words: NDArray[np.uint64], noise: NDArray[np.int64], minus_product: np.uint64, out: Words, moduli: Words
+) -> None:
+    """Write ⌈words·Q/2^64⌉ + noise mod p, for Q the product of the primes, to ``out`` (batch, limbs, n).
 
-    Modulo p the product Q·w vanishes, so that only its remainder −Q·w mod 2^64, divided by 2^64, is left.
+    Words and noise have the shape (batch, n); the noise is below p in magnitude. Modulo p the product Q·w vanishes, so
+    that only its remainder −Q·w mod 2^64, divided by 2^64, is left.
     """
     batch, n = words.shape
     for index in range(batch):
         for prime in range(out.shape[1]):
+            p = moduli[prime, 0]
             for i in range(n):
                 remainder = words[index, i] * minus_product
-                out[index, prime, i] = multiply(remainder, ONE, moduli[prime, 0], moduli[prime, 1])
+                value = multiply(remainder, ONE, p, moduli[prime, 1])
+                extra = noise[index, i]
+                value += np.uint64(extra) if extra >= 0 else p - np.uint64(-extra)
+                out[index, prime, i] = value - p if value >= p else value
 
 
 @compiled

@@ -23,8 +23,8 @@ at most 2^-39 an entry for the flooding.
 for its own e, which is more than Mᵀv unless the bounds leave room for the noise; so does whoever puts shares together.
 The document gives the figures.
 *Rounds*: one for the set-up; per call one round trip if the vector holder learns the result, else one message flow.
-*Bytes*: set-up (1 + ⌈2560/⌊8192/columns⌋⌉) · 128 KiB; per vector 8 a row, 128 KiB for every 8192 columns and 24 a
-column (16 for shares).
+*Bytes*: set-up G·(1 + ⌈2560/⌊8192/⌈columns/G⌉⌋⌉) · 128 KiB for G = ⌈columns/4096⌉ groups of columns; per vector 8 a
+row, 128 KiB and 24 a column (16 for shares).
 *Limits*: a party that breaks the protocol can make results wrong; nothing is verified beyond form and size.
 """
 
@@ -36,7 +36,6 @@ import struct
 from collections import deque
 from dataclasses import dataclass
 from functools import cached_property
-from itertools import accumulate, pairwise
 from typing import Annotated
 
 import numpy as np
@@ -48,7 +47,7 @@ from unseen.crypto.lattice_parameters import FAILURE_BITS, INNER, MODULUS, VECTO
 from unseen.crypto.lwe import OneTimeSecret, PublicMatrix, encrypt_all
 from unseen.crypto.prg import SEED_BYTES, Prg
 from unseen.crypto.ring import LIMBS, are_residues
-from unseen.crypto.rlwe import DEGREE, EncryptedHint, Packing, SecretKey
+from unseen.crypto.rlwe import DEGREE, EncryptedHint, Packing, SecretKeys
 from unseen.dialogue import Dialogue, progress, receive, receive_array, send, send_array
 from unseen.errors import LocalProtocolError, RemoteProtocolError, UsageError
 from unseen.ids import PartyId
@@ -64,8 +63,8 @@ _WORD = 1 << WORD_BITS
 BATCH = 8
 # Vectors that are encrypted before the first of them leaves: fewer if they are long, so that both holders work at once.
 _LONG, _PIECE = 1 << 17, 4
-# Columns of M that share a ciphertext of an answer, at most.
-_GROUP = DEGREE
+# Polynomials of the hint that are encrypted, sent and received at a time; part of the protocol.
+_SENT = 32
 # Rows of M that are brought into the hint between two signs of progress.
 _HINT_ROWS = 1 << 18
 
@@ -81,11 +80,11 @@ class Opening:
     contribution: bytes
 
 
-@message("linear_map.lattice/query")
+@message("linear_map.lattice/query", version=2)
 class Query:
-    """Follows each b: Enc(H·s + r), a part a for every group of columns, and the first coefficients of the parts b."""
+    """Follows each b: Enc(H·s + r), one part a for all columns, and the coefficients of the parts b that hold them."""
 
-    masks: Annotated[NDArray[np.uint64], Shape(None, LIMBS, DEGREE)]
+    mask: Annotated[NDArray[np.uint64], Shape(None, DEGREE)]
     bodies: Annotated[NDArray[np.uint64], Shape(LIMBS, None)]
 
 
@@ -192,6 +191,11 @@ class Lattice:
         """Name of the scheme in flows and reports."""
         return "lattice"
 
+    @property
+    def sends_ahead(self) -> bool:
+        """True: vectors go without waiting."""
+        return True
+
     def check(self, bounds: Bounds) -> None:
         """Raise ``UsageError``, saying what would fit, if the scheme cannot carry results of this size exactly."""
         Scaling.of(bounds)
@@ -218,12 +222,16 @@ class Lattice:
         theirs = yield from _receive_opening(peer, bounds)
         seed = _digest(b"public", theirs, own)
         hint = yield from _hint(matrix, PublicMatrix(seed, bounds.rows))
-        yield from progress(bounds.rows, bounds.rows, "encrypting the hint")
-        # Safety: the key depends on all it encrypts under, so that no part of it ever serves two different hints.
+        # Safety: the keys depend on all they encrypt under, so that no part of one ever serves two different hints.
         key_seed = prg.derive("linear_map.lattice/key", seed, _digest(hint)).bytes(SEED_BYTES)
-        ciphertexts = SecretKey(Prg(key_seed)).encrypt_under(seed, _packed(hint))
-        yield from send_array(peer, ciphertexts)
-        return LatticeMatrixSetup(terms, seed, key_seed, matrix.digest, _name(terms, seed, ciphertexts))
+        packing = _packing(bounds)
+        keys, naming = SecretKeys(Prg(key_seed), packing.groups), _naming(terms, seed)
+        pieces = keys.encrypt(seed, hint, packing, piece=_SENT)
+        for place, ciphertexts in zip(_places(packing), pieces, strict=True):
+            naming.update(ciphertexts.data)
+            yield from send_array(peer, ciphertexts)
+            yield from progress(place.stop - 1, packing.polynomials, "polynomials of the hint encrypted")
+        return LatticeMatrixSetup(terms, seed, key_seed, matrix.digest, naming.digest())
 
     def set_up_vectors(self, bounds: Bounds, *, peer: PartyId, prg: Prg) -> Dialogue[LatticeVectorSetup]:
         """Set up as the vector holder towards ``peer``."""
@@ -233,16 +241,22 @@ class Lattice:
         yield from send(peer, Opening(terms, own))
         theirs = yield from _receive_opening(peer, bounds)
         seed = _digest(b"public", own, theirs)
-        ciphertexts = yield from receive_array(peer, np.uint64, Shape(_ciphertexts(bounds.columns), LIMBS, DEGREE))
-        if not are_residues(ciphertexts):
-            raise RemoteProtocolError(f"{peer}: the encrypted hint has residues that are not below their primes")
-        return LatticeVectorSetup(terms, seed, ciphertexts, _name(terms, seed, ciphertexts))
+        packing, naming = _packing(bounds), _naming(terms, seed)
+        ciphertexts = np.empty((1 + packing.polynomials, packing.groups, LIMBS, DEGREE), np.uint64)
+        for place in _places(packing):
+            piece = yield from receive_array(peer, np.uint64, Shape(*ciphertexts[place].shape))
+            if not are_residues(piece):
+                raise RemoteProtocolError(f"{peer}: the encrypted hint has residues that are not below their primes")
+            naming.update(piece.data)
+            ciphertexts[place] = piece
+            yield from progress(place.stop - 1, packing.polynomials, "polynomials of the encrypted hint")
+        return LatticeVectorSetup(terms, seed, ciphertexts, naming.digest())
 
 
 # --- what is kept of a set-up --------------------------------------------------------------------------------------
 
 
-@message("linear_map.lattice/matrix-setup")
+@message("linear_map.lattice/matrix-setup", version=2)
 class LatticeMatrixSetup:
     """What the matrix holder keeps: some hundred bytes, among them the seed of its key, which is secret."""
 
@@ -268,13 +282,13 @@ class LatticeMatrixSetup:
         return f"LatticeMatrixSetup({self.name.hex()}, <secret>)"
 
 
-@message("linear_map.lattice/vector-setup")
+@message("linear_map.lattice/vector-setup", version=2)
 class LatticeVectorSetup:
-    """What the vector holder keeps: Enc(0) and the encrypted hint."""
+    """What the vector holder keeps: Enc(0) and the encrypted hint, the parts b of every group of columns."""
 
     terms: Terms
     seed: bytes
-    ciphertexts: Annotated[NDArray[np.uint64], Shape(None, LIMBS, DEGREE)]
+    ciphertexts: Annotated[NDArray[np.uint64], Shape(None, None, LIMBS, DEGREE)]
     name: bytes
 
     def side(self, *, peer: PartyId, prg: Prg) -> VectorSide:
@@ -285,8 +299,9 @@ class LatticeVectorSetup:
         return f"LatticeVectorSetup({self.name.hex()}, {self.ciphertexts.nbytes} bytes)"
 
 
-def _name(terms: Terms, seed: bytes, ciphertexts: Words) -> bytes:
-    return _digest(b"set-up", encode_bytes(terms), seed, ciphertexts)
+def _naming(terms: Terms, seed: bytes) -> hashlib._Hash:
+    """Return the digest that names a set-up once all ciphertexts, whose number follows from the terms, are added."""
+    return hashlib.sha256(_digest(b"set-up", encode_bytes(terms), seed))
 
 
 # --- the matrix holder -------------------------------------------------------------------------------------------
@@ -298,7 +313,8 @@ class _MatrixHolder:
     def __init__(self, matrix: IntegerMatrix, setup: LatticeMatrixSetup, peer: PartyId) -> None:
         self._matrix, self._bounds, self._name, self._peer = matrix, setup.terms.bounds, setup.name, peer
         self._scaling = Scaling.of(self._bounds)
-        self._key = SecretKey(Prg(setup.key_seed))
+        self._packing = _packing(self._bounds)
+        self._keys = SecretKeys(Prg(setup.key_seed), self._packing.groups)
         self._answers = Prg(setup.key_seed).derive("linear_map.lattice/answers", setup.name)
 
     def multiply(self, count: int, recipient: Recipient) -> Dialogue[Integers | None]:
@@ -336,7 +352,7 @@ class _MatrixHolder:
 
     def _noise(self, hidden: Words, query: Query) -> Words:
         # Safety: a repeated question gets the same answer, another one gets fresh noise.
-        question = _digest(hidden, query.masks, query.bodies)
+        question = _digest(hidden, query.mask, query.bodies)
         return self._scaling.noise(self._answers.derive("noise", question).words(self._bounds.columns))
 
     def _receive_hidden(self, out: Words) -> Dialogue[None]:
@@ -346,15 +362,11 @@ class _MatrixHolder:
         yield from receive_array(self._peer, np.uint64, Shape(len(out)), each=keep)
 
     def _decrypt(self, query: Query) -> Words:
-        groups = _groups(self._bounds.columns)
-        _check_shape(self._peer, "parts a", query.masks, (len(groups), LIMBS, DEGREE))
+        _check_shape(self._peer, "the part a", query.mask, (LIMBS, DEGREE))
         _check_shape(self._peer, "parts b", query.bodies, (LIMBS, self._bounds.columns))
-        if not (are_residues(query.masks) and are_residues(query.bodies)):
+        if not (are_residues(query.mask) and are_residues(query.bodies)):
             raise RemoteProtocolError(f"{self._peer}: a ciphertext has residues that are not below their primes")
-        words = np.empty(self._bounds.columns, np.uint64)
-        for a, group in zip(query.masks, groups, strict=True):
-            words[group] = self._key.decrypt(a.copy(), query.bodies[:, group])
-        return words
+        return self._keys.decrypt(query.mask, query.bodies, self._packing)
 
 
 # --- the vector holder -------------------------------------------------------------------------------------------
@@ -378,7 +390,7 @@ class _VectorHolder:
 
     @cached_property
     def _hint(self) -> EncryptedHint:
-        return EncryptedHint(self._setup.seed, self._setup.ciphertexts, _packings(self._bounds.columns))
+        return EncryptedHint(self._setup.seed, self._setup.ciphertexts, _packing(self._bounds))
 
     def submit(self, vectors: Integers, recipient: Recipient) -> Dialogue[None]:
         """Send vectors, shape (count, rows)."""
@@ -452,39 +464,23 @@ class _VectorHolder:
 # --- what both sides do ------------------------------------------------------------------------------------------
 
 
-def _packings(columns: int) -> list[Packing]:
-    """Return how the columns of M, in groups of even size and at most 8192, are packed."""
-    groups = -(-columns // _GROUP)
-    limits = [columns * index // groups for index in range(groups + 1)] if groups else [0]
-    return [Packing(last - first, INNER.dimension) for first, last in pairwise(limits)]
+def _packing(bounds: Bounds) -> Packing:
+    return Packing(bounds.columns, INNER.dimension)
 
 
-def _groups(columns: int) -> list[slice]:
-    """Return the columns of every group."""
-    limits = accumulate((packing.rows for packing in _packings(columns)), initial=0)
-    return [slice(first, last) for first, last in pairwise(limits)]
-
-
-def _ciphertexts(columns: int) -> int:
-    return 1 + sum(packing.polynomials for packing in _packings(columns))
-
-
-def _packed(hint: Words) -> Words:
-    """Return the plaintexts of Enc(0) and of the encrypted hint."""
-    out = np.zeros((_ciphertexts(len(hint)), DEGREE), np.uint64)
-    start = 1
-    for packing, group in zip(_packings(len(hint)), _groups(len(hint)), strict=True):
-        out[start : start + packing.polynomials] = packing.pack(hint[group])
-        start += packing.polynomials
-    return out
+def _places(packing: Packing) -> list[slice]:
+    """Return which polynomials, Enc(0) being the first, travel together."""
+    count = 1 + packing.polynomials
+    return [slice(0, 1), *(slice(start, min(start + _SENT, count)) for start in range(1, count, _SENT))]
 
 
 def _hint(matrix: IntegerMatrix, public: PublicMatrix) -> Dialogue[Words]:
-    total = np.zeros((matrix.columns, INNER.dimension), np.uint64)
+    total = None
     for index, part in enumerate(matrix.hints(public, _HINT_ROWS)):
-        total += part
+        # The first part serves as the sum: 200 MB less for 9,600 columns.
+        total = part if total is None else np.add(total, part, out=total)
         yield from progress(min((index + 1) * _HINT_ROWS, matrix.rows), matrix.rows, "rows in the hint")
-    return total
+    return np.zeros((matrix.columns, INNER.dimension), np.uint64) if total is None else total
 
 
 def _receive_opening(peer: PartyId, bounds: Bounds) -> Dialogue[bytes]:
@@ -515,7 +511,7 @@ def _results(peer: PartyId, results: Integers, scaling: Scaling) -> Integers:
 
 def _digest(*parts: bytes | Words | Integers) -> bytes:
     """Return the SHA-256 digest of parts, each preceded by its length; the number is raised with the protocol."""
-    state = hashlib.sha256(b"unseen/linear_map.lattice/2")
+    state = hashlib.sha256(b"unseen/linear_map.lattice/3")
     for part in parts:
         data = memoryview(part) if isinstance(part, bytes) else np.ascontiguousarray(part).data
         state.update(struct.pack("<Q", data.nbytes))

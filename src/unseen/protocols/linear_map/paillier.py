@@ -89,6 +89,11 @@ class Paillier:
         """Name of the scheme in flows and reports."""
         return "paillier"
 
+    @property
+    def sends_ahead(self) -> bool:
+        """False: what the matrix holder is to learn has to be decrypted for it, which ``submit`` waits for."""
+        return False
+
     def check(self, bounds: Bounds) -> None:
         """Raise ``UsageError`` unless results fit into 64 bits (plaintexts have thousands) and are no residues."""
         if bounds.wrap is not None:

@@ -49,6 +49,11 @@ class Plain:
         """Name of the scheme in flows and reports."""
         return "plain"
 
+    @property
+    def sends_ahead(self) -> bool:
+        """True: vectors go without waiting."""
+        return True
+
     def check(self, bounds: Bounds) -> None:
         """Raise ``UsageError`` unless results fit into 64 bits."""
         if bounds.result > LARGEST_RESULT:

@@ -189,6 +189,11 @@ class LinearMap(Protocol):
         """Name of the scheme in flows and reports."""
         ...
 
+    @property
+    def sends_ahead(self) -> bool:
+        """Whether ``submit`` never waits for the matrix holder: then both parties may submit at once."""
+        ...
+
     def check(self, bounds: Bounds) -> None:
         """Raise ``UsageError``, saying what would fit, if the scheme cannot carry results of this size exactly."""
         ...
