@@ -4,8 +4,14 @@
 
 * ``seconds``, ``core_seconds`` and ``bytes``: the whole training, set-up included; of the active party's clock, and of
   both parties' CPU (all threads) and messages.
-* ``…_per_iteration``: medians over the iterations; ``…_setup``: what comes before the first one (or up to its end, if
-  the learner's first word is that it is done, as in the modes linearised and exact).
+* An *iteration* is one exchange of vectors, one number a row from each party to the other, and all that belongs to it:
+  each party learns the product of its columns with the other's vector (a *linearised* iteration, on the quadratic
+  model of the loss) or, by shares of residuals, its part of the true gradient (an *accurate* one). Both occur in mode
+  private only; in the modes linearised and exact all iterations are of one kind and count as accurate.
+* ``iterations`` counts both, ``accurate_iterations`` the accurate ones; ``…_per_iteration`` are medians over all,
+  ``…_per_accurate_iteration`` over the accurate ones.
+* ``…_setup``: what comes before the first iteration: whitening of columns, the active party's own model, the linear
+  maps' set-up, and the first gradient (one vector).
 * ``coef_gap``: ‖federated − pooled‖ / ‖pooled‖ over all coefficients and the intercept; ``auc_gap`` federated − pooled
   on rows that were not trained on.
 * ``sklearn_seconds``: scikit-learn (newton-cholesky, tolerance 1e-10) afterwards, in one process with one thread.
@@ -16,17 +22,18 @@ from __future__ import annotations
 import argparse
 import json
 import math
-from dataclasses import asdict, dataclass
-from typing import Any
+from dataclasses import asdict, dataclass, field
+from itertools import pairwise
+from typing import Any, TypeAlias, TypeVar
 
 import numpy as np
 
 from benchmarks.data import Population, Split
-from benchmarks.measure import PartyRun, laps, median, whole
+from benchmarks.measure import Cost, PartyRun, median, together, whole
 from benchmarks.parties import ACTIVE, PASSIVE, Part, run_parties, stage
 from benchmarks.pooled import Linear, logistic_regression
 from unseen.crypto.prg import Prg
-from unseen.dialogue import Dialogue
+from unseen.dialogue import Dialogue, Progress
 from unseen.ids import PartyId
 from unseen.learners.metrics import auc
 from unseen.learners.vertical.logistic import (
@@ -41,7 +48,28 @@ from unseen.learners.vertical.logistic import (
 )
 from unseen.protocols.linear_map.lattice import Lattice
 
+R = TypeVar("R")
+
 _WARM_UP_ROWS = 2000
+
+
+@dataclass(slots=True)
+class Course:
+    """What a training tells of its course: the total of its progress, and which iterations were accurate."""
+
+    total: int = 0
+    accurate: list[int] = field(default_factory=list)
+
+    def note(self, event: Progress) -> None:
+        """Take note of a progress."""
+        if event.note == "set up":
+            self.total = event.total
+        elif "gradient norm" in event.note:
+            self.accurate.append(event.done)
+
+
+Result: TypeAlias = tuple[LinearPart, float, Course]
+"""A party's part, the AUC if it knows, and the course of its training."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,25 +112,42 @@ def side(me: PartyId, data: Split, params: LogisticParams) -> Part:
     return Part(_active(data, params, setting) if me == ACTIVE else _passive(data, params, setting), _told)
 
 
-def _active(data: Split, params: LogisticParams, setting: Setting) -> Dialogue[tuple[LinearPart, float]]:
-    found = yield from stage("train", train_active(data.features, data.labels, params, setting))
+def _active(data: Split, params: LogisticParams, setting: Setting) -> Dialogue[Result]:
+    course = Course()
+    found = yield from stage("train", noted(train_active(data.features, data.labels, params, setting), course))
     chances = yield from stage("score", score_active(found, data.test_features, setting))
-    return found, auc(data.test_labels, chances)
+    return found, auc(data.test_labels, chances), course
 
 
-def _passive(data: Split, params: LogisticParams, setting: Setting) -> Dialogue[tuple[LinearPart, float]]:
-    found = yield from stage("train", train_passive(data.features, params, setting))
+def _passive(data: Split, params: LogisticParams, setting: Setting) -> Dialogue[Result]:
+    course = Course()
+    found = yield from stage("train", noted(train_passive(data.features, params, setting), course))
     yield from stage("score", score_passive(found, data.test_features, setting))
-    return found, math.nan
+    return found, math.nan, course
 
 
-def _told(result: tuple[LinearPart, float]) -> dict[str, Any]:
-    found, tested = result
+def noted(dialogue: Dialogue[R], course: Course) -> Dialogue[R]:
+    """Play ``dialogue`` and take notes of its course."""
+    answer: object = None
+    while True:
+        try:
+            effect = dialogue.send(answer)
+        except StopIteration as end:
+            result: R = end.value
+            return result
+        if isinstance(effect, Progress):
+            course.note(effect)
+        answer = yield effect
+
+
+def _told(result: Result) -> dict[str, Any]:
+    found, tested, course = result
     return {
         "auc": tested,
         "coefficients": found.coef_.tolist(),
         "intercept": found.intercept_,
-        "iterations": found.n_iterations,
+        "accurate": course.accurate,
+        "total": course.total,
         "converged": found.converged,
         "note": found.note,
     }
@@ -132,11 +177,22 @@ def coef_gap(runs: tuple[PartyRun, PartyRun], wanted: Linear) -> float:
     return float(np.linalg.norm(found - wanted.coefficients) / np.linalg.norm(wanted.coefficients))
 
 
+def laps(run: PartyRun) -> list[Cost]:
+    """Return the cost of the set-up and of each iteration."""
+    stamps = run.stages["train"]
+    # Set-ups of linear maps tell of their own progress, before the training's begins at 0.
+    mine = [stamp for stamp in stamps if stamp.what == "progress" and stamp.total == run.report["total"]]
+    begun = max(place for place, stamp in enumerate(mine) if stamp.done == 0)
+    return [after.spent - before.spent for before, after in pairwise([stamps[0], *mine[begun:]])]
+
+
 def figures(options: Options, runs: tuple[PartyRun, PartyRun], wanted: Linear) -> dict[str, Any]:
     """Return the JSON line."""
-    setup, *iterations = laps(runs, "train", not_of=options.rows)
-    iteration = median(iterations)
+    setup, *iterations = [together(lap) for lap in zip(*(laps(run) for run in runs), strict=True)]
     total, told = whole(runs, "train"), runs[0].report
+    iteration = median(iterations)
+    accurate = [iterations[number - 1] for number in told["accurate"]]
+    exact = median(accurate)
     return {
         "name": "vertical_linear",
         "seconds": round(total.seconds, 3),
@@ -148,7 +204,11 @@ def figures(options: Options, runs: tuple[PartyRun, PartyRun], wanted: Linear) -
         "seconds_per_iteration": round(iteration.seconds, 4),
         "core_seconds_per_iteration": round(iteration.core_seconds, 4),
         "bytes_per_iteration": iteration.bytes,
-        "iterations": told["iterations"],
+        "iterations": len(iterations),
+        "accurate_iterations": len(accurate),
+        "seconds_per_accurate_iteration": round(exact.seconds, 4),
+        "core_seconds_per_accurate_iteration": round(exact.core_seconds, 4),
+        "bytes_per_accurate_iteration": exact.bytes,
         "converged": told["converged"],
         "note": told["note"],
         "coef_gap": coef_gap(runs, wanted),

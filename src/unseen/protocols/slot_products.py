@@ -1,4 +1,4 @@
-"""Shares of slot-wise products: x at one party and y at the other with x + y = Σ_r F_r∘G_r, row by row, exactly.
+"""Shares of slot-wise products: x at one party and y at the other with x + y = Σ_r F_r∘G_r modulo t, row by row.
 
 The *key holder* has factors G, the *evaluator* factors F, both R vectors of n integers. For each block of 8192 rows,
 with Enc the key holder's ring-LWE encryption of ``crypto.slots`` and t ≈ 2^62::
@@ -8,26 +8,27 @@ with Enc the key holder's ring-LWE encryption of ``crypto.slots`` and t ≈ 2^62
          ◀── Opening ────────────────────────────────────────
          ── PublicKey: Enc(0) ──────────────────────────────▶                              (set-up, once)
          ── Call ── ◀── Call: the bounds, which have to be equal
-         ── Block; Enc(G_1), …, Enc(G_R) ───────────────────▶   ρ uniform in [0, t − 2^(B+1))
-         ◀── Answer: Σ_r F_r·Enc(G_r) + 2^B + ρ, re-randomised and flooded ──
-    y = decrypted value                                    x = −ρ − 2^B
+         ── Block; Enc(G_1), …, Enc(G_R) ───────────────────▶   ρ uniform in [0, t)
+         ◀── Answer: Σ_r F_r·Enc(G_r) + ρ, re-randomised and flooded ──
+    y = decrypted value                                    x = −ρ
 
-No value exceeds 2^B in magnitude, so that value + 2^B + ρ is an integer in [0, t): shares are integers, of magnitudes
-below 2^62, and not residues.
+The mask is perfect: y is uniform in [0, t), whatever F is. Correctness pays for it: as integers, x + y is the sum
+unless sum + ρ leaves [0, t), then it is the sum ± t. No sum reaches 2^B, so that this happens with a probability of at
+most 2^B/t a row (``ProductBounds.failure``), and neither party can tell. Since t is 2^62 − 65535, whoever reduces the
+shares modulo 2^62, or a smaller power of two, is off by ±65535 in such a row and no more.
 
 Source: slot-wise (SIMD) arithmetic after Smart and Vercauteren (Designs, Codes and Cryptography 71, 2014), the
 scheme of Fan and Vercauteren (eprint 2012/144); shares by masked homomorphic results as in Gazelle (Juvekar,
 Vaikuntanathan, Chandrakasan, USENIX Security 2018). docs/security/slot_products.md has the argument and its limits.
 
 *Security model*: semi-honest parties. The evaluator learns nothing, computationally (ring-LWE, 152 bits). The key
-holder learns nothing, statistically for the mask (at most 2^B/(t − 2^(B+1)) a row: 2^-37 for B = 25) and for the
-flooding (at most 2^-41.5 a coefficient, 8192 a block), computationally for the rest. ``ProductBounds.distance`` adds
-them up for a call; the distances of all calls of a federation add up.
+holder learns nothing, perfectly for the mask, statistically for the flooding (at most 2^-41.5 a coefficient, 8192 a
+block), computationally for the rest. ``ProductBounds.distance`` is that of a call; distances of calls add up.
 *Leakage*: ``ProductBounds``, the number of calls.
 *Rounds*: one round trip for the set-up; per call one, and one for every ``GROUP`` blocks.
 *Bytes*: set-up 192 KiB; per call and block of 8192 rows 192·R KiB to the evaluator and 384 KiB back (24·R + 48 a row).
 *Limits*: nothing is verified beyond form and size. An evaluator that deviates decides what the key holder decrypts.
-Sums that exceed the agreed 2^B, which only both parties together could notice, void correctness and the mask.
+Sums that exceed the agreed 2^B, which only both parties together could notice, come out wrong more often.
 """
 
 from __future__ import annotations
@@ -67,8 +68,8 @@ Integers = NDArray[np.int64]
 # Blocks that are worked on, sent and answered together, 192·R KiB each. The key holder is one group ahead of the
 # answers, so that both sides work at once.
 GROUP = 4
-# Beyond, masks would be hardly wider than what they hide, and sums of products could reach t.
-MAX_RESULT_BITS = 30
+# Beyond, rows would often come out wrong by t.
+MAX_RESULT_BITS = 40
 MAX_FACTOR_BITS = 28
 
 
@@ -153,16 +154,14 @@ class ProductBounds:
         return [slice(start, min(start + GROUP, self.blocks)) for start in range(0, self.blocks, GROUP)]
 
     @property
-    def masks(self) -> int:
-        """Number of values that a mask can take."""
-        return T - (2 << self.result_bits)
-
-    @property
     def distance(self) -> float:
         """The statistical distance, for the whole call, between the key holder's view and one simulated without F."""
-        mask = self.rows * 2**self.result_bits / self.masks
-        flood = self.blocks * DEGREE * noise_bound(self.rank) / (P1 * FLOOD_QUOTIENTS)
-        return float(mask + flood)
+        return float(self.blocks * DEGREE * noise_bound(self.rank) / (P1 * FLOOD_QUOTIENTS))
+
+    @property
+    def failure(self) -> float:
+        """Bound on the probability that any row of the call comes out wrong by t; on their number, on average."""
+        return float(self.rows * 2**self.result_bits / T)
 
     def check(self, factors: Integers) -> None:
         """Raise ``UsageError`` unless ``factors`` are int64 (rank, rows) and below 2^factor_bits in magnitude."""
@@ -337,11 +336,11 @@ class Evaluator:
     def _evaluate(
         self, factors: Integers, header: Block, bodies: Words, prg: Prg, bounds: ProductBounds
     ) -> tuple[Words, Integers]:
-        """Return the answer to a block and its mask ρ + 2^B."""
+        """Return the answer to a block and its mask ρ."""
         # Safety: an equal question gets the same bytes again; with other factors, or another question, mask and
         # randomness are fresh. Two answers under one mask would tell the difference of their values.
         fresh = prg.derive("question", _digest(factors), _digest(header.nonce, bodies))
-        mask = fresh.derive("mask").below(bounds.masks, DEGREE).view(np.int64) + (1 << bounds.result_bits)
+        mask = fresh.derive("mask").below(T, DEGREE).view(np.int64)
         randomness = Rerandomisation.draw(fresh.derive("randomness"))
         question = Ciphertexts(_block_parts(self._seed, header.nonce, bounds.rank), bodies)
         answer = question.evaluate(self._public_key, factors, mask, randomness)
@@ -404,7 +403,7 @@ def _check_residues(peer: PartyId, values: Words) -> None:
 
 def _digest(*parts: bytes | Words | Integers) -> bytes:
     """Return the SHA-256 digest of parts, each preceded by its length; the number is raised with the protocol."""
-    state = hashlib.sha256(b"unseen/slot_products/1")
+    state = hashlib.sha256(b"unseen/slot_products/2")
     for part in parts:
         data = memoryview(part) if isinstance(part, bytes) else np.ascontiguousarray(part).data
         state.update(struct.pack("<Q", data.nbytes))

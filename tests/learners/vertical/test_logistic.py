@@ -332,8 +332,9 @@ def test_iterations_are_told_as_progress(mode):
     )
     for party in (BANK, TELCO):
         mine = [event for event in events if event.party == party]
-        assert [event.done for event in mine] == list(range(1, parts[party].n_iterations + 1))
-        assert all(event.total == 50 and "gradient norm" in event.note for event in mine)
+        assert [event.done for event in mine] == list(range(parts[party].n_iterations + 1))
+        assert mine[0].note == "set up"
+        assert all(event.total == 50 and "gradient norm" in event.note for event in mine[1:])
 
 
 # --- scoring -------------------------------------------------------------------------------------------------------

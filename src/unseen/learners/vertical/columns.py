@@ -18,13 +18,15 @@ import numpy as np
 from numpy.typing import NDArray
 
 from unseen.errors import DataError
+from unseen.kernels.blocks import in_parallel
 from unseen.learners.vertical.whitening import check_features
 from unseen.protocols.linear_map.matrices import DenseMatrix
 
 Floats = NDArray[np.float64]
 
 _NEGLIGIBLE = 1e-10
-_ROWS_PER_BLOCK = 1 << 15
+_ROWS_PER_BLOCK = 1 << 14
+_SAMPLE = 4096
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -101,31 +103,45 @@ def prepare(features: Floats, l2: float, curvature: float, *, intercept: bool, r
     rows, width = features.shape
     if rows < 2:
         raise DataError(f"training needs at least two rows, found {rows}")
-    mean, spread = features.mean(axis=0), _spread(features)
-    gram = np.zeros((width, width))
-    for block in _blocks(rows):
-        scaled = (features[block] - mean) / spread
-        gram += scaled.T @ scaled
-    rotation = _rotation(gram * curvature / rows, l2 / np.square(spread)) if rotate else np.eye(width) / curvature**0.5
+    mean, covariance = _moments(features)
+    spread = np.sqrt(np.maximum(covariance.diagonal(), 0.0))
+    # Columns that do not vary become zeros.
+    spread = np.where(spread > 1e-12 * np.abs(mean), spread, np.inf)
+    correlation = covariance / spread[:, None] / spread
+    rotation = _rotation(correlation * curvature, l2 / np.square(spread)) if rotate else np.eye(width) / curvature**0.5
     count = rotation.shape[1]
-    values = np.empty((count + intercept, rows), np.float32)
-    for block in _blocks(rows):
-        values[:count, block] = rotation.T @ ((features[block] - mean) / spread).T
     basis = np.zeros((width, count + intercept))
     basis[:, :count] = rotation / spread[:, None]
+    values = np.empty((count + intercept, rows), np.float32)
+    blocks = list(_blocks(rows))
+
+    def rotate_block(index: int) -> None:
+        block = blocks[index]
+        values[:count, block] = basis[:, :count].T @ (features[block] - mean).T
+
+    in_parallel(rotate_block, len(blocks))
     if intercept:
         values[-1] = 1 / math.sqrt(curvature)
     return Columns(mean, basis, values, l2 * basis.T @ basis, curvature, intercept)
 
 
-def _spread(features: Floats) -> Floats:
-    """Return standard deviations; infinity for columns that do not vary, which become zeros."""
-    mean = features.mean(axis=0)
-    squares = np.zeros(features.shape[1])
-    for block in _blocks(len(features)):
-        squares += np.square(features[block] - mean).sum(axis=0)
-    spread = np.sqrt(squares / len(features))
-    return np.where(spread > 1e-12 * np.abs(features).max(axis=0, initial=0.0), spread, np.inf)
+def _moments(features: Floats) -> tuple[Floats, Floats]:
+    """Return the means and the covariances of the columns, in one pass."""
+    rows, width = features.shape
+    # Shifted by about their means, sums of squares lose no digits; constant columns become exactly 0.
+    sample = features[:: max(1, rows // _SAMPLE)]
+    shift = sample[0] + (sample - sample[0]).mean(axis=0)
+    blocks = list(_blocks(rows))
+    grams, sums = np.empty((len(blocks), width, width)), np.empty((len(blocks), width))
+
+    def add_up(index: int) -> None:
+        shifted = features[blocks[index]] - shift
+        grams[index], sums[index] = shifted.T @ shifted, np.ones(len(shifted)) @ shifted
+
+    in_parallel(add_up, len(blocks))
+    # The order of sums is that of the rows, whatever the number of threads.
+    change = sums.sum(axis=0) / rows
+    return shift + change, grams.sum(axis=0) / rows - np.outer(change, change)
 
 
 def _rotation(hessian: Floats, ridge: Floats) -> Floats:

@@ -122,6 +122,7 @@ def train(
     state = yield from resume(State, setting.peers)
     if state is None:
         state = yield from _start(run, own)
+    yield from progress(len(state.norms), params.max_iterations, "set up")
     while True:
         state, step = yield from _iterate(run, state)
         done = len(state.norms)

@@ -24,7 +24,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from unseen.errors import DataError, UsageError
-from unseen.learners.vertical.factorisation import Factorisation, Interval, sigmoid
+from unseen.learners.vertical.factorisation import LARGEST_HALF, Factorisation, Interval, sigmoid
 
 Floats = NDArray[np.float64]
 
@@ -65,6 +65,16 @@ class Family(Protocol):
     @property
     def name(self) -> str:
         """Name in parameters and reports."""
+        ...
+
+    @property
+    def largest_active(self) -> float:
+        """How far from the middle of their range the active party's scores count; beyond, they are clipped."""
+        ...
+
+    @property
+    def largest_passive(self) -> float:
+        """How far from 0 the passive party's scores count."""
         ...
 
     def check(self, target: Floats) -> None:
@@ -135,6 +145,16 @@ class Gaussian:
         """Name in parameters and reports."""
         return "gaussian"
 
+    @property
+    def largest_active(self) -> float:
+        """How far from the middle of their range the active party's scores count."""
+        return math.inf
+
+    @property
+    def largest_passive(self) -> float:
+        """How far from 0 the passive party's scores count."""
+        return math.inf
+
     def check(self, target: Floats) -> None:
         """Raise ``DataError`` if all targets are equal."""
         _check_varied(target)
@@ -188,6 +208,16 @@ class Binomial:
     def name(self) -> str:
         """Name in parameters and reports."""
         return "binomial"
+
+    @property
+    def largest_active(self) -> float:
+        """How far from the middle of their range the active party's scores count."""
+        return LARGEST_HALF
+
+    @property
+    def largest_passive(self) -> float:
+        """How far from 0 the passive party's scores count."""
+        return LARGEST_HALF
 
     def check(self, target: Floats) -> None:
         """Raise ``DataError`` unless targets are 0 and 1, both."""
@@ -247,8 +277,9 @@ class SigmoidSeparation:
     def active(self, scores: Floats, target: Floats, weights: Floats) -> Contribution:
         """Return the active party's contribution."""
         factors = self.factorisation.active.evaluate(self.factorisation.active_table, scores)
+        factors *= weights
         bound = float(np.abs(weights).max(initial=0.0)) * (self.factorisation.largest + self.factorisation.error)
-        return Contribution(factors * weights, -weights * target, bound)
+        return Contribution(factors, -weights * target, bound)
 
 
 @dataclass(frozen=True, slots=True)
@@ -259,6 +290,16 @@ class Poisson:
     def name(self) -> str:
         """Name in parameters and reports."""
         return "poisson"
+
+    @property
+    def largest_active(self) -> float:
+        """How far from the middle of their range the active party's scores count."""
+        return math.inf
+
+    @property
+    def largest_passive(self) -> float:
+        """How far from 0 the passive party's scores count."""
+        return LARGEST_HALF
 
     def check(self, target: Floats) -> None:
         """Raise ``DataError`` unless targets are non-negative and not all equal."""
@@ -322,6 +363,16 @@ class Tweedie:
     def name(self) -> str:
         """Name in parameters and reports."""
         return "tweedie"
+
+    @property
+    def largest_active(self) -> float:
+        """How far from the middle of their range the active party's scores count."""
+        return math.inf
+
+    @property
+    def largest_passive(self) -> float:
+        """How far from 0 the passive party's scores count."""
+        return LARGEST_HALF
 
     def check(self, target: Floats) -> None:
         """Raise ``DataError`` unless targets are non-negative and not all equal."""

@@ -12,7 +12,7 @@ vectors than the cross-Gram's one for each column, and without showing anybody t
 
 *What each party learns.* Everybody: numbers of rows and whitened columns; the curvature c at the best constant model
 (from the mean target), to 2^⅛; sizes of vectors, to a power of two; norms of the whole gradient; coefficients of
-the recursions, from which steps of the common directions follow.
+the recursions, from which steps of the common directions follow; the ranges of scores, as ``private`` has them.
 
 * The active party: its own part of the gradient at every iterate; for its own columns, their products with each
   peer's partial scores along the directions of the quadratic model (as many linear facts about cross-covariances as
@@ -43,7 +43,7 @@ from unseen.learners.vertical.columns import Columns, prepare
 from unseen.learners.vertical.families import Gaussian
 from unseen.learners.vertical.glm_params import GlmParams, row_weights
 from unseen.learners.vertical.private import JointResiduals, Knowledge, SharedResiduals, Truth
-from unseen.learners.vertical.quadratic import Quadratic
+from unseen.learners.vertical.quadratic import Course, Quadratic
 from unseen.learners.vertical.quasi_newton import Engine, Oracle, Outcome, Rule, begin, minimise
 from unseen.learners.vertical.residues import Maps, set_up
 from unseen.learners.vertical.setting import LARGEST_WIDTH, Floats, LinearPart, Setting, check_role, compare, told
@@ -119,7 +119,8 @@ def train_passive(features: Floats, params: GlmParams, setting: Setting) -> Dial
 def _train(columns: Columns, outset: Outset, setting: Setting) -> Dialogue[Outcome]:
     maps, oracle, gradient = yield from open_oracle(columns, outset, setting)
     rule = Rule(outset.params.tolerance, outset.params.max_iterations)
-    quadratic = Quadratic(columns, maps, setting)
+    course = Course.of(outset.params.max_iterations, columns.width, maps.peers_width)
+    quadratic = Quadratic(columns, maps, setting, course)
     engine = Engine(oracle, quadratic, setting, rule, columns.curvature, outset.ratio)
     return (yield from minimise(engine, begin(outset.point, gradient)))
 

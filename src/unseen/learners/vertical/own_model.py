@@ -71,8 +71,9 @@ def _derivatives(columns: Columns, truth: Truth, point: Floats) -> tuple[Floats,
     hessian = np.zeros((columns.width, columns.width))
     for first in range(0, columns.rows, _ROWS_PER_BLOCK):
         block = slice(first, first + _ROWS_PER_BLOCK)
-        part = columns.values[:, block]
-        hessian += (part * curvature[block].astype(np.float32)) @ part.T
+        # Losses are convex. One product of a matrix with itself takes half the work of one of two.
+        part = columns.values[:, block] * np.sqrt(curvature[block]).astype(np.float32)
+        hessian += part @ part.T
     return gradient, hessian / columns.rows + columns.penalty
 
 

@@ -12,17 +12,27 @@
     that is the value itself, since residuals are bounded.
 
     *Errors*: rounding to ``exponent`` bits adds noise of mean ~0 and deviation 2^-exponent/√6 to each row's residual,
-    independent over rows; factors are rounded to 12 to 15 bits, at random, so that errors are independent as well; for
-    the binomial family σ is off by at most 2e-4 of its largest value on ranges up to ±8 (``factorisation``), and
+    independent over rows; factors are rounded to 17 to 20 bits, at random, so that errors are independent as well; for
+    the binomial family σ is off by about 2e-4 of its largest value on ranges up to ±8 (``factorisation``), and
     scores more than 8 from the middle of their range are clipped there; columns are rounded once.
 
+    *Rows that come out wrong*: with a probability of at most 2^-8 a gradient, a row's products are wrong by t. All
+    that follows is modulo a power of two that divides 2^62 = t + 65535, so that such a row's residual is off by
+    65535·2^-B of the largest product, B being the bits of products, 34 to 40: less than what rounding does to every
+    row. More bits make this likelier and smaller in proportion.
+
+    *Precision*: residuals have as many bits as let any gradient fit into the maps' modulus. Close to the minimum
+    gradients are small and so are their changes, of which alone the residue has to be unambiguous: residuals get more
+    bits then (``Anchor``), and a gradient that is not small after all is asked for again without them.
+
     *Leakage*: the passive party tells the size of its largest score, the active one the range of its scores, both in
-    powers of √2; the active party tells how large residuals can become, in powers of two. Masks are those of
-    ``slot_products``: their distance is at most 2^-16 a gradient for up to 4 million rows.
+    powers of √2; the passive one also whether its largest score is more than 2.8 times their root mean square, and
+    whether more than one in a thousand exceeds 8; the active one how large residuals can become, in powers of two.
+    Masks are perfect (``slot_products``).
 
     *Rounds*: per gradient two round trips for the ranges and the products' set-up, one and one for every 32,768 rows
     for the products, one for the linear maps. *Bytes*: 24·R + 48 a row for the products of rank R (1 for Poisson, 2
-    for Tweedie, 9 to 16 for the binomial family), 8 a row each way for the maps.
+    for Tweedie, 4 to 16 for the binomial family), 8 a row each way for the maps.
 """
 
 from __future__ import annotations
@@ -39,8 +49,10 @@ from unseen.crypto.prg import Prg
 from unseen.dialogue import Dialogue, receive, send
 from unseen.errors import RemoteProtocolError
 from unseen.ids import PartyId
+from unseen.kernels.blocks import in_parallel
+from unseen.kernels.tables import rounded_at_random
 from unseen.learners.vertical.columns import Columns
-from unseen.learners.vertical.factorisation import LARGEST_HALF, MAX_RANK, Interval
+from unseen.learners.vertical.factorisation import MAX_RANK, Interval
 from unseen.learners.vertical.families import AnyFamily, Contribution
 from unseen.learners.vertical.residues import Maps
 from unseen.learners.vertical.setting import Floats, Setting, finite
@@ -48,20 +60,25 @@ from unseen.protocols.slot_products import Evaluator, KeyHolder, ProductBounds
 
 Integers = NDArray[np.int64]
 
-# The statistical distance of a mask is 2^(bits − 62) a row, so that few rows leave room for finer products: over all
-# rows of a gradient it is 2^-16 at most.
-_LEAST_RESULT_BITS, _MOST_RESULT_BITS, _MASKED_BITS = 24, 30, 46
-_FACTOR_BITS = 28
+_SHARE_BITS, _FACTOR_BITS = 62, 28
+# A row comes out wrong with a probability of 2^(bits − 62): among all rows of a gradient it is one with 2^-8 at most,
+# up to a million of them. Fewer rows average fewer rounding errors, and have room for finer products.
+_LEAST_RESULT_BITS, _MOST_RESULT_BITS, _BITS_AND_ROWS = 34, 40, 54
+_LARGEST_EXPONENT = 60
 _MAX_COEFFICIENTS = 256
-# Residuals may grow to this multiple of those of the first model before products wrap.
-_MARGIN_BITS = 3
+_LARGEST_REACH = 2.0**40
+# Residuals may grow to this multiple of those of the first model before products wrap; gradients, where an anchor
+# is given, may change by this multiple of the norm there.
+_MARGIN_BITS, _CHANGE_BITS = 3, 6
 
 
 @message("vertical_glm/reach")
 class Reach:
-    """The passive party's scores lie within ± half, a power of √2."""
+    """The passive party's scores lie within ± half, a power of √2, unless exceeded; ``narrow`` as in ``Interval``."""
 
     half: float
+    narrow: bool
+    exceeded: bool
 
 
 @message("vertical_glm/factors")
@@ -101,6 +118,15 @@ class Knowledge:
     truth: Truth | None
 
 
+@dataclass(frozen=True, slots=True, eq=False)
+class Anchor:
+    """A point nearby: own parts of it and of the gradient there, and the norm that gradients are expected to have."""
+
+    point: Floats
+    gradient: Floats
+    norm: float
+
+
 class JointResiduals:
     """Gradients of least squares, d = Σ_p z_p − y."""
 
@@ -112,9 +138,9 @@ class JointResiduals:
         """What remains of rounding errors of scores of about 1."""
         return 2.0 ** (1 - self._maps.own.vector_bits) / math.sqrt(self._columns.rows)
 
-    def gradient(self, point: Floats, index: int) -> Dialogue[Floats]:
+    def gradient(self, point: Floats, index: int, anchor: Anchor | None = None) -> Dialogue[Floats]:
         """Return this party's part of the gradient."""
-        del index  # nothing random is involved
+        del index, anchor  # nothing random is involved, and whole vectors fit
         vector = self._columns.scores(point)
         if self._truth is not None:
             vector = self._truth.residuals(vector)
@@ -131,34 +157,55 @@ class SharedResiduals:
         self._family, self._truth = knowledge.family, knowledge.truth
         room = min(residues.vector_bits for residues in maps.residues.values()) - _MARGIN_BITS
         self._exponent = room - math.frexp(knowledge.size)[1]
-        self._row_noise = 0.0
+        # Shortened by so many bits, shares still add up modulo what the maps work with, and t is all but 0 there.
+        self._spare = _SHARE_BITS - max(residues.wrap for residues in maps.residues.values())
+        self._room = min(residues.wrap - residues.matrix_bits for residues in maps.residues.values())
+        self._row_noise, self._exceeded = 0.0, False
 
     @property
     def noise(self) -> float:
-        """Twice the norm of the rounding noise of the last gradient."""
+        """Twice the norm of the rounding noise of the last gradient; infinite if scores of many rows were clipped."""
+        if self._exceeded:
+            return math.inf
         columns = self._columns
         widths = columns.width + self._maps.peers_width
         return 2 * self._row_noise * math.sqrt(widths / (columns.rows * columns.curvature))
 
-    def gradient(self, point: Floats, index: int) -> Dialogue[Floats]:
-        """Return this party's part of the gradient."""
-        scores = self._columns.scores(point)
+    def gradient(self, point: Floats, index: int, anchor: Anchor | None = None) -> Dialogue[Floats]:
+        """Return this party's part of the gradient; with an ``anchor`` more precise, provided that it is near."""
+        columns = self._columns
+        scores = columns.scores(point)
         if self._truth is not None:
-            share, exponent = yield from self._active_share(scores, self._truth, index)
+            share, exponent = yield from self._active_share(scores, self._truth, index, anchor)
         else:
             share, exponent = yield from self._passive_share(scores, index)
-        total = yield from self._maps.shared_products(share, exponent)
-        return total / self._columns.rows + self._columns.penalty @ point
+        near = np.zeros_like(point)
+        if anchor is not None:
+            near = (anchor.gradient - columns.penalty @ anchor.point) * columns.rows
+        total = yield from self._maps.shared_products(share, exponent, near)
+        return total / columns.rows + columns.penalty @ point
 
-    def _active_share(self, scores: Floats, truth: Truth, index: int) -> Dialogue[tuple[Integers, int]]:
+    def _residual_exponent(self, anchor: Anchor | None) -> int:
+        """Return the fractional bits of residuals for which products with columns are unambiguous."""
+        if anchor is None or not anchor.norm < math.inf:
+            return self._exponent
+        columns = self._columns
+        change = columns.rows * math.sqrt(columns.curvature) * max(anchor.norm, 1e-300)
+        return max(self._exponent, math.floor(self._room - 1 - _CHANGE_BITS - math.log2(change)))
+
+    def _active_share(
+        self, scores: Floats, truth: Truth, index: int, anchor: Anchor | None
+    ) -> Dialogue[tuple[Integers, int]]:
         peer = self._setting.peers[0]
-        half = (yield from receive(peer, Reach)).half
-        if not 0 < half <= LARGEST_HALF:
-            raise RemoteProtocolError(f"{peer}: scores reach {half}, expected more than 0 and at most {LARGEST_HALF}")
-        mine = Interval.around(scores, centred=False)
-        contribution, table = truth.contribution(scores, mine, Interval(0.0, half))
-        exponent = _product_exponent(contribution)
-        kept = min(self._exponent, exponent)
+        reach = yield from receive(peer, Reach)
+        if not 0 < reach.half <= min(self._family.largest_passive, _LARGEST_REACH):
+            raise RemoteProtocolError(f"{peer}: scores reach {reach.half}, that is not possible")
+        mine = Interval.around(scores, centred=False, largest=self._family.largest_active)
+        self._exceeded = reach.exceeded or mine.exceeded(scores)
+        contribution, table = truth.contribution(scores, mine, Interval(0.0, reach.half, reach.narrow))
+        wanted = self._residual_exponent(anchor)
+        exponent = min(_product_exponent(contribution), wanted + self._spare)
+        kept = min(wanted, exponent)
         rank = len(contribution.factors)
         yield from send(peer, Factors(rank, table, exponent, kept))
         self._row_noise = _row_noise(contribution.factors, exponent, kept)
@@ -170,14 +217,14 @@ class SharedResiduals:
 
     def _passive_share(self, scores: Floats, index: int) -> Dialogue[tuple[Integers, int]]:
         active = self._setting.active
-        mine = Interval.around(scores, centred=True)
-        yield from send(active, Reach(mine.half))
+        mine = Interval.around(scores, centred=True, largest=self._family.largest_passive)
+        yield from send(active, Reach(mine.half, mine.narrow, mine.exceeded(scores)))
         asked = _checked((yield from receive(active, Factors)), active)
         values = self._family.passive_factors(scores, mine, asked.table)
         if values.shape != (asked.rank, len(scores)):
             raise RemoteProtocolError(f"{active}: {self._family.name} residuals have no {asked.rank} products")
         prg = self._setting.prg.derive("vertical_glm/products", index.to_bytes(8, "little"))
-        factors = _dithered(np.clip(values, -1.0, 1.0), _passive_bits(len(scores)), prg)
+        factors = _dithered(np.clip(values, -1.0, 1.0, out=values), _passive_bits(len(scores)), prg)
         holder = yield from KeyHolder.set_up(peer=active, prg=prg)
         share = yield from holder.multiply(factors, _bounds(len(scores), asked.rank))
         exponent = asked.product_exponent
@@ -185,7 +232,7 @@ class SharedResiduals:
 
 
 def _result_bits(rows: int) -> int:
-    return min(max(_MASKED_BITS - rows.bit_length(), _LEAST_RESULT_BITS), _MOST_RESULT_BITS)
+    return min(max(_BITS_AND_ROWS - rows.bit_length(), _LEAST_RESULT_BITS), _MOST_RESULT_BITS)
 
 
 def _passive_bits(rows: int) -> int:
@@ -200,10 +247,10 @@ def _bounds(rows: int, rank: int) -> ProductBounds:
 def _product_exponent(contribution: Contribution) -> int:
     """Return the fractional bits of products for which sums stay below 2^result_bits, factors below 2^28."""
     rows = len(contribution.rest)
-    largest = float(np.abs(contribution.factors).max(initial=0.0))
+    largest = max(float(contribution.factors.max(initial=0.0)), -float(contribution.factors.min(initial=0.0)))
     for_sums = _result_bits(rows) - 0.2 - math.log2(max(contribution.bound, 1e-300))
     for_factors = _FACTOR_BITS - 0.1 + _passive_bits(rows) - math.log2(max(largest, 1e-300))
-    return math.floor(min(for_sums, for_factors))
+    return math.floor(min(for_sums, for_factors, _LARGEST_EXPONENT))
 
 
 def _rounded(values: Floats, bits: int) -> Integers:
@@ -213,16 +260,19 @@ def _rounded(values: Floats, bits: int) -> Integers:
 def _dithered(values: Floats, bits: int, prg: Prg) -> Integers:
     """Return values · 2^bits rounded up or down at random, right on average: scores that repeat cause no bias."""
     stream = prg.derive("dither")
+    words = stream.words(values.size).reshape(values.shape)
     out = np.empty(values.shape, np.int64)
-    for row, numbers in zip(out, values, strict=True):
-        uniform = (stream.words(len(numbers)) >> np.uint64(11)) * 2.0**-53
-        row[:] = np.floor(np.ldexp(numbers, bits) + uniform)
+
+    def work(index: int) -> None:
+        out[index] = rounded_at_random(values[index], 2.0**bits, words[index])
+
+    in_parallel(work, len(values))
     return out
 
 
 def _row_noise(factors: Floats, exponent: int, kept: int) -> float:
     """Return the standard deviation that rounding gives a row's residual; the peer's factors count as ⅓ squared."""
-    squares = float(np.square(factors).mean(axis=1).sum())
+    squares = float(np.einsum("rn,rn->", factors, factors)) / max(1, factors.shape[1])
     bits = _passive_bits(factors.shape[1])
     of_passive = squares * 4.0**-bits / 6
     of_active = len(factors) / 3 * 4.0 ** (bits - exponent) / 6

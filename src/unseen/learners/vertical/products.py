@@ -21,7 +21,7 @@ from unseen.ids import PartyId
 from unseen.learners.vertical.setting import Setting
 from unseen.learners.vertical.whitening import Block, Precision, choose_precision
 from unseen.protocols.linear_map.matrices import DenseMatrix
-from unseen.protocols.linear_map.port import LinearMap, MatrixSide, Recipient, VectorSide, hold_matrix, hold_vectors
+from unseen.protocols.linear_map.port import MatrixSide, Recipient, VectorSide, hold_matrix, hold_vectors
 
 Floats = NDArray[np.float64]
 
@@ -93,12 +93,6 @@ class Products:
         return from_fixed(product[0], exponent + self.precisions[pair.matrix].matrix_bits)
 
 
-def sends_at_once(scheme: LinearMap) -> bool:
-    """Return whether vector holders of this scheme submit without waiting for the matrix holder."""
-    # The matrix holder's results under Paillier have to be decrypted for it, which ``submit`` waits for.
-    return scheme.name != "paillier"
-
-
 def set_up(block: Block, widths: Mapping[PartyId, int], pairs: Iterable[Pair], setting: Setting) -> Dialogue[Products]:
     """Return this party's sides of the linear maps of ``pairs``; ``widths`` are the parties' numbers of columns."""
     # The active party's vectors come first: where a scheme lets the vector holder send without waiting, they travel
@@ -125,4 +119,4 @@ def set_up(block: Block, widths: Mapping[PartyId, int], pairs: Iterable[Pair], s
             matrix_sides[pair] = yield from hold_matrix(scheme, matrix, bounds, peer=pair.vector, prg=prg)
         else:
             vector_sides[pair] = yield from hold_vectors(scheme, bounds, peer=pair.matrix, prg=prg)
-    return Products(mine, precisions, matrix_sides, vector_sides, at_once=sends_at_once(scheme))
+    return Products(mine, precisions, matrix_sides, vector_sides, at_once=scheme.sends_ahead)

@@ -33,7 +33,7 @@ from unseen.learners.vertical.columns import Columns, prepare
 from unseen.learners.vertical.generalised import Hello, Outset
 from unseen.learners.vertical.glm_params import GlmParams
 from unseen.learners.vertical.quadratic import settle
-from unseen.learners.vertical.quasi_newton import Oracle, Outcome
+from unseen.learners.vertical.quasi_newton import Oracle, Outcome, limit
 from unseen.learners.vertical.setting import Floats, LinearPart, Setting
 
 _GROWTH = 1.3
@@ -119,21 +119,26 @@ def _train(columns: Columns, outset: Outset, setting: Setting) -> Dialogue[Linea
     state = yield from resume(State, setting.peers)
     if state is None:
         state = State(outset.point, outset.point, gradient, 1.0, 1.0, np.empty(0), 0, 0.0)
+    most = outset.params.max_iterations
+    yield from progress(len(state.sizes), most, "set up")
     while True:
-        state, converged = yield from _iterate(oracle, metric, setting, outset.params, state)
+        state, converged, limited = yield from _iterate(oracle, metric, setting, outset.params, state)
         done = len(state.sizes)
-        yield from progress(done, outset.params.max_iterations, f"step of size {state.sizes[-1]:.3g}")
-        if converged or done >= outset.params.max_iterations:
+        yield from progress(done, most, f"step of size {state.sizes[-1]:.3g}")
+        if converged or limited or done >= most:
             break
         yield from checkpoint(state)
-    note = "" if converged else f"stopped after max_iterations = {outset.params.max_iterations}"
+    note = "" if converged else f"stopped after max_iterations = {most}"
+    if limited:
+        goal = outset.params.tolerance * float(state.sizes[0])
+        note = limit(setting, columns.rows, float(state.sizes[-1]), goal)
     return generalised.part(columns, Outcome(state.iterate, state.sizes, len(state.sizes), converged, note))
 
 
 def _iterate(
     oracle: Oracle, metric: Metric, setting: Setting, params: GlmParams, state: State
-) -> Dialogue[tuple[State, bool]]:
-    """Return the state after one step, and whether it was the last one needed."""
+) -> Dialogue[tuple[State, bool, bool]]:
+    """Return the state after one step, whether it was the last one needed, and whether precision allows no other."""
     iterate = metric.proximal(state.point, state.gradient, state.scale)
     step, moved = iterate - state.point, iterate - state.iterate
     image = metric.block @ step
@@ -143,12 +148,15 @@ def _iterate(
 
     def look(total: Floats) -> Floats:
         size = math.sqrt(max(float(total[0]), 0.0))
-        return np.array([size, float(total[1] < 0), float(size <= max(goal, state.noise))])
+        converged = size <= goal and math.isfinite(state.noise)
+        slow = not len(state.sizes) or size > float(state.sizes[-1]) / 2
+        limited = not converged and (size <= goal or (slow and size <= state.noise / 2 < math.inf))
+        return np.array([size, float(total[1] < 0), float(converged), float(limited)])
 
-    size, restart, converged = (yield from settle(setting, shares, 3, look)).tolist()
+    size, restart, converged, limited = (yield from settle(setting, shares, 4, look)).tolist()
     sizes = np.append(state.sizes, size)
-    if converged:
-        return replace(state, iterate=iterate, sizes=sizes), True
+    if converged or limited:
+        return replace(state, iterate=iterate, sizes=sizes), bool(converged), bool(limited)
     momentum = 1.0 if restart else (1 + math.sqrt(1 + 4 * state.momentum**2)) / 2
     point = iterate if restart else iterate + (state.momentum - 1) / momentum * moved
     gradient = yield from oracle.gradient(point, state.evaluations)
@@ -158,10 +166,10 @@ def _iterate(
     def judge(total: Floats) -> Floats:
         ratio = float(total[1]) / max(float(total[0]), 1e-300)
         # Where steps are as small as the noise, so is what they tell about curvature.
-        sound = ratio <= state.scale * (1 + 1e-3) or size <= 5 * state.noise
+        sound = ratio <= state.scale * (1 + 1e-3) or size <= 5 * state.noise < math.inf
         shrink = _SHRINK if len(sizes) <= _SHRINKING_STEPS and ratio < _SHRINK * state.scale else 1.0
         return np.array([shrink * state.scale if sound else max(_GROWTH * state.scale, 1.1 * ratio)])
 
     scale = float((yield from settle(setting, shares, 1, judge))[0])
     momentum = momentum if scale <= state.scale else 1.0
-    return State(iterate, point, gradient, scale, momentum, sizes, state.evaluations + 1, oracle.noise), False
+    return State(iterate, point, gradient, scale, momentum, sizes, state.evaluations + 1, oracle.noise), False, False

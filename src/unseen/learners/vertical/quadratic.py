@@ -13,12 +13,13 @@ Inner products are sums of one number from every party: ``settle`` brings them t
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Annotated
 
 import numpy as np
 
 from unseen.codec import Shape, message
-from unseen.dialogue import Dialogue, receive, send, send_all
+from unseen.dialogue import Dialogue, progress, receive, send, send_all
 from unseen.errors import RemoteProtocolError
 from unseen.learners.vertical.columns import Columns
 from unseen.learners.vertical.residues import Maps
@@ -82,19 +83,45 @@ class Directions:
         return cls(np.empty((0, width)), np.empty((0, width)), np.empty(0), np.empty((0, 0)))
 
 
+@dataclass(slots=True)
+class Course:
+    """How often the parties have exchanged vectors, and how often they will at most."""
+
+    done: int
+    total: int
+
+    @classmethod
+    def of(cls, max_iterations: int, width: int, peers_width: int) -> Course:
+        """Return the beginning of a training: two directions for each column of the smaller side, and iterations."""
+        return cls(0, max_iterations + min(2 * min(width, peers_width), MAX_DIRECTIONS))
+
+    def tell(self, note: str) -> Dialogue[None]:
+        """Tell people how far the training is."""
+        yield from progress(self.done, max(self.total, self.done), note)
+
+    def step(self, note: str) -> Dialogue[None]:
+        """Tell people of one more exchange."""
+        self.done += 1
+        yield from self.tell(note)
+
+
 class Quadratic:
     """The quadratic model during one training."""
 
-    def __init__(self, columns: Columns, maps: Maps, setting: Setting, known: Directions | None = None) -> None:
+    def __init__(self, columns: Columns, maps: Maps, setting: Setting, course: Course) -> None:
         self._columns, self._maps, self._setting = columns, maps, setting
-        self.known = known or Directions.none(columns.width)
-        self.products = 0
+        self.known = Directions.none(columns.width)
+        self.course = course
+
+    @property
+    def rows(self) -> int:
+        """Number of rows."""
+        return self._columns.rows
 
     def product(self, point: Floats) -> Dialogue[Floats]:
         """Return this party's block of Q·point."""
         columns = self._columns
         received = yield from self._maps.products(columns.scores(point))
-        self.products += 1
         # The own block of Q is the identity on whatever the whitening kept.
         return point + sum(received.values()) * (columns.curvature / columns.rows)
 
@@ -125,6 +152,7 @@ class Quadratic:
         self.known = Directions(
             np.vstack([known.vectors, direction]), np.vstack([known.images, image]), known.curvatures, known.gram
         )
+        yield from self.course.step(f"direction {len(self.known.vectors)} of the quadratic model")
 
     def _newest(self) -> Floats:
         """Return shares of the newest direction's inner products, whose sums the active party may not have yet."""

@@ -21,8 +21,9 @@ from typing import Annotated, Protocol
 import numpy as np
 
 from unseen.codec import Shape, message
-from unseen.dialogue import Dialogue, checkpoint, progress, resume
+from unseen.dialogue import Dialogue, checkpoint, resume
 from unseen.errors import RemoteProtocolError
+from unseen.learners.vertical.private import Anchor
 from unseen.learners.vertical.quadratic import Directions, Quadratic, settle
 from unseen.learners.vertical.setting import Floats, Setting
 
@@ -30,6 +31,8 @@ _SLACK = 0.8
 _LARGEST_CHANGE = 2.0
 _SOLVE_TOLERANCE = 0.02
 _MAX_TRIALS = 10
+# A gradient so many times larger than the last one is computed anew, without what only small ones allow.
+_BELIEVED = 8.0
 
 
 class Oracle(Protocol):
@@ -37,13 +40,14 @@ class Oracle(Protocol):
 
     @property
     def noise(self) -> float:
-        """Norm of what fixed point may add to the whole gradient; known to the active party."""
+        """Norm of what rounding may add to the whole gradient, known to the active party; infinite: more is wrong."""
         ...
 
-    def gradient(self, point: Floats, index: int) -> Dialogue[Floats]:
+    def gradient(self, point: Floats, index: int, anchor: Anchor | None = None) -> Dialogue[Floats]:
         """Return this party's part of the gradient at the point of which it knows its own part.
 
-        ``index`` counts evaluations: a resumed training asks for the same ones by the same numbers.
+        ``index`` counts evaluations: a resumed training asks for the same ones by the same numbers. A gradient that
+        changes by more than 2^6 times the norm of the ``anchor`` may come out wrong.
         """
         ...
 
@@ -109,6 +113,9 @@ def minimise(engine: Engine, start: State) -> Dialogue[Outcome]:
     state = yield from resume(State, engine.setting.peers)
     state = state or start
     engine.quadratic.known = state.directions
+    course = engine.quadratic.course
+    course.done = state.evaluations + len(state.directions.vectors)
+    yield from course.tell("set up")
     while True:
         halves, verdict = yield from _open(engine, state)
         state = replace(state, norms=np.append(state.norms, verdict.norm))
@@ -118,12 +125,24 @@ def minimise(engine: Engine, start: State) -> Dialogue[Outcome]:
         if done > engine.rule.max_iterations:
             raise RemoteProtocolError(f"{engine.setting.active}: asks for more than the agreed {done - 1} iterations")
         state, stalled = yield from _iterate(engine, state, halves)
-        yield from progress(done, engine.rule.max_iterations, f"gradient norm {verdict.norm:.3g}")
         if stalled:
-            note = "rounding errors outweigh what is left of the gradient: raise tolerance or l2"
-            return Outcome(state.point, state.norms, done, False, note)
+            return Outcome(state.point, state.norms, done, False, _limit(engine, state.norms))
         yield from checkpoint(state)
     return Outcome(state.point, state.norms, len(state.norms) - 1, verdict.converged, verdict.note)
+
+
+def limit(setting: Setting, rows: int, reached: float, goal: float) -> str:
+    """Return what to say where precision ends a training at a gradient's norm ``reached`` instead of ``goal``."""
+    advice = "raise l2, drop collinear columns, or (binomial) choose mode exact"
+    if reached <= goal:
+        return f"scores of many rows are more than 8 from the middle of their range and were clipped: {advice}"
+    scheme = "" if setting.scheme is None else f" of scheme {setting.scheme.name}"
+    return f"the precision{scheme} with {rows} rows ends at gradient norm {reached:.2g}, wanted {goal:.2g}: {advice}"
+
+
+def _limit(engine: Engine, norms: Floats) -> str:
+    goal = engine.rule.tolerance * float(norms[0])
+    return limit(engine.setting, engine.quadratic.rows, float(norms[-1]), goal)
 
 
 @dataclass(frozen=True, slots=True)
@@ -146,14 +165,20 @@ def _open(engine: Engine, state: State) -> Dialogue[tuple[Floats, _Verdict]]:
             alphas[index] = inner / state.products[index, index]
         norm = math.sqrt(max(float(total[-1]), 0.0))
         first = float(state.norms[0]) if len(state.norms) else norm
-        converged = norm <= max(engine.rule.tolerance * first, state.noise) or norm == 0
+        reached = norm <= engine.rule.tolerance * first or norm == 0
+        converged = reached and math.isfinite(state.noise)
+        # Steps at the level of the noise still help if the last one did: its gradient was that much less precise.
+        slow = not len(state.norms) or norm > float(state.norms[-1]) / 2
+        limited = not converged and (reached or (slow and norm <= state.noise < math.inf))
         spent = count >= engine.rule.max_iterations
-        return np.array([*alphas, norm, float(converged or spent), float(converged)])
+        return np.array([*alphas, norm, float(converged or limited or spent), float(converged), float(limited)])
 
-    decision = yield from settle(engine.setting, shares, count + 3, decide)
-    converged, done = bool(decision[-1]), bool(decision[-2])
+    decision = yield from settle(engine.setting, shares, count + 4, decide)
+    norm, (done, converged, limited) = float(decision[count]), (bool(flag) for flag in decision[count + 1 :])
     note = "" if converged or not done else f"stopped after max_iterations = {engine.rule.max_iterations}"
-    return decision[:count], _Verdict(float(decision[-3]), done, converged, note)
+    if limited:
+        note = _limit(engine, np.append(state.norms, norm))
+    return decision[:count], _Verdict(norm, done, converged, note)
 
 
 def _iterate(engine: Engine, state: State, halves: Floats) -> Dialogue[tuple[State, bool]]:
@@ -161,17 +186,26 @@ def _iterate(engine: Engine, state: State, halves: Floats) -> Dialogue[tuple[Sta
     solved = yield from engine.quadratic.solve(state.gradient - halves @ state.changes, _SOLVE_TOLERANCE)
     direction, length, search = yield from _direction(engine, state, halves, solved)
     evaluations = state.evaluations
+    anchor = Anchor(state.point, state.gradient, float(state.norms[-1]))
     while length > 0:
         step = length * direction
-        gradient = yield from engine.oracle.gradient(state.point + step, evaluations)
+        gradient = yield from engine.oracle.gradient(state.point + step, evaluations, anchor)
         evaluations += 1
         change = gradient - state.gradient
-        shares = np.concatenate([[direction @ gradient], state.steps @ change, state.changes @ step, [step @ change]])
+        squares = [gradient @ gradient, direction @ gradient]
+        shares = np.concatenate([squares, state.steps @ change, state.changes @ step, [step @ change]])
 
-        def decide(total: Floats, tried: float = length) -> Floats:
-            return search.judge(total, tried)
+        def decide(total: Floats, tried: float = length, anchor: Anchor = anchor) -> Floats:
+            norm = math.sqrt(max(float(total[0]), 0.0))
+            if norm > _BELIEVED * anchor.norm:
+                return np.array([0.0, 0.0, tried, norm, 1.0])
+            return np.array([*search.judge(total[1:], tried), norm, 0.0])
 
-        taken, usable, length = (yield from settle(engine.setting, shares, 3, decide)).tolist()
+        decision = yield from settle(engine.setting, shares, 5, decide)
+        taken, usable, length, norm, again = decision.tolist()
+        yield from engine.quadratic.course.step(f"gradient norm {norm:.3g}")
+        if again:
+            anchor = replace(anchor, norm=math.inf)
         if taken and usable:
             return _moved(engine, state, step, gradient, search.products(state), evaluations), False
         if taken:

@@ -19,7 +19,7 @@ from unseen.dialogue import Dialogue, receive, send
 from unseen.errors import LocalProtocolError, RemoteProtocolError, UsageError
 from unseen.ids import PartyId
 from unseen.learners.vertical.columns import Columns
-from unseen.learners.vertical.products import Exponent, sends_at_once
+from unseen.learners.vertical.products import Exponent
 from unseen.learners.vertical.setting import Setting
 from unseen.protocols.linear_map.matrices import DenseMatrix
 from unseen.protocols.linear_map.port import (
@@ -168,8 +168,11 @@ class Maps:
         integers, exponent = fixed(vector, _OWN_BITS)
         return self.real(self._times(integers), exponent)
 
-    def shared_products(self, share: Integers, exponent: int) -> Dialogue[Floats]:
-        """Return F'v for the vector of which every party holds an additive share of integers · 2^-exponent."""
+    def shared_products(self, share: Integers, exponent: int, near: Floats) -> Dialogue[Floats]:
+        """Return F'v for the vector of which every party holds an additive share of integers · 2^-exponent.
+
+        Of the values that are equal modulo 2^wrap, it is those closest to ``near`` (r,).
+        """
         total: Integers | None = None
         for sending, waiting in self._turns():
             for peer in sending:
@@ -180,7 +183,8 @@ class Maps:
                 total = total + (yield from self._take(peer))
             yield from self.settle(sending)
         total = self._times(share) if total is None else total
-        return self.real(self.own.centred(total), exponent)
+        middle = to_fixed(near * self.scale, exponent + self.own.matrix_bits)
+        return self.real(middle + self.own.centred(total - middle), exponent)
 
     def real(self, product: Integers, exponent: int) -> Floats:
         """Return the product that integers stand for."""
@@ -242,4 +246,4 @@ def set_up(columns: Columns, widths: Mapping[PartyId, int], setting: Setting) ->
             else:
                 vector_sides[holder] = yield from hold_vectors(scheme, bounds, peer=holder, prg=prg)
     others = sum(widths[peer] for peer in setting.peers)
-    return Maps(setting.me, residue, matrix, matrix_sides, vector_sides, sends_at_once(scheme), others, scale)
+    return Maps(setting.me, residue, matrix, matrix_sides, vector_sides, scheme.sends_ahead, others, scale)

@@ -222,6 +222,7 @@ def train_active(features: Floats, labels: Floats, params: SoftmaxParams, settin
         state = _intercepts_only(run)
     else:
         yield from _collect_again(run, state)
+    yield from progress(len(state.losses), params.max_iterations, "set up")
     while True:
         state, done, converged = yield from _iterate(run, state, widths)
         count = len(state.losses)
@@ -344,6 +345,7 @@ def train_passive(features: Floats, params: SoftmaxParams, setting: Setting) -> 
     directions, done = state.directions, state.iterations
     for first in range(0, len(directions), params.classes):
         yield from _show(block, directions[: first + params.classes], first, 0.0, setting.active)
+    yield from progress(done, params.max_iterations, "set up")
     while True:
         steer = yield from receive(setting.active, Steer)
         point = _checked(steer, params.classes, len(directions), setting.active) @ directions

@@ -125,6 +125,7 @@ def train_active(
         state = _intercept_only(run)
     else:
         yield from _collect_again(run, state)
+    yield from progress(len(state.losses), params.max_iterations, "set up")
     while True:
         state, verdict = yield from _iterate(run, state, widths)
         done = len(state.losses)
@@ -252,6 +253,7 @@ def train_passive(
     directions, done = state.directions, state.iterations
     for count in range(len(directions)):
         yield from _show(block, directions[: count + 1], 0.0, setting.active)
+    yield from progress(done, params.max_iterations, "set up")
     while True:
         steer = yield from receive(setting.active, Steer)
         point = directions.T @ _checked(steer, len(directions), setting.active)
