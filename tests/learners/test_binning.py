@@ -1,6 +1,7 @@
 import dataclasses
 import json
 
+import lightgbm
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -41,8 +42,36 @@ def test_quantile_bins_hold_about_equal_shares_and_frequent_values_have_their_ow
     others = np.delete(counts, counts.argmax())
     assert others.min() > 100
     assert others.max() < 220
-    even = rng.normal(size=10_000)
-    assert set(np.bincount(fit_bins("x", even, Binning(16)).transform(even))) == {625}
+    even = rng.uniform(1, 2, size=12_000)
+    assert set(np.bincount(fit_bins("x", even, Binning(16)).transform(even))) == {800}
+
+
+COLUMNS = {
+    "both signs": lambda rng, rows: rng.normal(size=rows),
+    "one sign": lambda rng, rows: -rng.exponential(size=rows),
+    "frequent values": lambda rng, rows: np.round(3 * rng.normal(size=rows) ** 3 + 0.2, rng.integers(0, 2)),
+    "counts": lambda rng, rows: rng.poisson(rng.exponential(20, rows)).astype(float),
+    "zeros": lambda rng, rows: np.where(rng.uniform(size=rows) < 0.4, 0, rng.normal(1, size=rows)),
+    "missing": lambda rng, rows: np.where(rng.uniform(size=rows) < 0.1, np.nan, rng.normal(size=rows)),
+}
+
+
+@pytest.mark.parametrize("kind", COLUMNS)
+def test_quantile_bins_are_those_of_lightgbm(kind):
+    for seed in range(8):
+        rng = np.random.default_rng(seed)
+        most, values = int(rng.integers(4, 40)), COLUMNS[kind](rng, 1000)
+        codes = fit_bins("x", values, Binning(most)).transform(values)
+        np.testing.assert_array_equal(codes, lightgbm_codes(values, most))
+
+
+def lightgbm_codes(values, most):
+    """LightGBM's bins that are not empty, numbered from 0, told by a model that gives each of them a value."""
+    options = {"max_bin": most, "min_data_in_bin": 1, "num_leaves": 2 * most, "min_data_in_leaf": 1, "num_threads": 1}
+    options |= {"objective": "regression", "learning_rate": 1.0, "min_sum_hessian_in_leaf": 0, "verbose": -1}
+    order = np.argsort(np.argsort(values, kind="stable"), kind="stable").astype(float)
+    model = lightgbm.train(options, lightgbm.Dataset(values[:, None], order), 1)
+    return np.unique(model.predict(values[:, None]), return_inverse=True)[1]
 
 
 def test_few_values_have_edges_halfway():

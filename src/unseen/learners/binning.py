@@ -1,16 +1,17 @@
 """Columns as small integers: every value is replaced by the number of the bin into which it falls.
 
 Bins are learned from a party's own training rows and stay with it. Three ways for numbers: ``quantile`` (bins of about
-equal numbers of rows, as LightGBM and XGBoost's ``hist`` choose them; a frequent value has a bin of its own, few
-distinct values have one bin each), ``width`` (bins of equal width), and edges given by the caller. A category has its
-own bin if it is among the most frequent ones, else it falls into the bin «other». Missing values have the last bin,
-if there were any in the training rows.
+equal numbers of rows: those of LightGBM with ``min_data_in_bin=1``; a frequent value and the value 0 have bins of their
+own, few distinct values have one bin each), ``width`` (bins of equal width), and edges given by the caller. A category
+has its own bin if it is among the most frequent ones, else it falls into the bin «other». Missing values have the last
+bin, if there were any in the training rows.
 
-Source: Ke and others, LightGBM, NeurIPS 2017, section 2 and its function GreedyFindBin.
+Source: Ke and others, LightGBM, NeurIPS 2017, section 2, and LightGBM 4.6, src/io/bin.cpp, FindBinWithZeroAsOneBin.
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TypeAlias
@@ -22,11 +23,14 @@ from unseen.errors import DataError, UsageError
 
 Floats = NDArray[np.float64]
 Codes = NDArray[np.uint8]
+Integers = NDArray[np.int64]
 
 LARGEST_BINS = 256
 SAMPLE_ROWS = 200_000
 """Quantiles of larger columns are those of so many rows, always the same ones."""
 QUANTILE, WIDTH = "quantile", "width"
+_ZERO = 1e-35
+"""Numbers no larger than this are 0, as in LightGBM."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -244,31 +248,54 @@ def _choose_edges(values: Floats, bins: int, method: str) -> Floats:
         inner: Floats = edges[(edges >= low) & (edges < high)]
         return inner
     distinct, counts = np.unique(_sample(values), return_counts=True)
-    ends = np.arange(len(distinct) - 1) if len(distinct) <= bins else _equal_shares(counts, bins)
+    ends = np.arange(len(distinct) - 1) if len(distinct) <= bins else _around_zero(distinct, counts, bins)
     lower, upper = distinct[ends], distinct[ends + 1]
     middle = lower / 2 + upper / 2
     # Between neighbouring floating-point numbers there is no middle.
     return np.where((middle >= lower) & (middle < upper), middle, lower)
 
 
-def _equal_shares(counts: NDArray[np.int64], bins: int) -> NDArray[np.int64]:
+def _around_zero(distinct: Floats, counts: Integers, bins: int) -> Integers:
+    """Return the last value of each bin but the last one; no bin holds numbers of two signs, or 0 and others.
+
+    LightGBM keeps one bin for 0 even where it does not occur: here that bin, which would be empty, is left out.
+    """
+    below, above = np.searchsorted(distinct, [-_ZERO, _ZERO], side="right").tolist()
+    negative, positive = int(counts[:below].sum()), int(counts[above:].sum())
+    ends: list[int] = []
+    if below:
+        share = negative / (negative + positive)
+        ends = [*_equal_shares(counts[:below], max(1, int(share * (bins - 1)))), below - 1]
+    room = bins - 1 - len(ends)
+    if room > 0 and above < len(distinct):
+        if above > below:
+            ends.append(above - 1)
+        ends += [above + end for end in _equal_shares(counts[above:], room)]
+    return np.array([end for end in ends if end < len(distinct) - 1], np.int64)
+
+
+def _equal_shares(counts: Integers, bins: int) -> list[int]:
     """Return the last value of each bin but the last one: frequent values have their own, the others equal shares."""
+    if len(counts) <= bins:
+        return list(range(len(counts) - 1))
     frequent = counts * bins >= counts.sum()
+    rows = np.concatenate([[0], np.cumsum(counts)])
     others = np.concatenate([[0], np.cumsum(np.where(frequent, 0, counts))])
     stops = np.append(np.flatnonzero(frequent), len(counts))
     left = bins - int(frequent.sum())
+    share = others[-1] / left if left else math.inf
     ends: list[int] = []
     start = 0
-    while len(ends) < bins - 1 and start < len(counts) - 1:
-        end = start
-        if not frequent[start]:
-            target = others[start] + (others[-1] - others[start]) / max(1, left)
-            end = max(start, int(np.searchsorted(others, target)) - 1)
-            # The value across the border is left to the next bin if this one comes nearer to its share without it.
-            if end > start and others[min(end + 1, len(counts))] - target > target - others[end]:
-                end -= 1
-            end = min(end, int(stops[np.searchsorted(stops, start)]) - 1)
-            left -= 1
+    while len(ends) < bins - 1:
+        # The value that fills the bin; before a frequent one, half full is enough, and what is less joins it.
+        full = max(start, int(np.searchsorted(rows, rows[start] + share)) - 1)
+        stop = int(stops[np.searchsorted(stops, start)])
+        end = min(full, stop - (rows[stop] - rows[start] >= max(1, share / 2)))
+        if end >= len(counts) - 1:
+            break
         ends.append(end)
         start = end + 1
-    return np.array([end for end in ends if end < len(counts) - 1], np.int64)
+        if not frequent[end]:
+            left -= 1
+            share = (others[-1] - others[start]) / left if left else math.inf
+    return ends

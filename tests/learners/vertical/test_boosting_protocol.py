@@ -126,10 +126,10 @@ def test_each_round_is_told_as_progress():
     events = []
     results = converse(dialogues(), observe=events.append)
     mine = [event for event in events if event.party == BANK]
-    assert [(event.done, event.total) for event in mine] == [(k, 4) for k in range(1, 5)]
+    assert [(event.done, event.total) for event in mine] == [(k, 4) for k in range(5)]
     assert f"loss {results[BANK].report.losses[-1]:.6f}, validation" in mine[-1].note
     theirs = [event for event in events if event.party == SHOP]
-    assert [event.done for event in theirs] == [1, 2, 3]
+    assert [event.done for event in theirs] == [0, 1, 2, 3, 4]
 
 
 # --- what is said, and to whom -------------------------------------------------------------------------------------

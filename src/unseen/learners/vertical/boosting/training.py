@@ -177,6 +177,7 @@ def train_active(
     yield from _agree(run)
     state = yield from resume(ActiveState, setting.peers)
     state = state or _fresh(run)
+    yield from progress(len(state.losses), params.rounds)
     while not _done(run, state):
         state = yield from _round(run, state)
         yield from progress(len(state.losses), params.rounds, _note(run, state))
@@ -431,6 +432,7 @@ def _answer(answering: Answering, state: PassiveState) -> Dialogue[tuple[Passive
     model, rounds, active = state.model, state.rounds, answering.active
     tree = PassiveTree(state.trees, Reach(answering.rows))
     most = answering.params.rounds * answering.params.classes
+    yield from progress(rounds, answering.params.rounds)
     while True:
         order = yield from receive(active, Order)
         if order.what == SUMS:
@@ -441,12 +443,17 @@ def _answer(answering: Answering, state: PassiveState) -> Dialogue[tuple[Passive
             tree = PassiveTree(order.count, Reach(answering.rows))
         elif order.what == ROUND and order.count == rounds + 1 < answering.params.rounds:
             rounds += 1
-            yield from progress(rounds, answering.params.rounds, f"{len(model.features)} splits by own columns")
+            yield from _told(rounds, answering.params, model)
             yield from checkpoint(PassiveState(model, tree.number, rounds))
         elif order.what == END:
+            yield from _told(rounds + 1, answering.params, model)
             return model, tree.number
         else:
             raise RemoteProtocolError(f"{active}: orders {shown(order.what)} {order.count} after tree {tree.number}")
+
+
+def _told(rounds: int, params: BoostingParams, model: PassiveModel) -> Dialogue[None]:
+    yield from progress(rounds, params.rounds, f"{len(model.features)} splits by own columns")
 
 
 def _kept(active: PartyId, model: PassiveModel, trees: int, order: Integers) -> Dialogue[PassiveModel]:
