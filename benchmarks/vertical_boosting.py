@@ -145,7 +145,7 @@ def lightgbm_settings(params: BoostingParams, bins: int) -> dict[str, Any]:
         "lambda_l2": params.l2,
         "min_gain_to_split": params.min_split_gain,
         "min_sum_hessian_in_leaf": params.min_child_weight,
-        "min_data_in_leaf": 1,
+        "min_data_in_leaf": params.min_rows_in_leaf,
     }
 
 

@@ -14,6 +14,7 @@
   maps' set-up, and the first gradient (one vector).
 * ``coef_gap``: ‖federated − pooled‖ / ‖pooled‖ over all coefficients and the intercept; ``auc_gap`` federated − pooled
   on rows that were not trained on.
+* ``threads``: how many each party uses.
 * ``sklearn_seconds``: scikit-learn (newton-cholesky, tolerance 1e-10) afterwards, in one process with one thread.
 """
 
@@ -30,11 +31,12 @@ import numpy as np
 
 from benchmarks.data import Population, Split
 from benchmarks.measure import Cost, PartyRun, median, together, whole
-from benchmarks.parties import ACTIVE, PASSIVE, Part, run_parties, stage
+from benchmarks.parties import ACTIVE, PASSIVE, Part, add_threads, run_parties, stage, use_threads
 from benchmarks.pooled import Linear, logistic_regression
 from unseen.crypto.prg import Prg
 from unseen.dialogue import Dialogue, Progress
 from unseen.ids import PartyId
+from unseen.kernels.blocks import threads
 from unseen.learners.metrics import auc
 from unseen.learners.vertical.logistic import (
     PRIVATE,
@@ -218,7 +220,7 @@ def figures(options: Options, runs: tuple[PartyRun, PartyRun], wanted: Linear) -
         "sklearn_seconds": round(wanted.cost.seconds, 3),
         "sklearn_core_seconds": round(wanted.cost.core_seconds, 3),
         "peak_rss_mb": round(max(run.peak_rss_mb for run in runs)),
-        "threads": 1,
+        "threads": threads(),
         **asdict(options),
     }
 
@@ -231,7 +233,9 @@ def main() -> None:
     parser.add_argument("--passive", type=int, default=50, help="columns of the passive party")
     parser.add_argument("--mode", default=PRIVATE, help="private, linearised or exact")
     parser.add_argument("--seed", type=int, default=1)
+    add_threads(parser)
     asked = parser.parse_args()
+    use_threads(asked.threads)
     options = Options(asked.rows, min(100_000, asked.rows // 5), asked.active, asked.passive, asked.mode, asked.seed)
     # Compiled once, all machine code comes from the cache: it is not the training that is slow the first time.
     federated(Options(_WARM_UP_ROWS, 400, 2, 2, asked.mode, asked.seed))

@@ -13,8 +13,9 @@ from unseen.data.table import Table
 from unseen.errors import DataError, UsageError
 
 ROWS = 600
-SMALL = {"rounds": 4, "max_depth": 3, "learning_rate": 0.3, "scheme": "plain", "min_child_weight": 2.0}
-ALONE = {name: value for name, value in SMALL.items() if name != "scheme"}
+ALONE = {"rounds": 4, "max_depth": 3, "learning_rate": 0.3, "min_child_weight": 2.0, "min_rows_in_leaf": 1}
+# Few rows: as many sums as there may be.
+SMALL = ALONE | {"scheme": "plain", "max_sums_per_row": 100.0}
 
 
 @pytest.fixture(scope="module")
@@ -231,7 +232,7 @@ def test_set_ups_of_all_schemes_can_be_kept_and_serve_three_parties(run_step, ta
     for party, found in run_step(prepare_histograms.COMPONENT, inputs, {"scheme": scheme}).items():
         found["setup"].write(tmp_path / party)
         inputs[party] = inputs[party] | {"setup": Packed.read(tmp_path / party)}
-    params = ALONE | {"rounds": 1, "max_depth": 2, "min_rows": 2}
+    params = ALONE | {"rounds": 1, "max_depth": 2, "min_rows": 2, "max_sums_per_row": 100.0}
     results = run_step(vertical_boosting.COMPONENT, inputs, params, simulated=scheme == "plain")
     assert [column.party for column in results["bank"]["report"].importance] == ["bank", "aide", "shop"]
     found = scored(run_step, tables, {party: it["model"] for party, it in results.items()})

@@ -1,6 +1,3 @@
-
-
-
 def test_a_report_of_a_simulated_flow_and_of_one_party_of_it(unseen, project, tmp_path):
     assert unseen("run", project / "flow.yaml", "--workspace", tmp_path / "out").code == 0
     for folder in (tmp_path / "out", tmp_path / "out" / "bank"):

@@ -18,7 +18,7 @@ from unseen.demo.results import DemoResults
 from unseen.dialogue import Event
 from unseen.errors import PeerFailed, UnseenError
 
-POINTS = 20
+POINTS = {"linearised": 6, "private": 4}
 FAULTY = str(Path(__file__).with_name("faulty_party.py"))
 OUTPUTS = ("align", "split", "scale", "train", "score_test", "evaluate", "score_new")
 
@@ -38,9 +38,9 @@ def digests(plan: DemoPlan) -> dict[str, str]:
     }
 
 
-@pytest.fixture(scope="module")
-def laid_out(tmp_path_factory: pytest.TempPathFactory) -> DemoPlan:
-    return prepare(DemoOptions(tmp_path_factory.mktemp("kill") / "plan", rows=300))
+@pytest.fixture(scope="module", params=POINTS)
+def laid_out(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> DemoPlan:
+    return prepare(DemoOptions(tmp_path_factory.mktemp("kill") / "plan", rows=300, mode=request.param))
 
 
 @pytest.fixture(scope="module")
@@ -53,14 +53,18 @@ def undisturbed(laid_out: DemoPlan) -> tuple[DemoPlan, dict[str, str], int]:
     return plan, digests(plan), 2 * messages
 
 
-@pytest.mark.parametrize("point", range(POINTS))
+@pytest.mark.parametrize(
+    ("laid_out", "point"),
+    [(mode, point) for mode, count in POINTS.items() for point in range(count)],
+    indirect=["laid_out"],
+)
 def test_killed_job_resumes_to_the_same_model(
     point: int, laid_out: DemoPlan, undisturbed: tuple[DemoPlan, dict[str, str], int]
 ) -> None:
     _, expected, effects = undisturbed
     plan = copy(laid_out, laid_out.out.with_name(f"point-{point}"))
     party = plan.parties[point % 2]
-    effect = 1 + point * effects // POINTS
+    effect = 1 + point * effects // POINTS[plan.mode]
     with pytest.raises(PeerFailed, match=rf"{party} was killed \(SIGKILL\)"):
         run_parties(plan, wrapper={party: (sys.executable, FAULTY, str(effect))})
     assert plan.workspace(party).job(JOB).state != "finished"

@@ -97,3 +97,11 @@ def test_other_terms_are_the_peers_fault(change):
         RemoteProtocolError, match=rf"^max: it set up a linear map with .*{name}={re.escape(repr(value))}"
     ):
         check_terms(MAX, BOUNDS, other)
+
+
+def test_hostile_terms_are_not_repeated_in_full():
+    other = replace(Terms.of(BOUNDS), recipient="\x1b[2J" + "x" * 10**6)
+    with pytest.raises(RemoteProtocolError) as refused:
+        check_terms(MAX, BOUNDS, other)
+    assert len(str(refused.value)) < 700
+    assert str(refused.value).isprintable()

@@ -38,6 +38,8 @@ class LocalBoostingParams(Params):
     """γ: splits that gain less are not made."""
     min_child_weight: float = Field(default=1.0, ge=0)
     """Least sum of second derivatives in a leaf: with squared error the number of people."""
+    min_rows_in_leaf: int = Field(default=20, ge=1)
+    """Least number of people in a leaf, judged by second derivatives; sums over fewer people are never asked for."""
     category_smoothing: float = Field(default=10.0, ge=0)
     """Draws rare categories to the middle of the order in which categories are split."""
     row_rate: float = Field(default=1.0, gt=0, le=1)

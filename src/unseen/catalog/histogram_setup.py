@@ -20,7 +20,8 @@ HISTOGRAM_SETUP = Kind("histogram_setup", Packed)
 LAYOUT_LEAK = Leak(
     "active party",
     "how many columns each passive party has, in a random order; of each how many bins it has, whether they are "
-    "categories, and whether values are missing",
+    "categories, and whether values are missing; trainings with one kept set-up have one order, so that a column can "
+    "be followed from one to the next, and their sums can be taken together",
 )
 
 

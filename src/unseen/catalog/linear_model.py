@@ -108,17 +108,23 @@ COMMON_LEAKS = (
 PRIVATE_LEAKS = (
     Leak(
         "every party",
-        "in each round, the gradient of its own coefficients, step lengths, and the products of its own columns with "
-        "each peer's scores along common directions, at most twice as many as the smaller party has columns",
+        "in each round, the gradient of its own coefficients, step lengths and the recursions' coefficients in full "
+        "precision, and the products of its own columns with each peer's scores along common directions, at most twice "
+        "as many as the smaller party has columns",
     ),
     Leak(
         "passive parties",
         "the products of their own columns with the residuals of the label holder's own model; the mean curvature of "
-        "the loss at a constant prediction, hence about the mean label; how large residuals can become; and whether "
-        "rows have weights",
+        "the loss at a constant prediction, hence about the mean label, and at the label holder's own model, both to a "
+        "power of 2^¼; how large residuals can become; and whether rows have weights",
     ),
     Leak("active party", "in each round, a few inner products of each passive party's own gradients and steps"),
-    Leak("every party", "the range of the other party's scores, to a power of √2"),
+    Leak(
+        "every party",
+        "in each round, the range of the other party's scores, to a power of √2, and whether few scores reach far; of "
+        "the label holder's its middle, too; at the end whether scores were clipped",
+    ),
+    Leak("active party", "in each round, whether more than one in a thousand of the other party's scores exceeds 8"),
 )
 
 

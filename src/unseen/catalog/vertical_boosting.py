@@ -33,6 +33,9 @@ class VerticalBoostingParams(LocalBoostingParams):
     not who is in the node. members: the label holder learns it of the node's people only, and names these."""
     share_gains: bool = False
     """Tell each passive party how much its own splits gain."""
+    max_sums_per_row: float = Field(default=0.1, ge=0)
+    """Sums over bins that a passive party answers in a training, divided by the people; then it refuses. From enough
+    sums the bins of every person can be solved for: "Who learns what" has figures."""
     scheme: SchemeName = "lattice"
     """How sums over rows are protected, where no set-up is given; plain works only in simulation."""
     min_rows: int = Field(default=100, ge=2)
@@ -93,6 +96,17 @@ COMPONENT = Component(
             "active party",
             "for every node that may be split further, sums of gradients and hessians over each bin of each passive "
             "party's columns, by the numbers of the columns; hence about how many people of the node are in a bin",
+        ),
+        Leak(
+            "active party",
+            "from many such sums, what bins single people are in, of all columns, used or not: it knows every gradient "
+            "exactly, so that with enough sums the bins of every row can be solved for; max_sums_per_row bounds the "
+            "sums of one training, not those of several trainings together",
+        ),
+        Leak(
+            "active party",
+            "with scheme lattice and some 30,000 rows or more, for each sum over a bin another one, of small random "
+            "numbers that it knows; with fewer rows noise hides most of it",
         ),
         Leak(
             "active party",

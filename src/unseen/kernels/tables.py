@@ -41,7 +41,9 @@ def rounded_at_random(values: Floats, scale: float, words: Words) -> Integers:
 def _look_up(table: Floats, values: Floats, low: float, scale: float, out: Floats) -> None:
     last = len(table) - 1
     for row in range(len(values)):
-        place = min(max((values[row] - low) * scale, 0.0), float(last))
+        place = (values[row] - low) * scale
+        # NaN compares as false, and becomes the first place: never an address outside the table.
+        place = min(place, float(last)) if place > 0.0 else 0.0
         left = min(int(place), last - 1)
         share = place - left
         for index in range(table.shape[1]):

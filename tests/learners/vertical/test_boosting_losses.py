@@ -23,7 +23,7 @@ from unseen.learners.vertical.boosting.scoring import score_active, score_passiv
 from unseen.learners.vertical.boosting.setting import BoostingParams, BoostingSetting
 from unseen.learners.vertical.boosting.setup import set_up_active, set_up_passive
 from unseen.learners.vertical.boosting.training import LabelledRows, train_active, train_passive
-from unseen.protocols.linear_map.lattice import Lattice
+from unseen.protocols.linear_map.lattice import Lattice, Scaling
 from unseen.protocols.linear_map.plain import Plain
 
 BANK, TELCO = PartyId("bank"), PartyId("telco")
@@ -79,7 +79,7 @@ def pooled_model(blocks, rows, labels, params, objective, **options):
         "max_depth": params.max_depth,
         "lambda_l2": params.l2,
         "min_sum_hessian_in_leaf": params.min_child_weight,
-        "min_data_in_leaf": 1,
+        "min_data_in_leaf": params.min_rows_in_leaf,
         "min_data_in_bin": 1,
         "max_bin": 255,
         "feature_pre_filter": False,
@@ -107,7 +107,7 @@ def test_auc_is_that_of_lightgbm_leaf_by_leaf():
     matrix, score = credit_like(20_000, 1)
     labels = (np.random.default_rng(2).uniform(size=20_000) < 1 / (1 + np.exp(-score))).astype(float)
     rows, blocks = np.arange(14_000, 20_000), Blocks(matrix, 4, np.arange(14_000))
-    params = BoostingParams(rounds=30, growth="leaf", max_depth=8, max_leaves=15)
+    params = BoostingParams(rounds=30, growth="leaf", max_depth=8, max_leaves=15, max_sums_per_row=100.0)
     found, halves = boosted(blocks, rows, labels, params)
     wanted = pooled_model(blocks, rows, labels, params, "binary")
     assert roc_auc_score(labels[rows], found) == pytest.approx(roc_auc_score(labels[rows], wanted), abs=1e-3)
@@ -140,7 +140,15 @@ def test_losses_are_those_of_lightgbm(objective):
     name, options, loss = LOSSES[objective]
     rows, blocks = np.arange(3000, 4000), Blocks(matrix, 4, np.arange(3000))
     classes = 3 if objective == "multiclass" else 1
-    params = BoostingParams(objective=objective, classes=classes, rounds=25, growth="leaf", max_depth=8, max_leaves=8)
+    params = BoostingParams(
+        objective=objective,
+        classes=classes,
+        rounds=25,
+        growth="leaf",
+        max_depth=8,
+        max_leaves=8,
+        max_sums_per_row=100.0,
+    )
     found, _ = boosted(blocks, rows, labels, params)
     wanted = pooled_model(blocks, rows, labels, params, name, **options)
     assert loss(labels[rows], found) == pytest.approx(loss(labels[rows], wanted), rel=0.02)
@@ -154,7 +162,7 @@ def test_missing_values_take_the_better_side_as_in_lightgbm():
     labels = (score + 2 * gone[:, 5] > 0).astype(float)
     matrix[gone] = np.nan
     rows, blocks = np.arange(4000, 6000), Blocks(matrix, 4, np.arange(4000))
-    params = BoostingParams(rounds=20, growth="leaf", max_depth=8, max_leaves=12)
+    params = BoostingParams(rounds=20, growth="leaf", max_depth=8, max_leaves=12, max_sums_per_row=100.0)
     found, _ = boosted(blocks, rows, labels, params)
     settings = {"objective": "binary", "num_leaves": 12, "max_depth": 8, "lambda_l2": 1.0, "min_data_in_leaf": 1}
     settings |= {"min_sum_hessian_in_leaf": 1.0, "verbose": -1, "num_threads": 1, "max_bin": 48, "learning_rate": 0.1}
@@ -174,7 +182,7 @@ def test_auc_on_credit_data_is_that_of_lightgbm():
     labels, matrix = guest[:, 1], np.concatenate([guest[:, 2:], host[:, 1:]], axis=1)
     order = np.random.default_rng(0).permutation(len(labels))
     train, rows = np.sort(order[:21_000]), np.sort(order[21_000:])
-    params = BoostingParams(rounds=50, growth="leaf", max_depth=6, max_leaves=15)
+    params = BoostingParams(rounds=50, growth="leaf", max_depth=6, max_leaves=15, max_sums_per_row=100.0)
     blocks = Blocks(matrix, 13, train)
     found, _ = boosted(blocks, rows, labels, params)
     wanted = pooled_model(blocks, rows, labels, params, "binary")
@@ -265,6 +273,14 @@ def test_lattice_holds_both_sums_in_one_word_at_a_million_rows():
     assert len(packed.vectors) == 1
     with pytest.raises(UsageError, match="carries no histograms"):
         capacity_bits(Tiny(simulation=True), 1000, 10)
+
+
+@pytest.mark.parametrize(("rows", "columns"), [(1000, 300), (10_000, 300)])
+def test_few_rows_leave_the_lattice_room_for_noise(rows, columns):
+    bits = capacity_bits(Lattice(), rows, columns)
+    width = Scaling.of(bounds_for(rows, columns, bits)).width
+    assert width > 800 * 8 * np.sqrt(rows / 32)
+    assert bits == 2 * rows.bit_length() + 16
 
 
 class Tiny(Plain):

@@ -13,7 +13,7 @@ from unseen.errors import Cancelled, DataError, RemoteProtocolError, UsageError
 from unseen.ids import PartyId
 from unseen.learners.binning import BinnedColumns
 from unseen.learners.vertical.boosting import scoring
-from unseen.learners.vertical.boosting.exchange import Order, Splits
+from unseen.learners.vertical.boosting.exchange import Lines, Order, Splits
 from unseen.learners.vertical.boosting.scoring import ScoreRequest, score_active, score_passive
 from unseen.learners.vertical.boosting.setting import BoostingParams, BoostingSetting
 from unseen.learners.vertical.boosting.setup import Layout, PassiveSetUp, set_up_active, set_up_passive
@@ -21,7 +21,9 @@ from unseen.learners.vertical.boosting.training import Finish, Hello, LabelledRo
 from unseen.protocols.linear_map.plain import Plain
 
 BANK, SHOP, TELCO = PARTIES = tuple(PartyId(name) for name in ("bank", "shop", "telco"))
-PARAMS = BoostingParams(rounds=4, max_depth=3, max_leaves=6, min_child_weight=0.2)
+# Few rows: small leaves, and as many sums as there may be.
+TINY = {"min_rows_in_leaf": 1, "max_sums_per_row": 100.0}
+PARAMS = BoostingParams(rounds=4, max_depth=3, max_leaves=6, min_child_weight=0.2, **TINY)
 ROWS, LATE = 120, 30
 
 
@@ -256,6 +258,11 @@ def mask(*places):
     [
         (SHOP, with_(Layout, bins=np.array([6, 6])), "shop: announces 2 columns"),
         (SHOP, with_(Layout, bins=np.array([6, 0, 6])), "shop: a column has 1 to 256 bins"),
+        (
+            SHOP,
+            with_(Layout, bins=np.full(513, 256), categorical=np.zeros(513, bool), missing=np.zeros(513, bool)),
+            "shop: announces 131328 bins of all columns, at most 131072 are taken",
+        ),
         (SHOP, with_(Hello, rows=7), "shop: has 7 training and 30 validation rows"),
         (BANK, with_(Hello, terms=("rounds=\x1b9",)), r"bank: rounds=\\x1b9 there is not so here"),
         (BANK, with_(Order, what="dance\x1b"), r"bank: orders dance\\x1b"),
@@ -291,6 +298,88 @@ def test_sums_that_do_not_add_up_are_refused():
 
     talks[SHOP] = overheard(talks[SHOP], [], other)
     with pytest.raises(RemoteProtocolError, match="shop: the sums over a column's bins do not add up"):
+        converse(talks)
+
+
+@pytest.mark.parametrize("count", [2, 3])
+@pytest.mark.parametrize("what", ["bits", "sums"])
+def test_a_party_whose_sums_and_rows_disagree_is_named(count, what):
+    talks, liar = dialogues(count=count), PARTIES[count - 1]
+
+    def other(message):
+        if type(message).wire_name != "dialogue/array-chunk":
+            return message
+        if what == "bits" and message.data.nbytes % ((ROWS + LATE + 7) // 8) == 0:
+            return dataclasses.replace(message, data=np.zeros_like(message.data))
+        if what == "sums" and message.data.nbytes % (3 * 6 * 8) == 0:
+            # Still adds up: the bins of every column in reverse.
+            sums = message.data.view("<i8").reshape(-1, 3, 6)[:, :, ::-1].copy()
+            return dataclasses.replace(message, data=sums.reshape(-1).view(np.uint8).reshape(message.data.shape))
+        return message
+
+    talks[liar] = overheard(talks[liar], [], other)
+    with pytest.raises(RemoteProtocolError, match=f"{liar}: the rows that go left at a split are not those"):
+        converse(talks)
+
+
+def test_a_passive_party_answers_no_more_sums_than_agreed():
+    events = []
+    converse(dialogues(count=2), observe=events.append)
+    notes = [event.note for event in events if event.party == SHOP]
+    asked = int(notes[-1].split(", ")[1].split()[0])
+    assert notes[0] == ""
+    assert notes[-1].endswith(f"{asked} of {100 * ROWS} sums answered")
+    enough = dataclasses.replace(PARAMS, max_sums_per_row=asked / ROWS)
+    events.clear()
+    converse(dialogues(enough, 2), observe=events.append)
+    assert "may ask for 20 sums or more" in next(event.note for event in events if event.party == SHOP)
+    heard, talks = [], dialogues(dataclasses.replace(PARAMS, max_sums_per_row=(asked - 1) / ROWS), 2)
+    talks[SHOP] = overheard(talks[SHOP], heard)
+    with pytest.raises(UsageError, match=rf"bank asks for sum {asked} over 120 .* allows {asked - 1}: .* fewer rounds"):
+        converse(talks)
+    assert sum(shape[0] for shape in arrays_of(heard, "<i8")) < asked
+
+
+def test_a_passive_party_that_resumes_goes_on_counting():
+    stores = {party: MemoryCheckpoints() for party in PARTIES[:2]}
+    events = []
+    converse(dialogues(count=2), checkpoints=stores, observe=events.append)
+    whole = [event.note for event in events if event.party == SHOP][-1]
+    events.clear()
+    cut = {party: CutOff(store, 2) for party, store in stores.items()}
+    converse(dialogues(count=2), checkpoints=cut, observe=events.append)
+    assert [event.note for event in events if event.party == SHOP][-1] == whole
+
+
+@pytest.mark.parametrize(("rate", "least"), [(1.0, 15), (0.6, 8)])
+def test_sums_over_few_rows_are_never_asked_for(monkeypatch, rate, least):
+    asked, ask = [], Lines.ask_sums
+
+    def spy(lines, tree, nodes):
+        asked.extend(int(np.count_nonzero(tree.vectors([node]).any(axis=0))) for node in nodes)
+        return (yield from ask(lines, tree, nodes))
+
+    monkeypatch.setattr(Lines, "ask_sums", spy)
+    params = dataclasses.replace(PARAMS, rounds=8, max_depth=6, max_leaves=31, min_rows_in_leaf=least, row_rate=rate)
+    (tree, *_) = converse(dialogues(params, 2))[BANK].model.trees
+    assert len(asked) > 8
+    assert min(asked) >= least
+    assert tree.leaves > 2
+
+
+@pytest.mark.parametrize("trees", [2, 4])
+def test_a_request_for_too_many_trees_at_a_time_is_refused(monkeypatch, trees):
+    results, parties = converse(dialogues(count=2)), PARTIES[:2]
+    monkeypatch.setattr(scoring, "GROUP_BYTES", 5)
+    talks = {
+        BANK: overheard(
+            score_active(results[BANK].model, columns(40, 3, 1), setting(BANK, parties)),
+            [],
+            with_(ScoreRequest, trees=lambda old: old and trees),
+        ),
+        SHOP: score_passive(results[SHOP], columns(40, 3, 1), setting(SHOP, parties)),
+    }
+    with pytest.raises(RemoteProtocolError, match=r"bank: asks for .* bytes at a time, expected 5 or one tree"):
         converse(talks)
 
 

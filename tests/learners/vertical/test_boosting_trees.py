@@ -15,11 +15,12 @@ from unseen.errors import UsageError
 from unseen.ids import PartyId
 from unseen.learners.binning import BinnedColumns
 from unseen.learners.vertical.boosting import objectives, packing
+from unseen.learners.vertical.boosting.growing import GrowingTree
 from unseen.learners.vertical.boosting.sampling import draw_columns, draw_rows
 from unseen.learners.vertical.boosting.scoring import raw_scores, score_passive
 from unseen.learners.vertical.boosting.setting import BoostingParams, BoostingSetting
 from unseen.learners.vertical.boosting.setup import set_up_active, set_up_passive
-from unseen.learners.vertical.boosting.splits import goes_left
+from unseen.learners.vertical.boosting.splits import Split, goes_left
 from unseen.learners.vertical.boosting.training import LabelledRows, train_active, train_passive
 from unseen.protocols.linear_map.lattice import Lattice
 from unseen.protocols.linear_map.plain import Plain
@@ -249,7 +250,35 @@ def check(blocks, labels, params, **options):
 
 # --- identical to the reference ------------------------------------------------------------------------------------
 
-SMALL = BoostingParams(rounds=3, max_depth=4, max_leaves=9, min_child_weight=0.5)
+# Few rows: small leaves, and as many sums as there may be.
+TINY = {"min_rows_in_leaf": 1, "max_sums_per_row": 100.0}
+SMALL = BoostingParams(rounds=3, max_depth=4, max_leaves=9, min_child_weight=0.5, **TINY)
+
+
+def test_leaves_have_enough_rows_where_hessians_count_them():
+    blocks = [columns(300, width, seed) for seed, width in enumerate((2, 3))]
+    params = dataclasses.replace(SMALL, objective="squared", max_leaves=31, min_child_weight=0.0, min_rows_in_leaf=17)
+    forest = train(blocks, labels_for(pooled(blocks), 5, "squared"), params)[PARTIES[0]].model.trees
+    assert min(int(tree.rows[tree.party < 0].min()) for tree in forest) >= 17
+    assert min(tree.leaves for tree in forest) > 4
+
+
+@pytest.mark.parametrize(("rows", "splits_on"), [(16, False), (17, True)])
+def test_a_node_beside_a_small_one_is_split_no_further(rows, splits_on):
+    """Its sums are those of the parent less those of the small one."""
+    params = dataclasses.replace(SMALL, min_rows_in_leaf=17)
+    g, h = np.random.default_rng(4).normal(size=100), np.full(100, 0.25)
+    tree = GrowingTree.root(params, packing.pack(g, h, 40, Prg(SEED)), 100, 110)
+    left = np.arange(110) < rows
+    share = tree.share(0, left)
+    words = tree.packed.vectors[:, :rows].sum(axis=1, keepdims=True)
+    assert (share.rows, share.summed) == (rows, rows)
+    assert (share.gradient, share.hessian) == tuple(int(part[0]) for part in tree.packed.unpack(words))
+    split = Split(0, np.zeros(32, np.uint8), 1.0, share.gradient, share.hessian)
+    small, large = tree.divide(0, split, (0, 0), left, share)
+    assert tree.nodes[large].summed == 100 - rows
+    assert not tree.may_split(small)
+    assert tree.may_split(large) == splits_on
 
 
 @pytest.mark.parametrize("growth", ["depth", "leaf"])

@@ -122,3 +122,10 @@ def test_powers_that_are_no_tweedie_model():
     for power in (1.0, 2.0, 3.0, np.nan):
         with pytest.raises(UsageError, match="strictly between 1 and 2"):
             Tweedie(power)
+
+
+def test_a_score_that_is_no_number_is_looked_up_inside_the_table():
+    series = np.array([[1.0, 2.0]])
+    with np.errstate(invalid="ignore"):
+        found = Interval(0.0, 1.0).evaluate(series, np.array([np.nan, np.inf, -np.inf]))
+    np.testing.assert_allclose(found, [[-1.0, 3.0, -1.0]])

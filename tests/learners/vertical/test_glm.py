@@ -23,6 +23,7 @@ from unseen.learners.vertical import glm, logistic, quadratic
 from unseen.learners.vertical.generalised import Hello, Width
 from unseen.learners.vertical.glm_params import GlmParams, row_weights
 from unseen.learners.vertical.private import Factors, Reach
+from unseen.learners.vertical.products import Exponent
 from unseen.learners.vertical.quadratic import Decision, Shares
 from unseen.learners.vertical.residues import choose_residues
 from unseen.learners.vertical.setting import LogisticParams, Setting
@@ -504,6 +505,25 @@ def changed(dialogue, kind, change):
         (TELCO, Width, lambda m: {"columns": 1 << 42}, "telco: announces 4398046511104"),
         (TELCO, Reach, lambda m: {"half": 1e9}, "telco: scores reach"),
         (TELCO, Reach, lambda m: {"half": np.nan}, "telco: scores reach"),
+        (TELCO, Reach, lambda m: {"half": 5e-324}, "telco: scores reach 5e-324"),
+        (BANK, Hello, lambda m: {"curvature": 2.0**499}, "bank: a curvature of"),
+        (BANK, Hello, lambda m: {"curvature": 2.0**-499}, "bank: a curvature of"),
+        (BANK, Hello, lambda m: {"size": 2.0**499}, "bank: a curvature of"),
+        (BANK, Factors, lambda m: {"table": m.table[:, :0]}, "bank: .* with a table"),
+        (BANK, Factors, lambda m: {"table": np.full_like(m.table, 1e308)}, "bank: a table of functions holds 1e.308"),
+        (BANK, Factors, lambda m: {"table": np.full_like(m.table, 3.0)}, "bank: .* of coefficients up to 3 "),
+        (BANK, Factors, lambda m: {"product_exponent": 500, "residual_exponent": 470}, "bank: .* exponents 470, 500"),
+        (BANK, Factors, lambda m: {"product_exponent": -500, "residual_exponent": -500}, "bank: .* exponents -500"),
+        (
+            BANK,
+            Factors,
+            lambda m: {"product_exponent": 60, "residual_exponent": 60},
+            "bank: .* fractional bits are too",
+        ),
+        (BANK, Exponent, lambda m: {"value": -500}, "bank: a product with its vector holds"),
+        (TELCO, Exponent, lambda m: {"value": -500}, "telco: a product with its vector holds"),
+        (TELCO, Shares, lambda m: {"values": m.values * 0 - 1e200}, "telco: the inner products holds 1e.200"),
+        (BANK, Decision, lambda m: {"values": m.values * 0 + 1e200}, "bank: a decision holds 1e.200"),
         (BANK, Factors, lambda m: {"rank": 3}, "bank: 3 products"),
         (BANK, Factors, lambda m: {"table": m.table * np.inf}, "bank: a table of functions holds"),
         (BANK, Factors, lambda m: {"residual_exponent": 400}, "bank: .* exponents 400"),

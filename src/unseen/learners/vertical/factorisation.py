@@ -34,6 +34,8 @@ MAX_RANK = 16
 """Products that slot-wise arithmetic sums at once."""
 TARGET_ERROR = 2e-4
 """The largest relative to the largest value, both times e^(−tilt·z); root mean squares may be twice as far off."""
+LEAST_HALF = 0.25
+"""No range is told to be narrower to either side."""
 LARGEST_HALF = 8.0
 """Scores further than this from the middle of their range are clipped: more would need more than ``MAX_RANK``."""
 
@@ -207,5 +209,5 @@ def _series(values: Floats) -> Floats:
 
 def _rounded_up(size: float, largest: float) -> float:
     """Return the least power of √2 that is at least ``size`` and at least ¼, capped at ``largest``."""
-    power = math.ceil(2 * math.log2(max(size, 0.25)) - 1e-9)
+    power = math.ceil(2 * math.log2(max(size, LEAST_HALF)) - 1e-9)
     return float(min(2.0 ** (power / 2), largest))

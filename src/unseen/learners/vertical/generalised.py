@@ -11,8 +11,9 @@ That is the exact solution after few products (never more than the smaller party
 vectors than the cross-Gram's one for each column, and without showing anybody the other's covariances in full.
 
 *What each party learns.* Everybody: numbers of rows and whitened columns; the curvature c at the best constant model
-(from the mean target), to 2^⅛; sizes of vectors, to a power of two; norms of the whole gradient; coefficients of
-the recursions, from which steps of the common directions follow; the ranges of scores, as ``private`` has them.
+(from the mean target) and its ratio to that at the active party's own model, both to a power of 2^¼; sizes of vectors,
+to a power of two; norms of the whole gradient; coefficients of the recursions in full precision, as ``quasi_newton``
+and ``quadratic`` list them; the ranges of scores, as ``private`` has them.
 
 * The active party: its own part of the gradient at every iterate; for its own columns, their products with each
   peer's partial scores along the directions of the quadratic model (as many linear facts about cross-covariances as
@@ -50,6 +51,8 @@ from unseen.learners.vertical.setting import LARGEST_WIDTH, Floats, LinearPart, 
 from unseen.learners.vertical.whitening import check_features
 
 _OWN_TOLERANCE = 1e-6
+# Curvatures and residuals lie within 2^±60; whitened columns are single-precision numbers.
+_RANGE = 60
 
 
 @message("vertical_glm/hello")
@@ -97,7 +100,8 @@ def train_active(
     point, norms, converged = own_model.fit(columns, truth, _OWN_TOLERANCE)
     if not setting.peers:
         return part(columns, Outcome(point, norms, len(norms) - 1, converged, ""))
-    ratio = hello.curvature / own_model.mean_curvature(columns, truth, point)
+    # Peers are told the ratio.
+    ratio = own_model.coarse(hello.curvature / own_model.mean_curvature(columns, truth, point))
     outcome = yield from _train(columns, Outset(params, hello, point, ratio, truth), setting)
     return part(columns, outcome)
 
@@ -188,12 +192,20 @@ def needs_products(params: GlmParams, *, weighted: bool) -> bool:
 def check_parties(params: GlmParams, setting: Setting, *, weighted: bool) -> None:
     """Raise ``UsageError`` unless this model can be trained by so many parties."""
     if setting.peers and setting.scheme is None:
-        raise UsageError("training with other parties needs a linear map scheme: lattice or paillier")
+        raise UsageError("training with other parties needs the linear map scheme lattice")
+    if setting.peers and setting.scheme is not None and setting.scheme.name == "paillier":
+        raise UsageError(
+            f"family {params.family!r} in mode 'private' needs the scheme lattice, since shares are residues; paillier "
+            "works with logistic_regression in the modes 'linearised' and 'exact', and with softmax_regression"
+        )
     if len(setting.passives) > 1 and needs_products(params, weighted=weighted):
         instead = {
             "binomial": "use mode 'exact' (shows scores to the label holder) or 'linearised'",
             "gaussian": "leave out the weights",
-        }.get(params.family, "join the passive parties' columns at one of them, or use family 'gaussian'")
+        }.get(
+            params.family,
+            "join the passive parties' columns at one of them, or use linear_regression (family 'gaussian')",
+        )
         raise UsageError(
             f"family {params.family!r} in mode 'private' is for one passive party, found {len(setting.passives)}: "
             + instead
@@ -233,7 +245,7 @@ def _greet(hello: Hello, setting: Setting) -> Dialogue[Hello]:
         for name in ("active", "rows", "terms"):
             compare(peer, name, getattr(hello, name), getattr(answer, name))
     agreed = hello if setting.is_active else answers[setting.active]
-    if not (2.0**-500 < agreed.curvature < 2.0**500 and 2.0**-500 < agreed.size < 2.0**500):
+    if not (2.0**-_RANGE < agreed.curvature < 2.0**_RANGE and 2.0**-_RANGE < agreed.size < 2.0**_RANGE):
         raise RemoteProtocolError(
             f"{setting.active}: a curvature of {agreed.curvature} and residuals of size {agreed.size} are not possible"
         )

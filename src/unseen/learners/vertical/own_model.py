@@ -24,7 +24,12 @@ def null_curvature(truth: Truth) -> float:
     """Return the mean curvature of the best constant model, rounded to a power of 2^¼."""
     scores = np.full(len(truth.target), null_score(truth))
     mean = float(truth.weights @ truth.family.curvature(scores, truth.target)) / len(scores)
-    return float(2.0 ** (round(4 * math.log2(mean)) / 4))
+    return coarse(mean)
+
+
+def coarse(size: float) -> float:
+    """Return the power of 2^¼ that is nearest to ``size``: exact means over all labels would confirm guesses."""
+    return float(2.0 ** (round(4 * math.log2(max(size, 1e-300))) / 4))
 
 
 def start(columns: Columns, truth: Truth) -> Floats:

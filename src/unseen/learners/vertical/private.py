@@ -25,10 +25,13 @@
     gradients are small and so are their changes, of which alone the residue has to be unambiguous: residuals get more
     bits then (``Anchor``), and a gradient that is not small after all is asked for again without them.
 
-    *Leakage*: the passive party tells the size of its largest score, the active one the range of its scores, both in
-    powers of √2; the passive one also whether its largest score is more than 2.8 times their root mean square, and
-    whether more than one in a thousand exceeds 8; the active one how large residuals can become, in powers of two.
-    Masks are perfect (``slot_products``).
+    *Leakage*, per gradient: the passive party tells (``Reach``) the size of its largest score in powers of √2, whether
+    that is more than 2.8 times their root mean square (``narrow``), and whether more than one in a thousand exceeds 8.
+    The active party's table of functions (binomial family) follows from the range of its scores, half-width in powers
+    of √2 and middle in steps of half of that, and from whether it is narrow, so that the table tells these. Its
+    exponents tell how large residuals can become and how small the gradient is, in powers of two. Whether scores of
+    either were clipped, the passive party learns only if a training ends for that reason (its note). Masks are perfect
+    (``slot_products``).
 
     *Rounds*: per gradient two round trips for the ranges and the products' set-up, one and one for every 32,768 rows
     for the products, one for the linear maps. *Bytes*: 24·R + 48 a row for the products of rank R (1 for Poisson, 2
@@ -52,10 +55,10 @@ from unseen.ids import PartyId
 from unseen.kernels.blocks import in_parallel
 from unseen.kernels.tables import rounded_at_random
 from unseen.learners.vertical.columns import Columns
-from unseen.learners.vertical.factorisation import MAX_RANK, Interval
-from unseen.learners.vertical.families import AnyFamily, Contribution
+from unseen.learners.vertical.factorisation import LEAST_HALF, MAX_RANK, Interval
+from unseen.learners.vertical.families import AnyFamily, Binomial, Contribution
 from unseen.learners.vertical.residues import Maps
-from unseen.learners.vertical.setting import Floats, Setting, finite
+from unseen.learners.vertical.setting import DIVERGING, Floats, Setting, finite
 from unseen.protocols.slot_products import Evaluator, KeyHolder, ProductBounds
 
 Integers = NDArray[np.int64]
@@ -64,8 +67,9 @@ _SHARE_BITS, _FACTOR_BITS = 62, 28
 # A row comes out wrong with a probability of 2^(bits − 62): among all rows of a gradient it is one with 2^-8 at most,
 # up to a million of them. Fewer rows average fewer rounding errors, and have room for finer products.
 _LEAST_RESULT_BITS, _MOST_RESULT_BITS, _BITS_AND_ROWS = 34, 40, 54
-_LARGEST_EXPONENT = 60
-_MAX_COEFFICIENTS = 256
+# Fractional bits: 2^60 is the largest size of residuals that is taken, and some remain below them.
+_LEAST_EXPONENT, _LARGEST_EXPONENT = -100, 60
+_MAX_COEFFICIENTS, _LARGEST_COEFFICIENT = 256, 2.0
 _LARGEST_REACH = 2.0**40
 # Residuals may grow to this multiple of those of the first model before products wrap; gradients, where an anchor
 # is given, may change by this multiple of the norm there.
@@ -174,6 +178,7 @@ class SharedResiduals:
     def gradient(self, point: Floats, index: int, anchor: Anchor | None = None) -> Dialogue[Floats]:
         """Return this party's part of the gradient; with an ``anchor`` more precise, provided that it is near."""
         columns = self._columns
+        finite(point, self._setting.others, "a point that follows from decisions")
         scores = columns.scores(point)
         if self._truth is not None:
             share, exponent = yield from self._active_share(scores, self._truth, index, anchor)
@@ -198,7 +203,7 @@ class SharedResiduals:
     ) -> Dialogue[tuple[Integers, int]]:
         peer = self._setting.peers[0]
         reach = yield from receive(peer, Reach)
-        if not 0 < reach.half <= min(self._family.largest_passive, _LARGEST_REACH):
+        if not LEAST_HALF <= reach.half <= min(self._family.largest_passive, _LARGEST_REACH):
             raise RemoteProtocolError(f"{peer}: scores reach {reach.half}, that is not possible")
         mine = Interval.around(scores, centred=False, largest=self._family.largest_active)
         self._exceeded = reach.exceeded or mine.exceeded(scores)
@@ -206,6 +211,8 @@ class SharedResiduals:
         wanted = self._residual_exponent(anchor)
         exponent = min(_product_exponent(contribution), wanted + self._spare)
         kept = min(wanted, exponent)
+        if kept < _LEAST_EXPONENT:
+            raise RemoteProtocolError(f"{peer}: residuals would reach 2^{-kept}: {DIVERGING}")
         rank = len(contribution.factors)
         yield from send(peer, Factors(rank, table, exponent, kept))
         self._row_noise = _row_noise(contribution.factors, exponent, kept)
@@ -219,7 +226,7 @@ class SharedResiduals:
         active = self._setting.active
         mine = Interval.around(scores, centred=True, largest=self._family.largest_passive)
         yield from send(active, Reach(mine.half, mine.narrow, mine.exceeded(scores)))
-        asked = _checked((yield from receive(active, Factors)), active)
+        asked = _checked((yield from receive(active, Factors)), active, self._family)
         values = self._family.passive_factors(scores, mine, asked.table)
         if values.shape != (asked.rank, len(scores)):
             raise RemoteProtocolError(f"{active}: {self._family.name} residuals have no {asked.rank} products")
@@ -286,18 +293,22 @@ def _shortened(share: Integers, bits: int) -> Integers:
     return (share + np.int64(1 << (bits - 1))) >> bits
 
 
-def _checked(asked: Factors, active: PartyId) -> Factors:
+def _checked(asked: Factors, active: PartyId, family: AnyFamily) -> Factors:
     finite(asked.table, active, "a table of functions")
+    # Chebyshev coefficients of a function within ±1 are within ±2; only one family has any.
+    least, most = (1, _MAX_COEFFICIENTS) if isinstance(family, Binomial) else (0, 0)
     sound = (
         1 <= asked.rank <= MAX_RANK
         and asked.table.shape[0] == asked.rank
-        and asked.table.shape[1] <= _MAX_COEFFICIENTS
-        and -500 <= asked.residual_exponent <= asked.product_exponent <= 500
+        and least <= asked.table.shape[1] <= most
+        and float(np.abs(asked.table).max(initial=0.0)) <= _LARGEST_COEFFICIENT
+        and _LEAST_EXPONENT <= asked.residual_exponent <= asked.product_exponent <= _LARGEST_EXPONENT
         and asked.product_exponent - asked.residual_exponent < 62
     )
     if not sound:
         raise RemoteProtocolError(
-            f"{active}: {asked.rank} products with a table {asked.table.shape} and exponents "
-            f"{asked.residual_exponent}, {asked.product_exponent} are not possible"
+            f"{active}: {asked.rank} products with a table {asked.table.shape} of coefficients up to "
+            f"{np.abs(asked.table).max(initial=0.0):.3g} and exponents "
+            f"{asked.residual_exponent}, {asked.product_exponent} are not possible: {DIVERGING}"
         )
     return asked

@@ -18,7 +18,7 @@ from unseen.data.fixed_point import from_fixed
 from unseen.dialogue import Dialogue, receive, send
 from unseen.errors import LocalProtocolError, RemoteProtocolError
 from unseen.ids import PartyId
-from unseen.learners.vertical.setting import Setting
+from unseen.learners.vertical.setting import Setting, finite
 from unseen.learners.vertical.whitening import Block, Precision, choose_precision
 from unseen.protocols.linear_map.matrices import DenseMatrix
 from unseen.protocols.linear_map.port import MatrixSide, Recipient, VectorSide, hold_matrix, hold_vectors
@@ -60,7 +60,7 @@ class Products:
         """Submit ``values`` if this party is among the senders; return F'v for the vector of each other sender.
 
         Raises:
-            RemoteProtocolError: An exponent is out of range.
+            RemoteProtocolError: An exponent is out of range, or a product is enormous.
         """
         speaking = frozenset(senders)
         if me in speaking and values is None:
@@ -90,7 +90,8 @@ class Products:
         product = yield from self.matrix_sides[pair].multiply(1, Recipient.MATRIX_HOLDER)
         if product is None:
             raise LocalProtocolError(f"the linear map with {pair.vector} gave its recipient nothing")
-        return from_fixed(product[0], exponent + self.precisions[pair.matrix].matrix_bits)
+        values = from_fixed(product[0], exponent + self.precisions[pair.matrix].matrix_bits)
+        return finite(values, pair.vector, "a product with its vector")
 
 
 def set_up(block: Block, widths: Mapping[PartyId, int], pairs: Iterable[Pair], setting: Setting) -> Dialogue[Products]:

@@ -14,8 +14,8 @@ curvature relative to the metric. Losses of rows are nobody's to see, so the tes
 After the first 20 steps, when s no longer shrinks, that happens a few times at most, since s grows by at least 1.3 and
 curvatures are bounded; from then on each step majorises the loss along the path, for which the method converges.
 
-Per iteration everybody also learns the scale, the momentum and the size of the common step; the active party four
-inner products of every passive one's steps.
+Per iteration everybody also learns the scale, the size of the common step, whether the acceleration is restarted and
+whether to go on, in full precision; the active party four inner products of every passive one's steps.
 """
 
 from __future__ import annotations
@@ -28,17 +28,19 @@ import numpy as np
 
 from unseen.codec import Shape, message
 from unseen.dialogue import Dialogue, checkpoint, progress, resume
+from unseen.errors import RemoteProtocolError
 from unseen.learners.vertical import generalised, own_model
 from unseen.learners.vertical.columns import Columns, prepare
 from unseen.learners.vertical.generalised import Hello, Outset
 from unseen.learners.vertical.glm_params import GlmParams
 from unseen.learners.vertical.quadratic import settle
 from unseen.learners.vertical.quasi_newton import Oracle, Outcome, limit
-from unseen.learners.vertical.setting import Floats, LinearPart, Setting
+from unseen.learners.vertical.setting import Floats, LinearPart, Setting, finite
 
 _GROWTH = 1.3
 # The first steps may cross regions of large curvature, which should not slow down the later ones.
 _SHRINK, _SHRINKING_STEPS = 0.85, 20
+_LARGEST_SCALE = 2.0**60
 _SWEEPS = 200
 _SWEEP_TOLERANCE = 1e-9
 
@@ -139,7 +141,7 @@ def _iterate(
     oracle: Oracle, metric: Metric, setting: Setting, params: GlmParams, state: State
 ) -> Dialogue[tuple[State, bool, bool]]:
     """Return the state after one step, whether it was the last one needed, and whether precision allows no other."""
-    iterate = metric.proximal(state.point, state.gradient, state.scale)
+    iterate = finite(metric.proximal(state.point, state.gradient, state.scale), setting.others, "the next point")
     step, moved = iterate - state.point, iterate - state.iterate
     image = metric.block @ step
     shares = np.array([step @ image, image @ moved])
@@ -171,5 +173,7 @@ def _iterate(
         return np.array([shrink * state.scale if sound else max(_GROWTH * state.scale, 1.1 * ratio)])
 
     scale = float((yield from settle(setting, shares, 1, judge))[0])
+    if not 1 / _LARGEST_SCALE <= scale <= _LARGEST_SCALE:
+        raise RemoteProtocolError(f"{setting.others}: a scale of {scale:.3g} for the metric is not possible")
     momentum = momentum if scale <= state.scale else 1.0
     return State(iterate, point, gradient, scale, momentum, sizes, state.evaluations + 1, oracle.noise), False, False

@@ -7,7 +7,9 @@ Stat. Comput. 8, 1987; Erhel and Guyomarc'h, SIAM J. Matrix Anal. 21, 2000), and
 all of them, which also repairs what fixed-point arithmetic does to conjugacy. There are at most as many directions as
 the parties' columns have correlations, so that over a whole training solves become free of products.
 
-Inner products are sums of one number from every party: ``settle`` brings them to the active party, which decides.
+Inner products are sums of one number from every party: ``settle`` brings them to the active party, which decides. In
+full precision all learn the decisions: per right-hand side and round the steps along all directions, how much of each
+the next one is to be rid of (``keeps``), and whether there is a next one.
 """
 
 from __future__ import annotations
@@ -48,7 +50,7 @@ def settle(setting: Setting, shares: Floats, count: int, decide: Callable[[Float
     """Return ``decide(sum of all parties' shares)``, ``count`` numbers, which the active party works out.
 
     Raises:
-        RemoteProtocolError: A peer sends another number of values, or some that are not finite.
+        RemoteProtocolError: A peer sends another number of values, or some that are not possible.
     """
     if not setting.is_active:
         yield from send(setting.active, Shares(shares))
@@ -62,7 +64,9 @@ def settle(setting: Setting, shares: Floats, count: int, decide: Callable[[Float
         if theirs.shape != shares.shape:
             raise RemoteProtocolError(f"{peer}: expected {len(shares)} inner products, found {len(theirs)}")
         total = total + finite(theirs, peer, "the inner products")
-    decision = decide(total)
+    # Whatever peers make the sums, divisors of 0 among them, nothing but numbers may come of it.
+    with np.errstate(all="ignore"):
+        decision = finite(decide(total), setting.others, "what follows from the inner products")
     yield from send_all(setting.peers, Decision(decision))
     return decision
 
@@ -139,12 +143,14 @@ class Quadratic:
 
             decision = yield from settle(self._setting, shares, 2 * count + 1, decide)
             steps, keeps, further = decision[:count], decision[count:-1], bool(decision[-1])
-            solution = solution + steps @ vectors
-            rest = rest - steps @ images
+            solution = self._sound(solution + steps @ vectors)
+            rest = self._sound(rest - steps @ images)
             if not further:
                 return solution
-            direction = rest - keeps @ vectors
-            yield from self._add(direction)
+            yield from self._add(self._sound(rest - keeps @ vectors))
+
+    def _sound(self, vector: Floats) -> Floats:
+        return finite(vector, self._setting.others, "a vector that follows from decisions")
 
     def _add(self, direction: Floats) -> Dialogue[None]:
         image = yield from self.product(direction)

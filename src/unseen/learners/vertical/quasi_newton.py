@@ -9,7 +9,16 @@ Line search: a step is taken if the directional derivative at its end is at most
 magnitude, which are the approximate Wolfe conditions (Hager and Zhang, SIAM J. Optim. 16, 2005); otherwise its length
 is found by bracketing and the secant rule. Losses are convex, so that the derivative along the line is monotone, such
 a length exists unless the loss has no minimum, and s·y > 0 keeps the approximation positive definite. A first trial
-changes scores by at most 2 in the root mean square, as far as the quadratic model tells.
+changes scores by at most 2 in the root mean square, as far as the quadratic model tells. A training that does not
+converge ends with the iterate whose gradient was the least.
+
+*What passive parties are told*, all that they have not computed themselves: per iteration the coefficients of the
+first loop, the norm of the gradient and three flags on whether to go on; the weights of the second loop, τ and the
+first length; per trial whether it ends the search, whether it tells a curvature, the next length, the norm, and
+whether the gradient has to be computed again. τ is rounded to a power of 2^¼: it is a mean over all labels that a
+guess of them could be checked by. The others are products and quotients of inner products of gradients and steps
+in full precision, of which a passive party's own parts are one summand. They, too, depend on all labels, and so does
+every gradient of its own: guesses of all labels at once can be checked, those of some cannot.
 """
 
 from __future__ import annotations
@@ -60,7 +69,7 @@ class Rule:
     max_iterations: int
 
 
-@message("vertical_glm/state")
+@message("vertical_glm/state", version=2)
 class State:
     """One party's blocks of point, gradient and steps (one a row) with the gradients' changes; scalars of all."""
 
@@ -75,6 +84,8 @@ class State:
     evaluations: int
     noise: float
     """That of the gradient, at the active party."""
+    best: Annotated[Floats, Shape(None)]
+    """The point of the least norm so far."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -105,7 +116,7 @@ def begin(point: Floats, gradient: Floats) -> State:
     """Return the state before the first iteration."""
     width = len(point)
     none = np.empty((0, width))
-    return State(point, gradient, none, none, np.empty((0, 0)), Directions.none(width), np.empty(0), 0, 0.0)
+    return State(point, gradient, none, none, np.empty((0, 0)), Directions.none(width), np.empty(0), 0, 0.0, point)
 
 
 def minimise(engine: Engine, start: State) -> Dialogue[Outcome]:
@@ -118,7 +129,8 @@ def minimise(engine: Engine, start: State) -> Dialogue[Outcome]:
     yield from course.tell("set up")
     while True:
         halves, verdict = yield from _open(engine, state)
-        state = replace(state, norms=np.append(state.norms, verdict.norm))
+        best = state.point if verdict.norm <= state.norms.min(initial=math.inf) else state.best
+        state = replace(state, norms=np.append(state.norms, verdict.norm), best=best)
         if verdict.done:
             break
         done = len(state.norms)
@@ -126,9 +138,19 @@ def minimise(engine: Engine, start: State) -> Dialogue[Outcome]:
             raise RemoteProtocolError(f"{engine.setting.active}: asks for more than the agreed {done - 1} iterations")
         state, stalled = yield from _iterate(engine, state, halves)
         if stalled:
-            return Outcome(state.point, state.norms, done, False, _limit(engine, state.norms))
+            return _ended(state, done, _limit(engine, state.norms))
         yield from checkpoint(state)
-    return Outcome(state.point, state.norms, len(state.norms) - 1, verdict.converged, verdict.note)
+    if verdict.converged:
+        return Outcome(state.point, state.norms, len(state.norms) - 1, True, "")
+    return _ended(state, len(state.norms) - 1, verdict.note)
+
+
+def _ended(state: State, iterations: int, note: str) -> Outcome:
+    """Return the best point of a training that did not converge."""
+    least = int(state.norms.argmin())
+    if state.norms[least] < state.norms[-1]:
+        note += f"; kept the coefficients of iteration {least}"
+    return Outcome(state.best, state.norms, iterations, False, note)
 
 
 def limit(setting: Setting, rows: int, reached: float, goal: float) -> str:
@@ -142,7 +164,7 @@ def limit(setting: Setting, rows: int, reached: float, goal: float) -> str:
 
 def _limit(engine: Engine, norms: Floats) -> str:
     goal = engine.rule.tolerance * float(norms[0])
-    return limit(engine.setting, engine.quadratic.rows, float(norms[-1]), goal)
+    return limit(engine.setting, engine.quadratic.rows, float(norms.min()), goal)
 
 
 @dataclass(frozen=True, slots=True)
@@ -291,4 +313,5 @@ def _moved(engine: Engine, state: State, step: Floats, gradient: Floats, product
         state.norms,
         evaluations,
         engine.oracle.noise,
+        state.best,
     )

@@ -14,13 +14,13 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from unseen.data.fixed_point import from_fixed, to_fixed
+from unseen.data.fixed_point import LARGEST_BITS, from_fixed, to_fixed
 from unseen.dialogue import Dialogue, receive, send
 from unseen.errors import LocalProtocolError, RemoteProtocolError, UsageError
 from unseen.ids import PartyId
 from unseen.learners.vertical.columns import Columns
 from unseen.learners.vertical.products import Exponent
-from unseen.learners.vertical.setting import Setting
+from unseen.learners.vertical.setting import DIVERGING, Setting, finite
 from unseen.protocols.linear_map.matrices import DenseMatrix
 from unseen.protocols.linear_map.port import (
     Bounds,
@@ -120,7 +120,7 @@ class Maps:
         """Send ``vector`` (n,) to all; return F'v (r,) for each peer's vector.
 
         Raises:
-            RemoteProtocolError: An exponent is out of range.
+            RemoteProtocolError: An exponent is out of range, or a product is enormous.
         """
         found: dict[PartyId, Floats] = {}
         for sending, waiting in self._turns():
@@ -155,7 +155,7 @@ class Maps:
             if abs(exponent) > _LARGEST_EXPONENT:
                 raise RemoteProtocolError(f"{peer}: a vector's exponent is {exponent}, at most ±500 is allowed")
             product = yield from self._take(peer)
-            found[peer] = self.real(product, exponent)
+            found[peer] = finite(self.real(product, exponent), peer, "a product with its vector")
         return found
 
     def settle(self, peers: Iterable[PartyId]) -> Dialogue[None]:
@@ -172,7 +172,15 @@ class Maps:
         """Return F'v for the vector of which every party holds an additive share of integers · 2^-exponent.
 
         Of the values that are equal modulo 2^wrap, it is those closest to ``near`` (r,).
+
+        Raises:
+            RemoteProtocolError: ``near`` has no place among so many bits, whoever asked for them.
         """
+        bits = exponent + self.own.matrix_bits
+        largest = float(np.abs(near).max(initial=0.0)) * self.scale
+        if largest > 0 and math.log2(largest) + bits >= LARGEST_BITS:
+            peers = ", ".join(self.vector_sides)
+            raise RemoteProtocolError(f"{peers}: {bits} fractional bits are too many for such a gradient: {DIVERGING}")
         total: Integers | None = None
         for sending, waiting in self._turns():
             for peer in sending:
@@ -183,7 +191,7 @@ class Maps:
                 total = total + (yield from self._take(peer))
             yield from self.settle(sending)
         total = self._times(share) if total is None else total
-        middle = to_fixed(near * self.scale, exponent + self.own.matrix_bits)
+        middle = to_fixed(near * self.scale, bits)
         return self.real(middle + self.own.centred(total - middle), exponent)
 
     def real(self, product: Integers, exponent: int) -> Floats:

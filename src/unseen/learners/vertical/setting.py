@@ -26,6 +26,10 @@ PRIVATE = "private"
 LARGEST_WIDTH = 1 << 16
 """Whitened columns that a party may have: a peer's announcement decides how much memory a linear map takes here."""
 NOTE_CHARACTERS = 200
+DIVERGING = "a fault there, or a training that diverges; raise l2, drop collinear columns"
+"""What to say where numbers get so large that a peer may have made them up, but need not."""
+LARGEST_NUMBER = 2.0**100
+"""No number of an honest training is larger; squares and sums of such ones, and their scores, cannot overflow."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,6 +85,11 @@ class Setting:
     def peers(self) -> tuple[PartyId, ...]:
         """All parties but this one."""
         return tuple(party for party in self.parties if party != self.me)
+
+    @property
+    def others(self) -> str:
+        """The peers' names, to say who is at fault; this party's if it has none."""
+        return ", ".join(self.peers) or str(self.me)
 
     @property
     def is_active(self) -> bool:
@@ -185,12 +194,15 @@ def told(note: str) -> str:
     return "".join(char for char in note[:NOTE_CHARACTERS] if char.isprintable())
 
 
-def finite(value: V, peer: PartyId, what: str) -> V:
-    """Return ``value``, received from ``peer``.
+def finite(value: V, peer: str, what: str) -> V:
+    """Return ``value``, which ``peer`` sent, or which follows from what it sent.
 
     Raises:
-        RemoteProtocolError: It holds NaN or an infinity.
+        RemoteProtocolError: It holds NaN, an infinity or a magnitude of more than 2^100.
     """
     if not np.isfinite(value).all():
         raise RemoteProtocolError(f"{peer}: {what} holds NaN or an infinity")
+    if not (np.abs(value) <= LARGEST_NUMBER).all():
+        largest = float(np.abs(value).max())
+        raise RemoteProtocolError(f"{peer}: {what} holds {largest:.3g}, at most 2^100 is possible: {DIVERGING}")
     return value

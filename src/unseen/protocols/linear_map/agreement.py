@@ -6,6 +6,8 @@ the peer only what ``port`` lists as known to both.
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 from unseen.codec import encode_bytes, message, shown
 from unseen.dialogue import Dialogue, receive
 from unseen.errors import RemoteProtocolError, UsageError
@@ -98,4 +100,5 @@ def check_terms(peer: PartyId, bounds: Bounds, terms: Terms) -> None:
     """Raise ``RemoteProtocolError`` unless ``terms``, which ``peer`` sent, are these bounds, bit for bit."""
     expected = Terms.of(bounds)
     if encode_bytes(terms) != encode_bytes(expected):
-        raise RemoteProtocolError(f"{peer}: it set up a linear map with {terms}, this side with {expected}")
+        found = shown(replace(terms, recipient=shown(terms.recipient, limit=20)), limit=300)
+        raise RemoteProtocolError(f"{peer}: it set up a linear map with {found}, this side with {expected}")

@@ -7,6 +7,7 @@ bit a row.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Annotated
@@ -16,11 +17,11 @@ from numpy.typing import NDArray
 
 from unseen.codec import Shape, message, shown
 from unseen.dialogue import Dialogue, receive, receive_array, send, send_array
-from unseen.errors import LocalProtocolError, RemoteProtocolError
+from unseen.errors import LocalProtocolError, RemoteProtocolError, UsageError
 from unseen.ids import PartyId
 from unseen.kernels.binned import sums
 from unseen.learners.binning import BinnedColumns
-from unseen.learners.vertical.boosting.growing import NOWHERE, GrowingTree
+from unseen.learners.vertical.boosting.growing import NOWHERE, GrowingTree, Share
 from unseen.learners.vertical.boosting.model import PassiveModel
 from unseen.learners.vertical.boosting.rows import Reach, Rows, unpacked
 from unseen.learners.vertical.boosting.setting import EVERYONE, MEMBERS, BoostingParams
@@ -152,8 +153,19 @@ class Lines:
             else:
                 column = int(self.space.local[split.feature])
                 owner, left = (0, column), self.rows.left(column, split.left)
-            families.append((node, *tree.divide(node, split, owner, left)))
+            share = tree.share(node, left)
+            self._check_share(split, share)
+            families.append((node, *tree.divide(node, split, owner, left, share)))
         return families
+
+    def _check_share(self, split: Split, share: Share) -> None:
+        """Raise unless the rows that go left have the sums for which the split was chosen."""
+        if (share.gradient, share.hessian) == (split.left_gradient, split.left_hessian):
+            return
+        name = [None, *self.sides][int(self.space.party[split.feature])]
+        if name is None:
+            raise LocalProtocolError("the sums over own bins are not those of the rows that go left")
+        raise RemoteProtocolError(f"{name}: the rows that go left at a split are not those of its sums over bins")
 
 
 # --- a passive party -----------------------------------------------------------------------------------------------
@@ -165,8 +177,15 @@ class PassiveTree:
 
     number: int
     reach: Reach
+    before: int = 0
+    """Sums that were answered in earlier trees of the training."""
     vectors: int = 0
     splits: int = 0
+
+    @property
+    def answered(self) -> int:
+        """Sums that were answered in the training so far."""
+        return self.before + self.vectors
 
 
 @dataclass(frozen=True, slots=True)
@@ -184,7 +203,19 @@ class Answering:
         # Every node has at most two words.
         if not 1 <= count <= tree.vectors <= 4 * self.params.max_leaves:
             raise RemoteProtocolError(f"{self.active}: asks for {tree.vectors} sums in a tree, more than it can need")
+        self._check_total(tree.answered)
         yield from self.side.multiply(count, Recipient.VECTOR_HOLDER)
+
+    def _check_total(self, answered: int) -> None:
+        """Raise before more sums are answered than were agreed on: enough of them give the bins of every row away."""
+        rows, limit = self.rows.parts[0].rows, self.params.max_sums_per_row
+        if answered > limit * rows:
+            raise UsageError(
+                f"{self.active} asks for sum {answered} over {rows} training rows, but max_sums_per_row = {limit:g} "
+                f"allows {math.floor(limit * rows)}: from enough sums the bins of every row can be solved for. Train "
+                "fewer rounds or smaller trees (max_leaves, max_depth), take more rows, or agree on a higher limit "
+                "knowing this"
+            )
 
     def splits(self, tree: PassiveTree, count: int, model: PassiveModel) -> Dialogue[PassiveModel]:
         """Answer splits with the rows' bits; return the model with these splits, columns in the order of the set-up."""

@@ -31,6 +31,8 @@ _EXACT_BITS = 52
 """Sums of fixed-point numbers stay below 2^52, so that they are exact as floating-point numbers too."""
 _MEAN_BITS = 1
 """Numbers are 2 units in the mean or more, else they get words of their own; LightGBM's four bins are coarser."""
+_ENOUGH_BITS = 8
+"""Numbers need not be finer than 2^8 units in the mean: what a scheme could carry beyond is left to its noise."""
 _FINE_UNITS = 65536.0
 """Units in the mean from which on it does not matter how numbers are rounded."""
 
@@ -51,12 +53,17 @@ def bounds_for(rows: int, columns: int, bits: int) -> Bounds:
 
 
 def capacity_bits(scheme: LinearMap, rows: int, columns: int) -> int:
-    """Return the largest number of bits for which the scheme carries sums over so many rows.
+    """Return for how many bits the scheme is to carry sums over so many rows: as many as are of use, or as it can.
+
+    A scheme that carries ``LARGEST_BITS`` has no use for room. One that does not (``lattice``) hides rounding errors in
+    the room that is left: some 2 · 8 + 2 · log2(rows) bits are asked of it, which leaves room up to some 30,000 rows.
 
     Raises:
         UsageError: It does not even carry their number.
     """
-    for bits in range(LARGEST_BITS, rows.bit_length() + _MEAN_BITS + 1, -1):
+    enough = min(2 * (rows.bit_length() + _ENOUGH_BITS), LARGEST_BITS - 1)
+    choices: list[int] = [LARGEST_BITS, *range(enough, rows.bit_length() + _MEAN_BITS + 1, -1)]
+    for bits in choices:
         try:
             scheme.check(bounds_for(rows, columns, bits))
         except UsageError:

@@ -91,7 +91,7 @@ def score_passive(model: PassiveModel, binned: BinnedColumns, setting: BoostingS
 
     Raises:
         DataError: There are other columns than in training.
-        RemoteProtocolError: The active party has other rows.
+        RemoteProtocolError: The active party has other rows, or asks for too much at a time.
     """
     setting.check_role(active=False)
     _check_columns(model.columns, binned)
@@ -102,6 +102,11 @@ def score_passive(model: PassiveModel, binned: BinnedColumns, setting: BoostingS
         if not request.trees:
             return
         first, last = np.searchsorted(model.trees, [done, done + request.trees]).tolist()
+        if request.trees > 1 and (last - first) * rows.bytes > GROUP_BYTES:
+            raise RemoteProtocolError(
+                f"{setting.active}: asks for {(last - first) * rows.bytes} bytes at a time, expected {GROUP_BYTES} "
+                "or one tree"
+            )
         bits = np.empty((last - first, rows.bytes), np.uint8)
         reach, tree = Reach(rows), -1
         for split in range(first, last):

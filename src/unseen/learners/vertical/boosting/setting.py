@@ -40,6 +40,8 @@ class BoostingParams:
     """γ: what G_L²/(H_L+λ) + G_R²/(H_R+λ) − G²/(H+λ) must exceed."""
     min_child_weight: float = 1.0
     """Smallest sum of hessians of a leaf."""
+    min_rows_in_leaf: int = 20
+    """Smallest number of rows of a leaf, judged by hessians beforehand; sums over fewer rows are never asked for."""
     category_smoothing: float = 10.0
     """Categories are ordered by G/(H + this): rare ones come to the middle."""
     row_rate: float = 1.0
@@ -58,6 +60,8 @@ class BoostingParams:
     """Residuals beyond it count linearly."""
     instance_space: str = EVERYONE
     """Who learns what at a passive party's split: see ``training``."""
+    max_sums_per_row: float = 0.1
+    """Sums over bins that a passive party answers in a training, divided by the training rows: see ``training``."""
     share_gains: bool = False
     """Whether a passive party is told the gains of its own splits."""
 
@@ -90,6 +94,8 @@ class BoostingParams:
             "l2": (0.0, 1e12),
             "min_split_gain": (0.0, 1e12),
             "min_child_weight": (0.0, 1e12),
+            "min_rows_in_leaf": (1, 1 << 40),
+            "max_sums_per_row": (0.0, 1e12),
             "category_smoothing": (0.0, 1e12),
             "row_rate": (1e-9, 1.0),
             "column_rate": (1e-9, 1.0),
@@ -103,6 +109,12 @@ class BoostingParams:
                 raise UsageError(f"{name} lies between {low:g} and {high:g}, found {getattr(self, name)}")
         if self.goss_top and (self.goss_top + self.goss_other > 1 or self.row_rate < 1):
             raise UsageError("goss_top + goss_other is at most 1, and row_rate is 1 with goss_top")
+
+    @property
+    def most_sums(self) -> int:
+        """Sums over bins that a training takes at most if gradients and hessians fit into one word: else twice."""
+        leaves = min(self.max_leaves, 1 << min(self.max_depth, 20))
+        return self.rounds * self.classes * (leaves - 1)
 
     @property
     def terms(self) -> tuple[str, ...]:

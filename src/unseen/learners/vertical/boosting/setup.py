@@ -2,7 +2,8 @@
 
 A passive party's matrix are the indicators of the bins of its columns, which it puts into a random order first: the
 active party knows them by their place in it, and of each its number of bins, whether these are categories, and whether
-the last one is that of missing values. The passive party learns nothing.
+the last one is that of missing values. The passive party learns nothing. A kept set-up keeps that order: in all
+trainings with it the active party knows a column by the same number.
 """
 
 from __future__ import annotations
@@ -26,6 +27,8 @@ from unseen.protocols.linear_map.port import LinearMap, MatrixSetup, VectorSetup
 
 LARGEST_WIDTH = 1 << 16
 """Columns that a party may have: a peer's announcement decides how much memory a linear map takes here."""
+LARGEST_BIN_COUNT = 1 << 17
+"""Bins that all columns of a party may have together, for the same reason."""
 
 
 @message("vertical_boosting/layout")
@@ -90,13 +93,17 @@ def set_up_passive(binned: BinnedColumns, scheme: LinearMap, setting: BoostingSe
     """Return the set-up towards the active party.
 
     Raises:
-        DataError: There are no columns.
+        DataError: There are no columns, or too many bins.
         RemoteProtocolError: The active party has other rows.
         UsageError: The scheme cannot carry so many rows.
     """
     setting.check_role(active=False)
     if not binned.bins:
         raise DataError(f"{setting.me}: there are no columns to learn from; add some or stay out")
+    if sum(binned.bins) > LARGEST_BIN_COUNT:
+        raise DataError(
+            f"{setting.me}: {sum(binned.bins)} bins of all columns are more than {LARGEST_BIN_COUNT}: use fewer bins"
+        )
     order = setting.prg.derive("vertical_boosting/order").permutation(len(binned.bins))
     shown = binned.pick(order)
     yield from send(setting.active, Layout.of(shown))
@@ -120,3 +127,7 @@ def _check_layout(peer: PartyId, layout: Layout) -> None:
         raise RemoteProtocolError(f"{peer}: announces {len(layout.bins)} columns, 1 to {LARGEST_WIDTH} are taken")
     if layout.bins.min() < 1 or layout.bins.max() > LARGEST_BINS:
         raise RemoteProtocolError(f"{peer}: a column has 1 to {LARGEST_BINS} bins, announced are others")
+    if (total := int(layout.bins.sum())) > LARGEST_BIN_COUNT:
+        raise RemoteProtocolError(
+            f"{peer}: announces {total} bins of all columns, at most {LARGEST_BIN_COUNT} are taken: use fewer bins"
+        )

@@ -90,17 +90,21 @@ class _Candidates:
 
 
 def best_split(
-    space: FeatureSpace, allowed: Bools, packed: Packed, sums: Integers, params: BoostingParams
+    space: FeatureSpace, allowed: Bools, packed: Packed, sums: Integers, rows: int, params: BoostingParams
 ) -> Split | None:
     """Return the best split of a node with the histogram ``sums`` (words, columns), if any gains enough.
 
-    ``allowed`` says for each feature whether it may be used.
+    ``allowed`` says for each feature whether it may be used; ``rows`` are those that the sums are over.
     """
     if not len(space) or not allowed.any():
         return None
     candidates, total_g, total_h = _candidates(space, packed, sums, params)
     gains = _gains(candidates, packed, total_g, total_h, params)
     gains[~allowed] = -np.inf
+    if params.min_rows_in_leaf > 1:
+        # As in LightGBM: nobody counts rows in bins, but hessians tell about how many there are.
+        least = (params.min_rows_in_leaf - 0.5) * total_h / rows
+        gains[(candidates.hessians < least) | (total_h - candidates.hessians < least)] = -np.inf
     best = int(gains.argmax())
     feature, place, side = (int(index) for index in np.unravel_index(best, gains.shape))
     if gains[feature, place, side] == -np.inf:

@@ -10,8 +10,14 @@ of a split is asked for, the other one is the difference. Any number of passive 
 * Everybody: the parameters, and numbers of rows and rounds.
 * The active party, of a passive one: number of its columns, of each an opaque number, how many bins it has, whether
   they are categories and which one is of missing values (``setup``); for every node whose histogram is asked for, sums
-  of gradients and hessians over each bin, hence about how many rows are in it; and at the splits that it chooses among
-  the passive party's columns, which rows go left:
+  of gradients and hessians over each bin, hence about how many rows are in it. **With enough sums the bins of every
+  row can be solved for**, of all columns, used or not, since it knows every gradient exactly: as many sums as rows
+  give them all, and least squares guesses most far earlier (docs/security/overview.md has figures). So a passive
+  party refuses to answer more than ``max_sums_per_row`` sums a training row in one training; trainings with one
+  kept set-up add up, and nothing here counts over trainings. Sums over fewer than ``min_rows_in_leaf`` rows are not
+  asked for, nor such whose difference from known ones would be one. With the scheme lattice and many rows it also
+  learns a sum of small random numbers of its own with each (docs/security/linear_map.md). And at the splits that it
+  chooses among the passive party's columns, it learns which rows go left:
 
   - ``instance_space="everyone"`` (default): of all training and validation rows, except those that the passive party's
     own splits above keep away. The passive party does not learn which rows are in the node.
@@ -19,13 +25,15 @@ of a split is asked for, the other one is the difference. Any number of passive 
     similar labels, and labels can often be guessed from them. Some of its columns are the less exposed.
 
   The default protects the labels at the cost of one bit a row about a column, where a wrong guess about labels
-  concerns people; choose members where the passive party's columns are the more sensitive.
+  concerns people. With members, fewer bits about columns are told outright; but what many sums give away is the same
+  in both: members does not keep the passive party's columns from an active party that solves for them.
 * A passive party: how many vectors were asked for, and its own splits: which column, which bins go left, which of
   its splits are below which; and the gains of its splits with ``share_gains``.
 
 *Security model*: semi-honest, as the linear map's. Everything received is checked for form and size; the sums over a
-column's bins must add up. An active party that deviates can ask for sums over any rows, as in every scheme of this
-kind, at most 4 · max_leaves a tree.
+column's bins must add up, and agree with the rows that go left. An active party that deviates can ask for sums over any
+rows, single ones too, as in every scheme of this kind: at most 4 · max_leaves a tree, and ``max_sums_per_row`` · rows
+in all.
 *Rounds*: growth level by level: two round trips a level (sums, splits); leaf by leaf: two a split.
 *Bytes*: 8 a row and vector (16 if gradients and hessians do not fit into one word), about max_leaves/2 vectors a tree
 level by level, max_leaves − 1 leaf by leaf; one bit a row back for each split at a passive party.
@@ -123,6 +131,8 @@ class PassiveState:
     model: PassiveModel
     trees: int
     rounds: int
+    sums: int
+    """Sums over bins that were answered."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -303,7 +313,7 @@ def _grow(run: _ActiveRun, tree: GrowingTree, prg: Prg, made: dict[PartyId, list
         for node in ready:
             histogram = tree.nodes[node].sums
             if histogram is not None and (
-                split := best_split(lines.space, allowed, tree.packed, histogram, run.params)
+                split := best_split(lines.space, allowed, tree.packed, histogram, tree.nodes[node].summed, run.params)
             ):
                 candidates[node] = split
         chosen = {node: candidates.pop(node) for node in tree.choose(candidates)}
@@ -400,7 +410,7 @@ def train_passive(
     Raises:
         DataError: Validation rows have other columns than training rows.
         RemoteProtocolError: The active party has other rows or parameters, or sends something malformed.
-        UsageError: The set-up is that of other columns.
+        UsageError: The set-up is that of other columns, or the training takes more than ``max_sums_per_row``.
     """
     setting.check_role(active=False)
     parts = [binned] if validation is None else [binned, validation]
@@ -417,7 +427,7 @@ def train_passive(
     yield from send(setting.active, hello)
     _compare(setting.active, hello, (yield from receive(setting.active, Hello)))
     state = yield from resume(PassiveState, setting.peers)
-    model, trees = yield from _answer(answering, state or PassiveState(_no_splits(len(binned.bins)), 0, 0))
+    model, trees = yield from _answer(answering, state or PassiveState(_no_splits(len(binned.bins)), 0, 0, 0))
     return (yield from _kept(setting.active, model, trees, setup.order))
 
 
@@ -430,9 +440,9 @@ def _no_splits(columns: int) -> PassiveModel:
 def _answer(answering: Answering, state: PassiveState) -> Dialogue[tuple[PassiveModel, int]]:
     """Do what the active party orders until it ends the training; return all splits, and the number of trees."""
     model, rounds, active = state.model, state.rounds, answering.active
-    tree = PassiveTree(state.trees, Reach(answering.rows))
+    tree = PassiveTree(state.trees, Reach(answering.rows), state.sums)
     most = answering.params.rounds * answering.params.classes
-    yield from progress(rounds, answering.params.rounds)
+    yield from progress(rounds, answering.params.rounds, _outlook(answering))
     while True:
         order = yield from receive(active, Order)
         if order.what == SUMS:
@@ -440,20 +450,31 @@ def _answer(answering: Answering, state: PassiveState) -> Dialogue[tuple[Passive
         elif order.what == SPLITS:
             model = yield from answering.splits(tree, order.count, model)
         elif order.what == TREE and order.count == tree.number + 1 <= most:
-            tree = PassiveTree(order.count, Reach(answering.rows))
+            tree = PassiveTree(order.count, Reach(answering.rows), tree.answered)
         elif order.what == ROUND and order.count == rounds + 1 < answering.params.rounds:
             rounds += 1
-            yield from _told(rounds, answering.params, model)
-            yield from checkpoint(PassiveState(model, tree.number, rounds))
+            yield from _told(rounds, answering, model, tree.answered)
+            yield from checkpoint(PassiveState(model, tree.number, rounds, tree.answered))
         elif order.what == END:
-            yield from _told(rounds + 1, answering.params, model)
+            yield from _told(rounds + 1, answering, model, tree.answered)
             return model, tree.number
         else:
             raise RemoteProtocolError(f"{active}: orders {shown(order.what)} {order.count} after tree {tree.number}")
 
 
-def _told(rounds: int, params: BoostingParams, model: PassiveModel) -> Dialogue[None]:
-    yield from progress(rounds, params.rounds, f"{len(model.features)} splits by own columns")
+def _allowed(answering: Answering) -> int:
+    return int(answering.params.max_sums_per_row * answering.rows.parts[0].rows)
+
+
+def _outlook(answering: Answering) -> str:
+    """Return what is to be told at the start if the plan may take more sums than are allowed."""
+    most, allowed = answering.params.most_sums, _allowed(answering)
+    return f"may ask for {most} sums or more, {allowed} are allowed (max_sums_per_row)" if most > allowed else ""
+
+
+def _told(rounds: int, answering: Answering, model: PassiveModel, sums: int) -> Dialogue[None]:
+    note = f"{len(model.features)} splits by own columns, {sums} of {_allowed(answering)} sums answered"
+    yield from progress(rounds, answering.params.rounds, note)
 
 
 def _kept(active: PartyId, model: PassiveModel, trees: int, order: Integers) -> Dialogue[PassiveModel]:
