@@ -1,8 +1,5 @@
 """Losses and AUC are those of LightGBM on the pooled data, with the same bins; numbers are packed without bias."""
 
-import os
-from pathlib import Path
-
 import lightgbm
 import numpy as np
 import pytest
@@ -11,6 +8,7 @@ from hypothesis import strategies as st
 from sklearn.metrics import log_loss, mean_poisson_deviance, roc_auc_score
 
 from unseen.crypto.prg import Prg
+from unseen.data.demo import make_parties
 from unseen.dialogue import converse
 from unseen.errors import UsageError
 from unseen.ids import PartyId
@@ -171,19 +169,15 @@ def test_missing_values_take_the_better_side_as_in_lightgbm():
     assert roc_auc_score(labels[rows], found) == pytest.approx(roc_auc_score(labels[rows], wanted), abs=1e-3)
 
 
-@pytest.mark.skipif("UNSEEN_SHARED_DATA" not in os.environ, reason="UNSEEN_SHARED_DATA names no folder with data sets")
 def test_auc_on_credit_data_is_that_of_lightgbm():
-    folder = Path(os.environ["UNSEEN_SHARED_DATA"]) / "vertical"
-    guest, host = (
-        np.loadtxt(folder / f"default_credit_hetero_{side}.csv", delimiter=",", skiprows=1)
-        for side in ("guest", "host")
-    )
-    np.testing.assert_array_equal(guest[:, 0], host[:, 0])
-    labels, matrix = guest[:, 1], np.concatenate([guest[:, 2:], host[:, 1:]], axis=1)
+    bank, partner = make_parties().values()
+    people = bank.drop_nulls().join(partner.drop_nulls(), on="id").sort("id")
+    labels = people["y"].to_numpy().astype(float)
+    matrix = people.drop("id", "y").to_numpy().astype(float)
     order = np.random.default_rng(0).permutation(len(labels))
-    train, rows = np.sort(order[:21_000]), np.sort(order[21_000:])
-    params = BoostingParams(rounds=50, growth="leaf", max_depth=6, max_leaves=15, max_sums_per_row=100.0)
-    blocks = Blocks(matrix, 13, train)
+    train, rows = np.sort(order[:13_000]), np.sort(order[13_000:])
+    params = BoostingParams(rounds=50, max_depth=3, max_leaves=8, max_sums_per_row=100.0)
+    blocks = Blocks(matrix, bank.width - 2, train)
     found, _ = boosted(blocks, rows, labels, params)
     wanted = pooled_model(blocks, rows, labels, params, "binary")
     assert roc_auc_score(labels[rows], found) == pytest.approx(roc_auc_score(labels[rows], wanted), abs=1e-3)
