@@ -181,6 +181,19 @@ def linear_setting(task: Task, scheme: str) -> Setting:
     return Setting(me=task.me, active=task.active, passives=task.passives, prg=task.prg, scheme=linear_map)
 
 
+def train_family(task: Task, family: str, params: LinearParams, *, power: float = 1.5) -> Dialogue[LinearModel]:
+    """Return this party's part of a model of one family, which has only the one mode; raises as ``train_linear``."""
+    learner = GlmParams(
+        family,
+        l2=params.l2,
+        l1=params.l1,
+        max_iterations=params.max_iterations,
+        tolerance=params.tolerance,
+        power=power,
+    )
+    return (yield from train_linear(task, learner, params))
+
+
 def train_linear(task: Task, learner: GlmParams, params: LinearParams) -> Dialogue[LinearModel]:
     """Return this party's part of a model of all parties' columns.
 

@@ -4,22 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from unseen.catalog.linear_model import COMMON_LEAKS, LINEAR_MODEL, PRIVATE_LEAKS, LinearParams, train_linear
+from unseen.catalog.linear_model import COMMON_LEAKS, LINEAR_MODEL, PRIVATE_LEAKS, LinearParams, train_family
 from unseen.component import ALIGNED_TABLE, Component, Input, Output, Task, Value
 from unseen.dialogue import Dialogue
-from unseen.learners.vertical.glm_params import GlmParams
 
 
 def _run(task: Task) -> Dialogue[Mapping[str, Value]]:
     params = task.parameters(LinearParams)
-    learner = GlmParams(
-        "gaussian",
-        l2=params.l2,
-        l1=params.l1,
-        max_iterations=params.max_iterations,
-        tolerance=params.tolerance,
-    )
-    return {"model": (yield from train_linear(task, learner, params))}
+    return {"model": (yield from train_family(task, "gaussian", params))}
 
 
 COMPONENT = Component(

@@ -6,10 +6,9 @@ from collections.abc import Mapping
 
 from pydantic import Field
 
-from unseen.catalog.linear_model import COMMON_LEAKS, LINEAR_MODEL, PRIVATE_LEAKS, LinearParams, train_linear
+from unseen.catalog.linear_model import COMMON_LEAKS, LINEAR_MODEL, PRIVATE_LEAKS, LinearParams, train_family
 from unseen.component import ALIGNED_TABLE, Component, Input, Output, Task, Value
 from unseen.dialogue import Dialogue
-from unseen.learners.vertical.glm_params import GlmParams
 
 
 class TweedieRegressionParams(LinearParams):
@@ -21,15 +20,7 @@ class TweedieRegressionParams(LinearParams):
 
 def _run(task: Task) -> Dialogue[Mapping[str, Value]]:
     params = task.parameters(TweedieRegressionParams)
-    learner = GlmParams(
-        "tweedie",
-        l2=params.l2,
-        l1=params.l1,
-        max_iterations=params.max_iterations,
-        tolerance=params.tolerance,
-        power=params.power,
-    )
-    return {"model": (yield from train_linear(task, learner, params))}
+    return {"model": (yield from train_family(task, "tweedie", params, power=params.power))}
 
 
 COMPONENT = Component(

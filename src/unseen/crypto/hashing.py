@@ -1,4 +1,4 @@
-"""Hashing to any number of uniform bytes, as hashing to a group needs it.
+"""Hashing to any number of uniform bytes, as hashing to a group needs it, and digests of several parts.
 
 ``expand_message_xmd`` is that of RFC 9380, section 5.3.1, with SHA-512. Its output is indistinguishable from a random
 oracle's when SHA-512 is modelled as a Merkle–Damgård hash over a random compression function.
@@ -8,11 +8,25 @@ from __future__ import annotations
 
 import hashlib
 import struct
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
 
 from unseen.errors import UsageError
 
 _BLOCK_BYTES = 128
 _DIGEST_BYTES = 64
+
+
+def framed_digest(context: bytes, *parts: bytes | NDArray[Any]) -> bytes:
+    """Return the SHA-256 digest of ``context`` and of parts, each preceded by its length (64 bits, little-endian)."""
+    state = hashlib.sha256(context)
+    for part in parts:
+        data = memoryview(part) if isinstance(part, bytes) else np.ascontiguousarray(part).data
+        state.update(struct.pack("<Q", data.nbytes))
+        state.update(data)
+    return state.digest()
 
 
 def expand_message_xmd(message: bytes, dst: bytes, length: int) -> bytes:

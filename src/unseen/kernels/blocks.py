@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import os
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from functools import cache
 
@@ -49,6 +49,11 @@ def ranges(length: int, count: int) -> list[slice]:
     """Return at most ``count`` consecutive slices, none empty and of nearly the same size, that make up ``length``."""
     count = min(length, count)
     return [slice(length * i // count, length * (i + 1) // count) for i in range(count)]
+
+
+def pieces(length: int, size: int) -> Iterator[slice]:
+    """Yield the ranges of ``size`` that make up ``length``; the last one may be shorter."""
+    return (slice(start, min(start + size, length)) for start in range(0, length, size))
 
 
 def _take(work: Callable[[int], None], pieces: deque[int]) -> None:

@@ -33,7 +33,6 @@ Sums that exceed the agreed 2^B, which only both parties together could notice, 
 
 from __future__ import annotations
 
-import hashlib
 import struct
 from dataclasses import dataclass
 from typing import Annotated, NoReturn
@@ -42,6 +41,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from unseen.codec import Shape, encode_bytes, message
+from unseen.crypto.hashing import framed_digest
 from unseen.crypto.prg import SEED_BYTES, Prg
 from unseen.crypto.slots import (
     DEGREE,
@@ -402,10 +402,5 @@ def _check_residues(peer: PartyId, values: Words) -> None:
 
 
 def _digest(*parts: bytes | Words | Integers) -> bytes:
-    """Return the SHA-256 digest of parts, each preceded by its length; the number is raised with the protocol."""
-    state = hashlib.sha256(b"unseen/slot_products/2")
-    for part in parts:
-        data = memoryview(part) if isinstance(part, bytes) else np.ascontiguousarray(part).data
-        state.update(struct.pack("<Q", data.nbytes))
-        state.update(data)
-    return state.digest()
+    """Return the digest of parts; the number is raised with the protocol."""
+    return framed_digest(b"unseen/slot_products/2", *parts)

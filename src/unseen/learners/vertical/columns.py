@@ -11,14 +11,13 @@ Memory: 4 bytes a value for F, 2 or 4 for the fixed-point matrix; blocks of rows
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
 from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 
 from unseen.errors import DataError
-from unseen.kernels.blocks import in_parallel
+from unseen.kernels.blocks import in_parallel, pieces
 from unseen.learners.vertical.whitening import check_features
 from unseen.protocols.linear_map.matrices import DenseMatrix
 
@@ -60,14 +59,14 @@ class Columns:
     def sums(self, vector: Floats) -> Floats:
         """Return F'·vector, (r,), added up in double precision over blocks of rows."""
         out = np.zeros(self.width)
-        for block in _blocks(self.rows):
+        for block in pieces(self.rows, _ROWS_PER_BLOCK):
             out += self.values[:, block] @ vector[block].astype(np.float32)
         return out
 
     def gram(self) -> Floats:
         """Return F'F, (r, r)."""
         out = np.zeros((self.width, self.width))
-        for block in _blocks(self.rows):
+        for block in pieces(self.rows, _ROWS_PER_BLOCK):
             out += self.values[:, block] @ self.values[:, block].T
         return out
 
@@ -86,7 +85,7 @@ class Columns:
         largest = float(scale) * float(np.abs(self.values).max(initial=0.0))
         kind = np.int16 if largest < 2.0**15 - 1 else np.int32 if largest < 2.0**31 - 200 else np.int64
         out = np.empty(self.values.shape, kind)
-        for block in _blocks(self.rows):
+        for block in pieces(self.rows, _ROWS_PER_BLOCK):
             out[:, block] = np.rint(self.values[:, block] * scale)
         return DenseMatrix(out)
 
@@ -113,7 +112,7 @@ def prepare(features: Floats, l2: float, curvature: float, *, intercept: bool, r
     basis = np.zeros((width, count + intercept))
     basis[:, :count] = rotation / spread[:, None]
     values = np.empty((count + intercept, rows), np.float32)
-    blocks = list(_blocks(rows))
+    blocks = list(pieces(rows, _ROWS_PER_BLOCK))
 
     def rotate_block(index: int) -> None:
         block = blocks[index]
@@ -131,7 +130,7 @@ def _moments(features: Floats) -> tuple[Floats, Floats]:
     # Shifted by about their means, sums of squares lose no digits; constant columns become exactly 0.
     sample = features[:: max(1, rows // _SAMPLE)]
     shift = sample[0] + (sample - sample[0]).mean(axis=0)
-    blocks = list(_blocks(rows))
+    blocks = list(pieces(rows, _ROWS_PER_BLOCK))
     grams, sums = np.empty((len(blocks), width, width)), np.empty((len(blocks), width))
 
     def add_up(index: int) -> None:
@@ -149,7 +148,3 @@ def _rotation(hessian: Floats, ridge: Floats) -> Floats:
     kept = sizes > _NEGLIGIBLE * max(1.0, float(sizes.max(initial=0.0)))
     rotation: Floats = directions[:, kept] / np.sqrt(sizes[kept])
     return rotation
-
-
-def _blocks(rows: int) -> Iterator[slice]:
-    return (slice(start, min(start + _ROWS_PER_BLOCK, rows)) for start in range(0, rows, _ROWS_PER_BLOCK))

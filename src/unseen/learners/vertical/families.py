@@ -18,7 +18,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import Protocol, TypeAlias
+from typing import Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -282,14 +282,10 @@ class SigmoidSeparation:
         return Contribution(factors, -weights * target, bound)
 
 
-@dataclass(frozen=True, slots=True)
-class Poisson:
-    """Counts: targets of at least 0, the log link."""
+class _LogLink:
+    """What families with the log link share."""
 
-    @property
-    def name(self) -> str:
-        """Name in parameters and reports."""
-        return "poisson"
+    __slots__ = ()
 
     @property
     def largest_active(self) -> float:
@@ -312,6 +308,20 @@ class Poisson:
     def link(self, mean: float) -> float:
         """Return log(mean)."""
         return math.log(mean)
+
+    def reach(self, rate: float, passive: Interval) -> float:
+        """Return the largest e^(rate·b)."""
+        return math.exp(abs(rate) * passive.half)
+
+
+@dataclass(frozen=True, slots=True)
+class Poisson(_LogLink):
+    """Counts: targets of at least 0, the log link."""
+
+    @property
+    def name(self) -> str:
+        """Name in parameters and reports."""
+        return "poisson"
 
     def loss(self, scores: Floats, target: Floats) -> Floats:
         """Return e^z − y·z."""
@@ -331,10 +341,6 @@ class Poisson:
         del active
         return Exponentials((1.0,), self, passive)
 
-    def reach(self, rate: float, passive: Interval) -> float:
-        """Return the largest e^(rate·b)."""
-        return math.exp(abs(rate) * passive.half)
-
     def split(self, scores: Floats, target: Floats, weights: Floats) -> tuple[Floats, Floats]:
         """Return f before scaling, and h."""
         return (weights * _exp(scores))[None, :], -weights * target
@@ -346,7 +352,7 @@ class Poisson:
 
 
 @dataclass(frozen=True, slots=True)
-class Tweedie:
+class Tweedie(_LogLink):
     """Amounts that are often 0: compound Poisson–gamma of a power between 1 and 2, the log link.
 
     Raises:
@@ -363,28 +369,6 @@ class Tweedie:
     def name(self) -> str:
         """Name in parameters and reports."""
         return "tweedie"
-
-    @property
-    def largest_active(self) -> float:
-        """How far from the middle of their range the active party's scores count."""
-        return math.inf
-
-    @property
-    def largest_passive(self) -> float:
-        """How far from 0 the passive party's scores count."""
-        return LARGEST_HALF
-
-    def check(self, target: Floats) -> None:
-        """Raise ``DataError`` unless targets are non-negative and not all equal."""
-        _check_counts(target)
-
-    def mean(self, scores: Floats) -> Floats:
-        """Return e^z."""
-        return _exp(scores)
-
-    def link(self, mean: float) -> float:
-        """Return log(mean)."""
-        return math.log(mean)
 
     def loss(self, scores: Floats, target: Floats) -> Floats:
         """Return half the unit deviance, up to a constant."""
@@ -407,10 +391,6 @@ class Tweedie:
         del active
         return Exponentials((2 - self.power, 1 - self.power), self, passive)
 
-    def reach(self, rate: float, passive: Interval) -> float:
-        """Return the largest e^(rate·b)."""
-        return math.exp(abs(rate) * passive.half)
-
     def split(self, scores: Floats, target: Floats, weights: Floats) -> tuple[Floats, Floats]:
         """Return f before scaling, and h = 0."""
         up, down = _exp((2 - self.power) * scores), _exp((1 - self.power) * scores)
@@ -423,16 +403,13 @@ class Tweedie:
         return np.stack([np.exp(up * (clipped - passive.half)), np.exp(down * (clipped + passive.half))])
 
 
-AnyFamily: TypeAlias = Gaussian | Binomial | Poisson | Tweedie
-
-
-def family_of(name: str, power: float) -> AnyFamily:
+def family_of(name: str, power: float) -> Family:
     """Return the family called ``name``; only Tweedie's has a power.
 
     Raises:
         UsageError: There is none.
     """
-    known: dict[str, AnyFamily] = {"gaussian": Gaussian(), "binomial": Binomial(), "poisson": Poisson()}
+    known: dict[str, Family] = {"gaussian": Gaussian(), "binomial": Binomial(), "poisson": Poisson()}
     if name == "tweedie":
         return Tweedie(power)
     if name not in known:

@@ -10,7 +10,7 @@ from typing import Literal
 import numpy as np
 
 from unseen.errors import DataError, UsageError
-from unseen.learners.vertical.families import AnyFamily, family_of
+from unseen.learners.vertical.families import Family, family_of
 from unseen.learners.vertical.setting import EXACT, LINEARISED, PRIVATE, Floats
 
 
@@ -54,7 +54,7 @@ class GlmParams:
             raise UsageError("class weights are for family 'binomial': give weights of rows instead")
 
     @property
-    def likelihood(self) -> AnyFamily:
+    def likelihood(self) -> Family:
         """The family."""
         return family_of(self.family, self.power)
 

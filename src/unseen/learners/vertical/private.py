@@ -56,7 +56,7 @@ from unseen.kernels.blocks import in_parallel
 from unseen.kernels.tables import rounded_at_random
 from unseen.learners.vertical.columns import Columns
 from unseen.learners.vertical.factorisation import LEAST_HALF, MAX_RANK, Interval
-from unseen.learners.vertical.families import AnyFamily, Binomial, Contribution
+from unseen.learners.vertical.families import Binomial, Contribution, Family
 from unseen.learners.vertical.residues import Maps
 from unseen.learners.vertical.setting import DIVERGING, Floats, Setting, finite
 from unseen.protocols.slot_products import Evaluator, KeyHolder, ProductBounds
@@ -101,7 +101,7 @@ class Truth:
 
     target: Floats
     weights: Floats
-    family: AnyFamily
+    family: Family
 
     def residuals(self, scores: Floats) -> Floats:
         """Return the residuals of these scores."""
@@ -117,7 +117,7 @@ class Truth:
 class Knowledge:
     """The family, the size of residuals at the beginning (root mean square), and targets at the active party."""
 
-    family: AnyFamily
+    family: Family
     size: float
     truth: Truth | None
 
@@ -293,7 +293,7 @@ def _shortened(share: Integers, bits: int) -> Integers:
     return (share + np.int64(1 << (bits - 1))) >> bits
 
 
-def _checked(asked: Factors, active: PartyId, family: AnyFamily) -> Factors:
+def _checked(asked: Factors, active: PartyId, family: Family) -> Factors:
     finite(asked.table, active, "a table of functions")
     # Chebyshev coefficients of a function within ±1 are within ±2; only one family has any.
     least, most = (1, _MAX_COEFFICIENTS) if isinstance(family, Binomial) else (0, 0)

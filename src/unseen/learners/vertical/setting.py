@@ -58,17 +58,13 @@ class LogisticParams:
 
 
 @dataclass(frozen=True, slots=True)
-class Setting:
-    """The parties of a training or scoring, seen from one of them (``me``).
-
-    ``scheme`` may be ``None`` when there is no passive party, since then nothing is exchanged; scoring needs none.
-    """
+class Participants:
+    """The parties of a training or scoring, seen from one of them (``me``), and its randomness."""
 
     me: PartyId
     active: PartyId
     passives: tuple[PartyId, ...]
     prg: Prg
-    scheme: LinearMap | None = None
 
     def __post_init__(self) -> None:
         if len(set(self.parties)) != len(self.parties):
@@ -85,6 +81,16 @@ class Setting:
     def peers(self) -> tuple[PartyId, ...]:
         """All parties but this one."""
         return tuple(party for party in self.parties if party != self.me)
+
+
+@dataclass(frozen=True, slots=True)
+class Setting(Participants):
+    """Who takes part in a linear model, and how sums are protected.
+
+    ``scheme`` may be ``None`` when there is no passive party, since then nothing is exchanged; scoring needs none.
+    """
+
+    scheme: LinearMap | None = None
 
     @property
     def others(self) -> str:

@@ -43,6 +43,7 @@ from numpy.typing import NDArray
 
 from unseen.codec import Shape, encode_bytes, message
 from unseen.crypto.gaussian import wide_gaussian
+from unseen.crypto.hashing import framed_digest
 from unseen.crypto.lattice_parameters import FAILURE_BITS, INNER, MODULUS, VECTOR_DEVIATION
 from unseen.crypto.lwe import OneTimeSecret, PublicMatrix, encrypt_all
 from unseen.crypto.prg import SEED_BYTES, Prg
@@ -510,10 +511,5 @@ def _results(peer: PartyId, results: Integers, scaling: Scaling) -> Integers:
 
 
 def _digest(*parts: bytes | Words | Integers) -> bytes:
-    """Return the SHA-256 digest of parts, each preceded by its length; the number is raised with the protocol."""
-    state = hashlib.sha256(b"unseen/linear_map.lattice/3")
-    for part in parts:
-        data = memoryview(part) if isinstance(part, bytes) else np.ascontiguousarray(part).data
-        state.update(struct.pack("<Q", data.nbytes))
-        state.update(data)
-    return state.digest()
+    """Return the digest of parts; the number is raised with the protocol."""
+    return framed_digest(b"unseen/linear_map.lattice/3", *parts)

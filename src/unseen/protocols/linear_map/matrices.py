@@ -20,6 +20,7 @@ from unseen.crypto.lwe import PublicMatrix
 from unseen.crypto.prg import SEED_BYTES
 from unseen.errors import UsageError
 from unseen.kernels import binned, dense
+from unseen.kernels.blocks import pieces
 
 Words = NDArray[np.uint64]
 
@@ -107,7 +108,7 @@ class DenseMatrix:
     def column_norms(self) -> NDArray[np.float64]:
         """Return the Euclidean norm of every column."""
         squares = np.zeros(self.columns)
-        for block in _blocks(self.rows):
+        for block in pieces(self.rows, _BLOCK):
             squares += np.square(self.values[:, block].astype(np.float64)).sum(axis=1)
         return np.sqrt(squares)
 
@@ -208,10 +209,6 @@ class _Rows(PublicMatrix):
     def chunks(self, blocks: int) -> Iterator[NDArray[np.int64]]:
         """Yield the polynomials, ``blocks`` at a time."""
         return (self._polynomials[start : start + blocks] for start in range(0, self.blocks, blocks))
-
-
-def _blocks(rows: int) -> Iterator[slice]:
-    return (slice(start, min(start + _BLOCK, rows)) for start in range(0, rows, _BLOCK))
 
 
 def _digest(kind: bytes, values: NDArray[Any]) -> bytes:

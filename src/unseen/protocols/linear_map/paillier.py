@@ -31,7 +31,6 @@ from __future__ import annotations
 import hashlib
 import struct
 from collections import deque
-from collections.abc import Iterator
 from dataclasses import dataclass
 
 import numpy as np
@@ -52,6 +51,7 @@ from unseen.crypto.prg import SEED_BYTES, Prg
 from unseen.dialogue import Dialogue, receive, receive_array, send, send_array
 from unseen.errors import LocalProtocolError, RemoteProtocolError, UsageError
 from unseen.ids import PartyId
+from unseen.kernels.blocks import pieces
 from unseen.protocols.linear_map.agreement import Call, Terms, check_recipient, check_terms, expect_call
 from unseen.protocols.linear_map.matrices import IntegerMatrix
 from unseen.protocols.linear_map.port import WORD_BITS, Bounds, MatrixSide, Recipient, VectorSide
@@ -197,10 +197,6 @@ def _digest(array: NDArray[np.int64]) -> bytes:
     return hashlib.sha256(np.ascontiguousarray(array).data).digest()
 
 
-def _blocks(rows: int) -> Iterator[slice]:
-    return (slice(start, min(start + BLOCK_ROWS, rows)) for start in range(0, rows, BLOCK_ROWS))
-
-
 class _VectorHolder:
     """The vector holder: owns the key."""
 
@@ -225,7 +221,7 @@ class _VectorHolder:
         self._calls += 1
         yield from send(self._peer, Call.of(len(vectors), recipient, self._name))
         for vector in vectors:
-            for block in _blocks(self._bounds.rows):
+            for block in pieces(self._bounds.rows, BLOCK_ROWS):
                 ciphertexts = [self._key.encrypt(value, prg) for value in vector[block].tolist()]
                 yield from send_array(self._peer, self._key.public.pack(ciphertexts))
         self._submitted.append((len(vectors), recipient))
@@ -325,7 +321,7 @@ class _MatrixHolder:
         """Receive one vector; return ciphertexts of Mᵀv, not re-randomised, and the hash of what was received."""
         key, columns = self._key, range(self._bounds.columns)
         sums, content = [mpz(1) for _ in columns], hashlib.sha256()
-        for block in _blocks(self._bounds.rows):
+        for block in pieces(self._bounds.rows, BLOCK_ROWS):
             shape = Shape(block.stop - block.start, key.ciphertext_bytes)
             rows = yield from receive_array(self._peer, np.uint8, shape)
             content.update(rows.data)

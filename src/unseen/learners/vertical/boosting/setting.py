@@ -6,9 +6,8 @@ import dataclasses
 import math
 from dataclasses import dataclass
 
-from unseen.crypto.prg import Prg
 from unseen.errors import UsageError
-from unseen.ids import PartyId
+from unseen.learners.vertical.setting import Participants
 
 BINARY, MULTICLASS, SQUARED, POISSON, HUBER = "binary", "multiclass", "squared", "poisson", "huber"
 OBJECTIVES = (BINARY, MULTICLASS, SQUARED, POISSON, HUBER)
@@ -123,29 +122,8 @@ class BoostingParams:
 
 
 @dataclass(frozen=True, slots=True)
-class BoostingSetting:
-    """The parties of a training or scoring, seen from one of them (``me``); with no passive party all is local."""
-
-    me: PartyId
-    active: PartyId
-    passives: tuple[PartyId, ...]
-    prg: Prg
-
-    def __post_init__(self) -> None:
-        if len(set(self.parties)) != len(self.parties):
-            raise UsageError(f"a party appears twice among {', '.join(self.parties)}")
-        if self.me not in self.parties:
-            raise UsageError(f"{self.me} is none of the parties {', '.join(self.parties)}")
-
-    @property
-    def parties(self) -> tuple[PartyId, ...]:
-        """All parties, the active one first, then the passive ones in alphabetical order."""
-        return (self.active, *sorted(self.passives))
-
-    @property
-    def peers(self) -> tuple[PartyId, ...]:
-        """All parties but this one."""
-        return tuple(party for party in self.parties if party != self.me)
+class BoostingSetting(Participants):
+    """Who takes part in boosting; with no passive party all is local."""
 
     def check_role(self, *, active: bool) -> None:
         """Raise ``UsageError`` if this party has the other role."""

@@ -91,8 +91,6 @@ from unseen.protocols.linear_map.matrices import BinnedMatrix
 Floats = NDArray[np.float64]
 Integers = NDArray[np.int64]
 
-NOTE_CHARACTERS = 200
-
 
 @message("vertical_boosting/hello")
 class Hello:
