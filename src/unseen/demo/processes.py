@@ -11,7 +11,7 @@ import subprocess
 import sys
 import threading
 from collections.abc import Mapping, Sequence
-from contextlib import closing
+from contextlib import ExitStack, closing
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import IO, Any, TypeAlias
@@ -83,11 +83,14 @@ def run_parties(
 
 def _start(plan: DemoPlan, wrapper: Mapping[PartyId, Sequence[str]], lines: _Lines, children: list[_Child]) -> None:
     """Start the parties and add them to ``children``; each listens for those after it and dials those before it."""
-    addresses = {party: f"127.0.0.1:{_free_port()}" for party in plan.parties}
+    listeners = plan.parties[:-1]
+    addresses = dict(zip(listeners, _free_addresses(len(listeners)), strict=True))
     for position, party in enumerate(plan.parties):
         # -P: a file called yaml.py in the folder where somebody tries the demo must not be imported.
         command = [*wrapper.get(party, (sys.executable, "-P", "-m", "unseen")), "party"]
-        command += [str(plan.out / party / "party.yaml"), "--events", "--listen", addresses[party]]
+        command += [str(plan.out / party / "party.yaml"), "--events"]
+        if party in addresses:
+            command += ["--listen", addresses[party]]
         for earlier in plan.parties[:position]:
             command += ["--peer", f"{earlier}={addresses[earlier]}"]
         log = (plan.out / party / "log.txt").open("a")
@@ -103,10 +106,11 @@ def _start(plan: DemoPlan, wrapper: Mapping[PartyId, Sequence[str]], lines: _Lin
         child.threads.append(reader)
 
 
-def _free_port() -> int:
-    with closing(socket.create_server(("127.0.0.1", 0))) as probe:
-        port: int = probe.getsockname()[1]
-        return port
+def _free_addresses(count: int) -> list[str]:
+    """Return addresses on this machine that nobody listens at, all different: each is held until the last is found."""
+    with ExitStack() as held:
+        probes = [held.enter_context(closing(socket.create_server(("127.0.0.1", 0)))) for _ in range(count)]
+        return [f"127.0.0.1:{probe.getsockname()[1]}" for probe in probes]
 
 
 def _pump(child: _Child, stream: IO[str] | None, lines: _Lines) -> None:
