@@ -15,9 +15,9 @@ from unseen.dialogue import Dialogue, Send, converse
 from unseen.errors import DataError, RemoteProtocolError, UsageError
 from unseen.ids import PartyId
 from unseen.protocols.psi import ecdh
-from unseen.protocols.psi.port import Alignment, PrivateSetIntersection
+from unseen.protocols.psi.port import Alignment, Intersect, Items, Meeting
 
-SCHEMES: dict[str, PrivateSetIntersection] = {"ecdh": ecdh.intersect}
+SCHEMES: dict[str, Intersect] = {"ecdh": ecdh.intersect}
 NAMES = [PartyId(name) for name in ("clinic", "archive", "bank", "dairy")]
 SOME = [b"a", b"b", b"c"]
 
@@ -31,8 +31,8 @@ ids = st.one_of(
 
 
 @pytest.fixture(params=SCHEMES.values(), ids=SCHEMES)
-def intersect(request: pytest.FixtureRequest) -> PrivateSetIntersection:
-    scheme: PrivateSetIntersection = request.param
+def intersect(request: pytest.FixtureRequest) -> Intersect:
+    scheme: Intersect = request.param
     return scheme
 
 
@@ -42,33 +42,35 @@ class Foreign:
 
 
 def dialogues(
-    intersect: PrivateSetIntersection, lists: Sequence[Sequence[bytes]], seed: int = 0, context: bytes = b"session"
+    intersect: Intersect, lists: Sequence[Sequence[bytes]], seed: int = 0, context: bytes = b"session"
 ) -> dict[PartyId, Dialogue[Alignment]]:
     parties = NAMES[: len(lists)]
     seeds = Prg(bytes(32)).derive("test", bytes([seed]))
     return {
         me: intersect(
-            items,
-            me=me,
-            peers=[party for party in parties if party != me],
-            prg=seeds.derive(me),
-            context=context,
+            Items.of(items),
+            Meeting(me, tuple(party for party in parties if party != me), seeds.derive(me), context),
         )
         for me, items in zip(parties, lists, strict=True)
     }
 
 
-def run(
-    intersect: PrivateSetIntersection, lists: Sequence[Sequence[bytes]], seed: int = 0
-) -> tuple[list[Alignment], list[bytes]]:
+def rows_of(result: Alignment) -> list[int]:
+    """Return the rows of a recipient."""
+    assert result.known().dtype == np.int64
+    found: list[int] = result.known().tolist()
+    return found
+
+
+def run(intersect: Intersect, lists: Sequence[Sequence[bytes]], seed: int = 0) -> tuple[list[Alignment], list[bytes]]:
     """Return all alignments and, once checked to be the same everywhere, the shared items in their order."""
     results = list(converse(dialogues(intersect, lists, seed)).values())
-    ordered = [[items[row] for row in result.rows] for items, result in zip(lists, results, strict=True)]
+    ordered = [[items[row] for row in rows_of(result)] for items, result in zip(lists, results, strict=True)]
     assert all(order == ordered[0] for order in ordered)
     return results, ordered[0]
 
 
-def check(intersect: PrivateSetIntersection, lists: Sequence[Sequence[bytes]]) -> None:
+def check(intersect: Intersect, lists: Sequence[Sequence[bytes]]) -> None:
     results, shared = run(intersect, lists)
     expected = set(lists[0]).intersection(*lists[1:])
     assert set(shared) == expected
@@ -76,7 +78,6 @@ def check(intersect: PrivateSetIntersection, lists: Sequence[Sequence[bytes]]) -
     sizes = {party: len(items) for party, items in zip(NAMES, lists, strict=False)}
     for result in results:
         assert result.sizes == sizes
-        assert result.rows.dtype == np.int64
 
 
 def names(numbers: Iterable[int]) -> list[bytes]:
@@ -118,35 +119,35 @@ def test_the_order_of_the_lists_does_not_matter(items: set[bytes], data: st.Data
     ],
     ids=lambda lists: "-".join(str(len(items)) for items in lists),
 )
-def test_edge_cases(intersect: PrivateSetIntersection, lists: list[list[bytes]]) -> None:
+def test_edge_cases(intersect: Intersect, lists: list[list[bytes]]) -> None:
     check(intersect, lists)
 
 
-def test_the_order_is_another_one_in_every_session(intersect: PrivateSetIntersection) -> None:
+def test_the_order_is_another_one_in_every_session(intersect: Intersect) -> None:
     items = names(range(30))
     orders = {tuple(run(intersect, [items, items], seed)[1]) for seed in range(4)}
     assert len(orders) == 4
 
 
-def test_the_order_does_not_follow_the_items(intersect: PrivateSetIntersection) -> None:
+def test_the_order_does_not_follow_the_items(intersect: Intersect) -> None:
     items = names(range(50))
     _, shared = run(intersect, [items, items[::-1]])
     assert shared not in (items, items[::-1], sorted(items), sorted(items, reverse=True))
 
 
-def test_the_same_seeds_give_the_same_result(intersect: PrivateSetIntersection) -> None:
+def test_the_same_seeds_give_the_same_result(intersect: Intersect) -> None:
     lists = [names(range(20)), names(range(10, 30))]
     assert run(intersect, lists, 5)[1] == run(intersect, lists, 5)[1]
 
 
-def test_one_alignment_is_not_tied_to_the_list_of_another(intersect: PrivateSetIntersection) -> None:
+def test_one_alignment_is_not_tied_to_the_list_of_another(intersect: Intersect) -> None:
     (left, right), shared = run(intersect, [names(range(10)), names(range(5, 25))])
-    assert len(shared) == len(left.rows) == len(right.rows) == 5
-    assert set(left.rows) == set(range(5, 10))
-    assert set(right.rows) == set(range(5))
+    assert len(shared) == len(rows_of(left)) == len(rows_of(right)) == 5
+    assert set(rows_of(left)) == set(range(5, 10))
+    assert set(rows_of(right)) == set(range(5))
 
 
-def test_duplicates_are_refused_before_anything_is_sent(intersect: PrivateSetIntersection) -> None:
+def test_duplicates_are_refused_before_anything_is_sent(intersect: Intersect) -> None:
     items = [b"secret-1", b"secret-2", b"secret-3", b"secret-2", b"secret-1"]
     dialogue = dialogues(intersect, [items, [b"x"]])[NAMES[0]]
     with pytest.raises(DataError, match="2 of 5 items are duplicates, the first at rows 1 and 3") as caught:
@@ -155,13 +156,18 @@ def test_duplicates_are_refused_before_anything_is_sent(intersect: PrivateSetInt
 
 
 @pytest.mark.parametrize("peers", [[], [NAMES[0]], [NAMES[1], NAMES[1]], [NAMES[0], NAMES[1]]])
-def test_wrong_lists_of_parties_are_refused(intersect: PrivateSetIntersection, peers: list[PartyId]) -> None:
-    dialogue = intersect([b"a"], me=NAMES[0], peers=peers, prg=Prg(bytes(32)), context=b"")
+def test_wrong_lists_of_parties_are_refused(peers: list[PartyId]) -> None:
     with pytest.raises(UsageError, match="needs other parties, each named once"):
-        next(dialogue)
+        Meeting(NAMES[0], tuple(peers), Prg(bytes(32)), b"")
 
 
-def test_parties_of_different_sessions_do_not_go_on(intersect: PrivateSetIntersection) -> None:
+@pytest.mark.parametrize("recipients", [[], [NAMES[2]], [NAMES[0], NAMES[2]]])
+def test_a_result_goes_to_those_who_take_part(recipients: list[PartyId]) -> None:
+    with pytest.raises(UsageError, match="the result goes to some of archive, clinic"):
+        Meeting(NAMES[0], (NAMES[1],), Prg(bytes(32)), b"", frozenset(recipients))
+
+
+def test_parties_of_different_sessions_do_not_go_on(intersect: Intersect) -> None:
     here = dialogues(intersect, [SOME, SOME])
     there = dialogues(intersect, [SOME, SOME], context=b"another session")
     with pytest.raises(RemoteProtocolError, match="clinic: expected an intersection"):
@@ -179,7 +185,7 @@ def altered(dialogue: Dialogue[Alignment], alter: Callable[[Send], Send]) -> Dia
         answer = yield alter(effect) if isinstance(effect, Send) else effect
 
 
-def count_messages(intersect: PrivateSetIntersection, lists: Sequence[Sequence[bytes]], party: PartyId) -> int:
+def count_messages(intersect: Intersect, lists: Sequence[Sequence[bytes]], party: PartyId) -> int:
     sent: list[Send] = []
 
     def note(effect: Send) -> Send:
@@ -192,7 +198,7 @@ def count_messages(intersect: PrivateSetIntersection, lists: Sequence[Sequence[b
 
 
 @pytest.mark.parametrize("parties", [2, 3])
-def test_a_foreign_message_at_any_place_names_its_sender(intersect: PrivateSetIntersection, parties: int) -> None:
+def test_a_foreign_message_at_any_place_names_its_sender(intersect: Intersect, parties: int) -> None:
     lists, liar = [SOME] * parties, NAMES[1]
     messages = count_messages(intersect, lists, liar)
     assert messages >= 2

@@ -15,7 +15,7 @@ from unseen.errors import DataError, RemoteProtocolError
 from unseen.ids import PartyId, StepId
 from unseen.protocols.psi import ecdh
 from unseen.protocols.psi.ecdh import Opening, Points
-from unseen.protocols.psi.port import Alignment
+from unseen.protocols.psi.port import Alignment, Items, Meeting
 
 ANN, BEN, CAT = PartyId("ann"), PartyId("ben"), PartyId("cat")
 ITEMS = [bytes([number]) for number in range(20)]
@@ -23,8 +23,8 @@ Change = Callable[[Any], Any]
 
 
 def party(me: PartyId, items: list[bytes], parties: tuple[PartyId, ...] = (ANN, BEN)) -> Dialogue[Alignment]:
-    peers = [other for other in parties if other != me]
-    return ecdh.intersect(items, me=me, peers=peers, prg=Prg(bytes(32)).derive(me), context=b"c")
+    meeting = Meeting(me, tuple(other for other in parties if other != me), Prg(bytes(32)).derive(me), b"c")
+    return ecdh.intersect(Items.of(items), meeting)
 
 
 def altered(dialogue: Dialogue[Alignment], alter: Change) -> Dialogue[Alignment]:
@@ -150,7 +150,7 @@ def test_the_salt_keeps_equal_secrets_from_linking_two_sessions() -> None:
 
     def what_ben_sends(anns_seed: bytes) -> set[bytes]:
         messages: list[Any] = []
-        ann = ecdh.intersect(ITEMS, me=ANN, peers=[BEN], prg=Prg(anns_seed), context=b"c")
+        ann = ecdh.intersect(Items.of(ITEMS), Meeting(ANN, (BEN,), Prg(anns_seed), b"c"))
         converse({ANN: ann, BEN: altered(party(BEN, ITEMS), kept(messages))})
         return {row.tobytes() for sent in messages if isinstance(sent, Points) for row in sent.points}
 
@@ -170,7 +170,7 @@ def test_a_party_that_is_resumed_against_another_salt_blinds_with_another_scalar
 
     monkeypatch.setattr(Scalar, "derive", derive)
     for anns_seed in (bytes(32), bytes(32), b"\1" * 32):
-        ann = ecdh.intersect(ITEMS, me=ANN, peers=[BEN], prg=Prg(anns_seed), context=b"c")
+        ann = ecdh.intersect(Items.of(ITEMS), Meeting(ANN, (BEN,), Prg(anns_seed), b"c"))
         converse({BEN: party(BEN, ITEMS), ANN: ann})
     bens = drawn[::2]
     assert bens[0] == bens[1]

@@ -10,6 +10,7 @@ from unseen.data.table import Table
 from unseen.dialogue import Dialogue
 from unseen.ids import PartyId
 from unseen.protocols.psi.ecdh import intersect
+from unseen.protocols.psi.port import Items, Meeting
 
 
 class PsiJoinParams(Params):
@@ -31,8 +32,10 @@ JOIN_SUMMARY = Kind("join_summary", JoinSummary)
 
 def _run(task: Task) -> Dialogue[Mapping[str, Value]]:
     table = task.input("table", Table)
-    found = yield from intersect(table.ids(), me=task.me, peers=task.peers, prg=task.prg, context=task.step.encode())
-    return {"table": table.take(found.rows), "summary": JoinSummary(sizes=dict(found.sizes), shared=len(found.rows))}
+    meeting = Meeting(task.me, task.peers, task.prg, task.step.encode())
+    found = yield from intersect(Items(*table.id_buffer()), meeting)
+    rows = found.known()
+    return {"table": table.take(rows), "summary": JoinSummary(sizes=dict(found.sizes), shared=len(rows))}
 
 
 COMPONENT = Component(

@@ -32,7 +32,6 @@ Distinct items get equal tags with probability below N²/2^97 for N items in all
 from __future__ import annotations
 
 import hashlib
-import struct
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import reduce
@@ -43,11 +42,10 @@ from numpy.typing import NDArray
 
 from unseen.codec import Shape, message
 from unseen.crypto.groups import POINT_BYTES, Scalar, hash_all, multiply_all
-from unseen.crypto.prg import Prg
 from unseen.dialogue import Dialogue, progress, receive, receive_all, receive_array, send, send_all, send_array
 from unseen.errors import DataError, RemoteProtocolError, UsageError
 from unseen.ids import PartyId
-from unseen.protocols.psi.port import Alignment, check_items
+from unseen.protocols.psi.port import Alignment, Items, Meeting, check_items, framed
 
 DST = b"unseen-psi_join.ecdh-v1-with-ristretto255_XMD:SHA-512_R255MAP_RO_"
 SALT_BYTES = 32
@@ -117,36 +115,26 @@ class _Session:
         yield from progress(done, sum(self.sizes.values()), f"blinding the items of {owner}")
 
 
-def intersect(
-    items: Sequence[bytes], *, me: PartyId, peers: Sequence[PartyId], prg: Prg, context: bytes
-) -> Dialogue[Alignment]:
-    """Return which of ``items`` all parties hold; see ``PrivateSetIntersection`` and the head of this module.
+def intersect(items: Items, meeting: Meeting) -> Dialogue[Alignment]:
+    """Return which of ``items`` all parties hold; see ``Intersect`` and the head of this module.
 
     Raises:
         DataError: An item occurs twice, or all sets together are too large.
-        UsageError: ``peers`` is empty, or names a party twice or this one.
         RemoteProtocolError: A peer sent invalid points, a wrong number of them, duplicates, or belongs elsewhere.
     """
-    check_items(items)
-    session = yield from _open(len(items), _arrange(me, peers), prg, context)
-    order = prg.derive("psi_join.ecdh/order").permutation(len(items))
+    check_items(items, items.digests(meeting.context))
+    session = yield from _open(len(items), meeting)
+    order = meeting.prg.derive("psi_join.ecdh/order").permutation(len(items))
     yield from _send_own(session, [items[row] for row in order])
     finished = yield from _pass_on(session)
     tags = yield from _exchange_tags(session, finished)
-    return Alignment(order[_shared_positions(tags, me)], session.sizes)
+    return Alignment(order[_shared_positions(tags, meeting.me)], session.sizes)
 
 
-def _arrange(me: PartyId, peers: Sequence[PartyId]) -> _Ring:
-    parties = tuple(sorted({me, *peers}))
-    if not peers or len(parties) != len(peers) + 1:
-        raise UsageError(f"{me}: an intersection needs other parties, each named once, found {list(peers)}")
-    return _Ring(me, parties)
-
-
-def _open(count: int, ring: _Ring, prg: Prg, context: bytes) -> Dialogue[_Session]:
+def _open(count: int, meeting: Meeting) -> Dialogue[_Session]:
     """Agree on who takes part, on the sizes, and on a salt that no single party chose."""
-    session = hashlib.sha256(_framed([context, *(party.encode() for party in ring.parties)])).digest()
-    salt = prg.derive("psi_join.ecdh/salt").bytes(SALT_BYTES)
+    ring, session = _Ring(meeting.me, meeting.parties), meeting.session
+    salt = meeting.prg.derive("psi_join.ecdh/salt").bytes(SALT_BYTES)
     mine = Opening(np.frombuffer(session, np.uint8), np.frombuffer(salt, np.uint8), count)
     yield from send_all(ring.peers, mine)
     openings = yield from receive_all(ring.peers, Opening)
@@ -156,9 +144,10 @@ def _open(count: int, ring: _Ring, prg: Prg, context: bytes) -> Dialogue[_Sessio
     sizes = {party: openings[party].count for party in ring.parties}
     if sum(sizes.values()) > MAX_ITEMS:
         raise DataError(f"the parties bring {sizes} items, together at most {MAX_ITEMS} can be intersected at once")
-    joint = hashlib.sha256(_framed([session, *sorted(opening.salt.tobytes() for opening in openings.values())]))
+    salts = sorted(opening.salt.tobytes() for opening in openings.values())
+    joint = hashlib.sha256(b"".join(map(framed, [session, *salts])))
     # Safety: if a resumed step meets another salt of a peer, it meets another scalar too.
-    scalar = Scalar.derive(prg.derive("psi_join.ecdh/scalar", joint.digest()))
+    scalar = Scalar.derive(meeting.prg.derive("psi_join.ecdh/scalar", joint.digest()))
     return _Session(ring, sizes, joint.digest(), scalar)
 
 
@@ -167,10 +156,6 @@ def _check_opening(peer: PartyId, opening: Opening, session: bytes) -> None:
         raise RemoteProtocolError(f"{peer}: expected an intersection of the same parties in the same context as ours")
     if opening.count < 0:
         raise RemoteProtocolError(f"{peer}: a set has {opening.count} items")
-
-
-def _framed(parts: Sequence[bytes]) -> bytes:
-    return b"".join(struct.pack("<Q", len(part)) + part for part in parts)
 
 
 def _send_own(session: _Session, items: Sequence[bytes]) -> Dialogue[None]:
