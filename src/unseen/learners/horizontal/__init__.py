@@ -1,0 +1,1 @@
+"""Learning over rows that are spread over many clients: they hold the same columns of different people."""

@@ -1,0 +1,255 @@
+"""A federated learning process: values that travel, and the parts that make up an algorithm.
+
+A round is a pure function: from the server's state and what a *cohort* of clients sends, to the next state. An
+algorithm is a ``Process``, a choice of five parts, each of which can be swapped alone (the composition of TensorFlow
+Federated's learning processes, with the averaging of B. McMahan and others, "Communication-Efficient Learning of Deep
+Networks from Decentralized Data", AISTATS 2017, as the plainest choice):
+
+=================  =====================================================================  =======================
+part               what it does                                                           runs at
+=================  =====================================================================  =======================
+``Distributor``    makes the ``Broadcast`` of a state                                     server
+``Work``           trains: from broadcast, own examples and own memory to an ``Update``   every client of a cohort
+``Postprocessor``  changes an update before it leaves (clip, noise, compress), in order   every client of a cohort
+``Aggregator``     makes one ``Aggregate`` of all updates                                 server, or a protocol
+``Finalizer``      makes the next state of the aggregate                                  server
+=================  =====================================================================  =======================
+
+All models are flat vectors of 32-bit floats; what the numbers mean is known to the ``Trainer`` alone. Randomness is an
+argument: every draw belongs to the seed of the run, the round, the client and the purpose (``stream``), so that a run
+is the same bit for bit whatever the number of workers, and after a resume.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import NewType, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+Vector = NDArray[np.float32]
+ClientId = NewType("ClientId", str)
+
+Memory = Mapping[str, Vector]
+"""What a client keeps from one of its rounds to the next; it never leaves it. Empty at first."""
+
+
+def _nothing() -> dict[str, Vector]:
+    return {}
+
+
+# --- values ------------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class State:
+    """What the server knows between two rounds; arrays are not changed once they are here."""
+
+    round: int
+    """How many rounds have been finished."""
+    model: Vector
+    extra: Mapping[str, Vector] = field(default_factory=_nothing)
+    """What the algorithm needs beside the model: momentum, control variates, …"""
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Broadcast:
+    """What every client of a cohort gets."""
+
+    round: int
+    model: Vector
+    extra: Mapping[str, Vector] = field(default_factory=_nothing)
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Update:
+    """What one client sends: how its model differs from the broadcast one."""
+
+    delta: Vector
+    weight: float
+    """How much it counts in a weighted mean: usually its number of examples."""
+    extra: Mapping[str, Vector] = field(default_factory=_nothing)
+    metrics: Mapping[str, float] = field(default_factory=dict)
+    """Means over its examples, such as the loss in training."""
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Aggregate:
+    """What the server learns of a whole cohort."""
+
+    delta: Vector
+    clients: int
+    weight: float
+    """Sum of the updates' weights."""
+    extra: Mapping[str, Vector] = field(default_factory=_nothing)
+    metrics: Mapping[str, float] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Examples:
+    """A client's own examples: inputs of shape (n, …) and labels of shape (n,), as the trainer takes them."""
+
+    inputs: NDArray[np.generic] = field(repr=False)
+    labels: NDArray[np.generic] = field(repr=False)
+
+    def __len__(self) -> int:
+        return len(self.labels)
+
+
+def stream(seed: int, *names: str | int) -> np.random.Generator:
+    """Return the generator that belongs to a run's seed and to names: round, client, purpose."""
+    digest = hashlib.sha256("\0".join([str(seed), *map(str, names)]).encode()).digest()
+    return np.random.Generator(np.random.Philox(key=int.from_bytes(digest[:16], "little")))
+
+
+# --- what trains a model -----------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class LocalPlan:
+    """How a client trains: minibatch stochastic gradient descent over its own examples."""
+
+    learning_rate: float = 0.1
+    epochs: int = 1
+    batch: int = 20
+    momentum: float = 0.0
+    weight_decay: float = 0.0
+    steps: int | None = None
+    """Stop after as many minibatches, whatever ``epochs`` says."""
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Correction:
+    """A change of every gradient g of a client that is at w: g + pull · (w − anchor) + drift.
+
+    It covers the proximal term of FedProx, the control variates of SCAFFOLD and the regulariser of FedDyn.
+    """
+
+    pull: float = 0.0
+    anchor: Vector | None = None
+    drift: Vector | None = None
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Fit:
+    """What a training did."""
+
+    model: Vector
+    steps: int
+    """Minibatches."""
+    loss: float
+    """Mean over all examples seen, as they were seen."""
+
+
+class Trainer(Protocol):
+    """A model of some framework, as a function of a flat vector; the only part that knows the framework."""
+
+    size: int
+    """How many numbers a model has."""
+
+    def initial(self, seed: int) -> Vector:
+        """Return a fresh model."""
+        ...
+
+    def fit(
+        self, model: Vector, examples: Examples, plan: LocalPlan, rng: np.random.Generator, correction: Correction
+    ) -> Fit:
+        """Return ``model`` trained; neither it nor the examples are changed."""
+        ...
+
+    def gradient(self, model: Vector, examples: Examples) -> tuple[Vector, float]:
+        """Return gradient and value of the mean loss over all examples."""
+        ...
+
+    def evaluate(self, model: Vector, examples: Examples) -> Mapping[str, float]:
+        """Return ``loss`` and further metrics, means over all examples."""
+        ...
+
+    def part(self, *names: str) -> slice | NDArray[np.int64]:
+        """Return where in the vector the parameters (and buffers) lie whose names begin with one of ``names``."""
+        ...
+
+
+# --- the parts ---------------------------------------------------------------------------------------------------
+
+
+class Distributor(Protocol):
+    """Makes what a cohort gets."""
+
+    def __call__(self, state: State) -> Broadcast:
+        """Return the broadcast of a state."""
+        ...
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Assignment:
+    """What one client works on in one round."""
+
+    client: ClientId
+    broadcast: Broadcast
+    examples: Examples
+    memory: Memory
+    rng: np.random.Generator
+
+
+class Work(Protocol):
+    """What a client does in its round."""
+
+    def __call__(self, trainer: Trainer, assignment: Assignment) -> tuple[Update, Memory]:
+        """Return the update, and what the client keeps for its next round."""
+        ...
+
+
+class Postprocessor(Protocol):
+    """Changes an update at the client before it leaves."""
+
+    def __call__(self, update: Update, assignment: Assignment) -> Update:
+        """Return the changed update."""
+        ...
+
+
+class Aggregator(Protocol):
+    """Makes one of many; the order of the updates, which is that of the cohort, must not matter but for rounding."""
+
+    def __call__(self, updates: Sequence[Update]) -> Aggregate:
+        """Return the aggregate of at least one update."""
+        ...
+
+
+class Finalizer(Protocol):
+    """Makes the next state."""
+
+    def __call__(self, state: State, aggregate: Aggregate) -> State:
+        """Return the state after a round."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class Process:
+    """One algorithm: its name, as papers call it, and its parts."""
+
+    name: str
+    distributor: Distributor
+    work: Work
+    aggregator: Aggregator
+    finalizer: Finalizer
+    postprocessors: tuple[Postprocessor, ...] = ()
+
+    def start(self, model: Vector) -> State:
+        """Return the state before the first round."""
+        return State(0, model)
+
+    def client_round(self, trainer: Trainer, assignment: Assignment) -> tuple[Update, Memory]:
+        """Return what a client sends, and what it keeps."""
+        update, memory = self.work(trainer, assignment)
+        for postprocess in self.postprocessors:
+            update = postprocess(update, assignment)
+        return update, memory
+
+    def next(self, state: State, updates: Sequence[Update]) -> tuple[State, Aggregate]:
+        """Return the state after a round with these updates, and their aggregate."""
+        aggregate = self.aggregator(updates)
+        return self.finalizer(state, aggregate), aggregate
