@@ -150,6 +150,10 @@ class Trainer(Protocol):
     size: int
     """How many numbers a model has."""
 
+    def settle(self) -> None:
+        """Prepare the process that is going to train: one thread, results that do not depend on the machine's load."""
+        ...
+
     def initial(self, seed: int) -> Vector:
         """Return a fresh model."""
         ...

@@ -1,0 +1,235 @@
+"""Distributed differential privacy: every client adds a share of discrete Gaussian noise, and the server sees a sum.
+
+A client clips its update, turns it by a public random rotation (so that no coordinate is much larger than others),
+divides by the step of a grid, rounds at random to integers until they are not longer than a bound, adds its noise, and
+takes the result modulo 2^bits: words for secure aggregation, whose sum is exact. The server, who learns the sum alone,
+undoes all that. The noise of ``clients`` clients makes the stated ε; what those add who are lost, or lie, is not
+counted.
+
+Source: P. Kairouz, Z. Liu, T. Steinke, "The Distributed Discrete Gaussian Mechanism for Federated Learning with Secure
+Aggregation", ICML 2021, algorithms 1 and 2; conditional rounding and its bound: their definition 18 and proposition 22.
+
+*Trust:* at least ``clients`` of those in the sum are honest, and the server learns the sum only. Words are 32-bit
+floats that hold integers of at most 24 bits exactly: so they fit the port, and any aggregation of integers.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+from numpy.typing import NDArray
+
+from unseen.crypto.prg import Prg
+from unseen.errors import PermissionDenied, UsageError
+from unseen.learners.horizontal.private.clip import bare, check_bound, clipped
+from unseen.learners.horizontal.private.noise import Reals, fresh
+from unseen.learners.horizontal.private.rotation import Rotation
+from unseen.learners.horizontal.process import Aggregate, Assignment, Finalizer, State, Update, Vector
+from unseen.privacy.epsilon import Meter
+from unseen.privacy.events import DistributedGaussian, Everyone, Fixed, Relation, Spend, Unit
+from unseen.privacy.mechanisms import discrete_gaussian
+
+Integers = NDArray[np.int64]
+
+_MOST_BITS = 24
+_ATTEMPTS = 1000
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Code:
+    """How updates become integers modulo 2^bits, and their sum becomes one update again.
+
+    Raises:
+        UsageError: A number is not what it has to be.
+    """
+
+    size: int
+    """Numbers in an update: d."""
+    bound: float
+    """Clients clip to it: c."""
+    step: float
+    """Of the grid: γ."""
+    deviation: float
+    """Of one client's noise, in the unit of updates: σ; at least half a step."""
+    clients: int
+    """Whose noise is in a sum at least; sums of fewer are refused."""
+    bits: int
+    rotated: bool = True
+    beta: float = math.exp(-0.5)
+    """How often, at most, rounding is tried again."""
+
+    def __post_init__(self) -> None:
+        check_bound(self.bound)
+        if not (self.step > 0 and 0 < self.beta < 1 and 2 <= self.bits <= _MOST_BITS):
+            raise UsageError(
+                f"a code has a step above 0, a beta between 0 and 1, and 2 to {_MOST_BITS} bits, found {self}"
+            )
+        self.mechanism()
+
+    @property
+    def norm(self) -> float:
+        """The greatest L2 norm of the integers of a client before its noise, in steps.
+
+        The lesser of c/γ + √d and √(c²/γ² + d/4 + √(2·ln(1/β))·(c/γ + √d/2)).
+        """
+        length, root = self.bound / self.step, math.sqrt(self.size)
+        likely = length**2 + self.size / 4 + math.sqrt(-2 * math.log(self.beta)) * (length + root / 2)
+        return min(length + root, math.sqrt(likely))
+
+    def mechanism(self) -> DistributedGaussian:
+        """Return what the noise of a sum is."""
+        return DistributedGaussian(
+            deviation=self.deviation / self.step, clients=self.clients, norm=self.norm, size=self.size
+        )
+
+    def encode(self, delta: Vector, rotation: Rotation | None, prg: Prg) -> Integers:
+        """Return the integers, in [−2^(bits−1), 2^(bits−1)), of an update that is not longer than the bound."""
+        turned = delta.astype(np.float64) if rotation is None else rotation.turn(delta)
+        rounded = self._rounded(turned / self.step, prg)
+        return self.wrapped(rounded + discrete_gaussian(prg, (self.deviation / self.step) ** 2, self.size))
+
+    def decode(self, summed: Integers, rotation: Rotation | None) -> Reals:
+        """Return the sum of updates that belongs to a sum of integers modulo 2^bits."""
+        values = self.wrapped(summed).astype(np.float64) * self.step
+        return values if rotation is None else rotation.back(values)
+
+    def wrapped(self, values: Integers) -> Integers:
+        """Return the representatives modulo 2^bits that lie around zero."""
+        half = 1 << (self.bits - 1)
+        return ((values + half) & ((1 << self.bits) - 1)) - half
+
+    def _rounded(self, values: Reals, prg: Prg) -> Integers:
+        """Return neighbouring integers, drawn so that they are the values in the mean, until they are short enough."""
+        low = np.floor(values)
+        part = values - low
+        most = self.norm**2
+        for _ in range(_ATTEMPTS):
+            coins = prg.words(len(values)).astype(np.float64) * 2.0**-64
+            rounded = (low + (coins < part)).astype(np.int64)
+            # Exact: what the stated sensitivity rests on.
+            if int(rounded @ rounded) <= most:
+                return rounded
+        raise UsageError(
+            f"an update was rounded {_ATTEMPTS} times and was always longer than {self.norm:g} steps, which must not "
+            f"happen at beta = {self.beta:g}: was it clipped to {self.bound:g}?"
+        )
+
+
+def step_for(bits: int, bound: float, size: int, clients: int, deviation: float) -> float:
+    """Return the finest grid on which a sum of ``clients`` updates wraps around in a coordinate once in some 16,000.
+
+    Four deviations fit into half of the range: 2^bits·γ/2 = 4·√(n²c²/d + n·(σ² + γ²/4)), where n²c²/d is what n equal
+    updates may have after a rotation (Kairouz, Liu, Steinke, section 5 and theorem 3).
+
+    Raises:
+        UsageError: So few bits cannot hold a sum of so many.
+    """
+    half = 2.0 ** (bits - 1) / 4
+    room = half**2 - clients / 4
+    if room <= 0:
+        raise UsageError(f"{bits} bits cannot hold a sum of {clients} clients: use more bits")
+    return math.sqrt(clients * (clients * bound**2 / size + deviation**2) / room)
+
+
+# --- the parts of a process --------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class Encode:
+    """A postprocessor: clips, encodes, adds noise, and takes off whatever else the update says about its client."""
+
+    code: Code
+    seed: int
+    """Of the rotations; public."""
+    prg: Prg = field(repr=False)
+    """The client's own secret; a simulation has one for all, and each client a stream of it."""
+
+    def __call__(self, update: Update, assignment: Assignment) -> Update:
+        """Return the update whose ``delta`` holds the client's integers."""
+        client, number = assignment.client, assignment.broadcast.round
+        delta, _ = clipped(update.delta, self.code.bound, client)
+        prg = fresh(self.prg, "dp/distributed", (client, number), delta)
+        integers = self.code.encode(delta, _rotation(self.code, self.seed, number), prg)
+        return bare(update, integers.astype(np.float32), client)
+
+
+@dataclass(frozen=True, slots=True)
+class ModularSum:
+    """An aggregator: the sum of integers modulo 2^bits, as secure aggregation would give it.
+
+    Raises:
+        PermissionDenied: Fewer clients came than the noise is meant for.
+    """
+
+    code: Code
+
+    def __call__(self, updates: Sequence[Update]) -> Aggregate:
+        """Return the sum over a cohort."""
+        if len(updates) < self.code.clients:
+            raise PermissionDenied(
+                f"{len(updates)} clients came, and their noise is enough from {self.code.clients} on: wait for more, "
+                "or give each more noise"
+            )
+        summed = np.zeros(self.code.size, np.int64)
+        for update in updates:
+            summed += update.delta.astype(np.int64)
+        return Aggregate(self.code.wrapped(summed).astype(np.float32), len(updates), float(len(updates)))
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DistributedPlan:
+    """What a run states about its noise.
+
+    With ``Fixed`` sampling the relation is ``replace``; with ``Everyone`` it may be ``zero-out``.
+    """
+
+    code: Code
+    seed: int
+    """Of the rotations; public."""
+    sampling: Everyone | Fixed
+    run: str
+    about: str
+    relation: Relation = Relation.REPLACE
+
+    def __post_init__(self) -> None:
+        self.spend(1)
+
+    def spend(self, rounds: int) -> Spend:
+        """Return the fact that covers the first ``rounds`` rounds."""
+        return Spend(
+            run=self.run,
+            about=self.about,
+            mechanism=self.code.mechanism(),
+            sampling=self.sampling,
+            rounds=rounds,
+            unit=Unit.CLIENT,
+            relation=self.relation,
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class Decode:
+    """A finalizer: the mean update that a sum of integers stands for, then another finalizer.
+
+    Raises:
+        PermissionDenied: The round would pass the budget; nothing is released.
+    """
+
+    inner: Finalizer
+    plan: DistributedPlan
+    meter: Meter
+
+    def __call__(self, state: State, aggregate: Aggregate) -> State:
+        """Return the state after a round."""
+        self.meter.spend(self.plan.spend(state.round + 1))
+        code = self.plan.code
+        summed = code.decode(aggregate.delta.astype(np.int64), _rotation(code, self.plan.seed, state.round))
+        mean = (summed / aggregate.clients).astype(np.float32)
+        return self.inner(state, Aggregate(mean, aggregate.clients, float(aggregate.clients)))
+
+
+def _rotation(code: Code, seed: int, round_number: int) -> Rotation | None:
+    return Rotation.of(code.size, seed, round_number) if code.rotated else None

@@ -1,0 +1,331 @@
+"""Simulates horizontal learning: thousands of clients on one machine, the same bits for any number of workers.
+
+A run is determined by its seed, its data, its process and its cohorts. Clients of a round are trained by worker
+processes and added up in the order in which they were drawn. With a folder, the state after every round is kept
+there, and a run that was stopped or killed goes on from it to the same end.
+"""
+
+from __future__ import annotations
+
+import os
+import tempfile
+import time
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Protocol, Self
+
+import numpy as np
+from numpy.typing import NDArray
+
+from unseen.codec import decode, encode_bytes
+from unseen.dialogue import CancelToken
+from unseen.errors import Cancelled, DataError, UsageError
+from unseen.learners.horizontal.process import (
+    Aggregate,
+    Assignment,
+    Broadcast,
+    ClientId,
+    Examples,
+    Memory,
+    Process,
+    State,
+    Trainer,
+    Update,
+    stream,
+)
+from unseen.rounds.checkpoint import Checkpoints, KeptState, pack, unpack
+from unseen.rounds.cohort import Cohort, Uniform
+from unseen.rounds.workers import Workers, shared_floats
+
+_CHUNK = 1000
+"""Examples that are evaluated as one task."""
+
+
+class Clients(Protocol):
+    """Where the clients' examples come from; ``data.federated`` has them."""
+
+    @property
+    def ids(self) -> Sequence[ClientId]:
+        """All clients, in one order."""
+        ...
+
+    @property
+    def sizes(self) -> Sequence[int]:
+        """How many examples each has."""
+        ...
+
+    def client(self, name: ClientId) -> tuple[NDArray[Any], NDArray[Any]]:
+        """Return one client's inputs and labels."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class Faults:
+    """What goes wrong with clients: ``drop`` of them train and are not heard of again."""
+
+    drop: float = 0.0
+
+    def drops(self, seed: int, round_number: int, client: ClientId) -> bool:
+        """Return whether a client is lost in a round."""
+        return self.drop > 0 and bool(stream(seed, round_number, client, "drop").random() < self.drop)
+
+
+@dataclass(frozen=True, slots=True)
+class Round:
+    """What one round did."""
+
+    number: int
+    """The first round is 1."""
+    cohort: int
+    dropped: int
+    training: Mapping[str, float]
+    """Means over the cohort's examples, as they were trained on."""
+    test: Mapping[str, float] = field(default_factory=dict)
+    """Of the model after the round; empty if it was not evaluated."""
+    seconds: float = 0.0
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Run:
+    """Where a simulation stands."""
+
+    state: State
+    history: tuple[Round, ...]
+
+    @property
+    def test(self) -> Mapping[str, float]:
+        """The metrics of the last evaluation.
+
+        Raises:
+            UsageError: Nothing has been evaluated.
+        """
+        for one in reversed(self.history):
+            if one.test:
+                return one.test
+        raise UsageError("no round has been evaluated: give the simulation examples to test on")
+
+
+@dataclass(frozen=True, slots=True)
+class Settings:
+    """How a simulation runs; only ``cohort``, ``seed`` and ``faults`` change its result."""
+
+    cohort: Cohort = field(default_factory=lambda: Uniform(10))
+    seed: int = 0
+    faults: Faults = field(default_factory=Faults)
+    workers: int | None = None
+    """All cores if ``None``."""
+    evaluate_every: int = 1
+    """Rounds from one evaluation to the next; the last round of a call is evaluated anyway."""
+    folder: Path | None = None
+    """Where the run is kept; nowhere if ``None``."""
+
+
+class Simulation:
+    """One federation in one program.
+
+    Args:
+        clients: Their examples.
+        trainer: The model.
+        process: The algorithm.
+        settings: Who takes part, how many workers, …
+        test: Examples that no client has, to evaluate on.
+    """
+
+    def __init__(
+        self,
+        clients: Clients,
+        trainer: Trainer,
+        process: Process,
+        settings: Settings | None = None,
+        *,
+        test: Examples | None = None,
+    ) -> None:
+        if not len(clients.ids):
+            raise DataError("there are no clients")
+        self._clients, self._trainer, self._process = clients, trainer, process
+        self._settings, self._test = settings or Settings(), test
+        self._cancel: CancelToken | None = None
+        self._stack = ExitStack()
+        self._store = Checkpoints(self._settings.folder or self._temporary())
+        self._store.begin(self._description())
+        self._scratch = self._temporary()
+        count = self._settings.workers or len(os.sched_getaffinity(0))
+        self._deltas = shared_floats(count, trainer.size)
+        self._given: tuple[int, Broadcast] | None = None
+        self._workers = self._stack.enter_context(Workers(self._play, count, prepare=trainer.settle))
+        self._run = self._first()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """End the workers and remove what was kept nowhere."""
+        self._stack.close()
+
+    @property
+    def run(self) -> Run:
+        """Where the simulation stands."""
+        return self._run
+
+    def rounds(
+        self, count: int, *, observe: Callable[[Round], None] | None = None, cancel: CancelToken | None = None
+    ) -> Run:
+        """Play rounds until ``count`` have been finished in all, those of an earlier call or process included.
+
+        ``observe`` is told every finished round; ``cancel`` is looked at between clients.
+
+        Raises:
+            Cancelled: It was asked to stop; what is finished is kept.
+            UnseenError: A client's work failed; the note says which.
+        """
+        self._cancel = cancel
+        while self._run.state.round < count:
+            self._look()
+            self._run = self._play_round(last=self._run.state.round + 1 == count)
+            if observe is not None:
+                observe(self._run.history[-1])
+        return self._run
+
+    # --- one round
+
+    def _play_round(self, *, last: bool) -> Run:
+        began, state, settings = time.monotonic(), self._run.state, self._settings
+        cohort = settings.cohort.choose(self._clients.ids, self._clients.sizes, state.round, settings.seed)
+        self._hand_out(self._process.distributor(state))
+        tasks = [("train", client, state.round) for client in cohort]
+        found = self._workers.map(tasks, name=lambda n: f"client {cohort[n]}", collect=self._collect)
+        heard = [
+            update
+            for client, update in zip(cohort, found, strict=True)
+            if len(update.delta) and not settings.faults.drops(settings.seed, state.round, client)
+        ]
+        after, training = replace(state, round=state.round + 1), {}
+        if heard:
+            after, aggregate = self._process.next(state, heard)
+            training = _means(aggregate)
+        test = self.evaluate(after) if last or after.round % settings.evaluate_every == 0 else {}
+        entry = Round(
+            after.round, len(cohort), len(cohort) - len(heard), training, test, round(time.monotonic() - began, 6)
+        )
+        history = (*self._run.history, entry)
+        self._store.save(after, [_fields(one) for one in history])
+        return Run(after, history)
+
+    def evaluate(self, state: State) -> dict[str, float]:
+        """Return the metrics of a state's model on the examples to test on; nothing if there are none."""
+        if self._test is None:
+            return {}
+        self._hand_out(Broadcast(state.round, state.model))
+        starts = range(0, len(self._test), _CHUNK)
+        tasks = [("test", start, state.round) for start in starts]
+        parts = self._workers.map(tasks, name=lambda n: f"evaluation, part {n}", collect=lambda _n, _w, found: found)
+        weights = [min(_CHUNK, len(self._test) - start) for start in starts]
+        names = parts[0] if parts else {}
+        return {
+            name: sum(part[name] * weight for part, weight in zip(parts, weights, strict=True)) / sum(weights)
+            for name in names
+        }
+
+    def _hand_out(self, broadcast: Broadcast) -> None:
+        """Leave a broadcast where workers find it."""
+        kept = KeptState(broadcast.round, broadcast.model, pack(broadcast.extra), "")
+        path = self._scratch / "broadcast.next"
+        path.write_bytes(encode_bytes(kept))
+        path.replace(self._scratch / "broadcast")
+
+    def _collect(self, number: int, worker: int, answer: Any) -> Update:
+        """Take an update out of the memory that its worker writes to."""
+        del number
+        self._look()
+        weight, extra, metrics = answer
+        return Update(self._deltas[worker].copy(), weight, extra, metrics)
+
+    # --- in a worker
+
+    def _play(self, worker: int, task: Any) -> Any:
+        kind, what, number = task
+        broadcast = self._taken()
+        if kind == "test":
+            return self._tested(broadcast, what)
+        inputs, labels = self._clients.client(what)
+        memory = self._store.memory(what, number)
+        rng = stream(self._settings.seed, number, what, "work")
+        assignment = Assignment(what, broadcast, Examples(inputs, labels), memory, rng)
+        update, kept = self._process.client_round(self._trainer, assignment)
+        self._check(what, update)
+        self._keep(what, number, kept)
+        self._deltas[worker] = update.delta
+        return update.weight, dict(update.extra), dict(update.metrics)
+
+    def _taken(self) -> Broadcast:
+        content = (self._scratch / "broadcast").read_bytes()
+        kept = decode(KeptState, content, sender="broadcast")
+        return Broadcast(kept.round, kept.model, unpack(kept.extra))
+
+    def _tested(self, broadcast: Broadcast, start: int) -> dict[str, float]:
+        if self._test is None:
+            return {}
+        part = slice(start, start + _CHUNK)
+        examples = Examples(self._test.inputs[part], self._test.labels[part])
+        return dict(self._trainer.evaluate(broadcast.model, examples))
+
+    def _check(self, client: ClientId, update: Update) -> None:
+        if not np.isfinite(update.delta).all():
+            raise DataError(
+                f"the update of client {client} holds numbers that are not finite: its training diverged; lower the "
+                "learning rate, or look for such values in its examples"
+            )
+
+    def _keep(self, client: ClientId, number: int, memory: Memory) -> None:
+        self._store.keep(client, number, memory)
+
+    # --- beginning
+
+    def _first(self) -> Run:
+        kept = self._store.load()
+        if kept is None:
+            return Run(self._process.start(self._trainer.initial(self._settings.seed)), ())
+        state, history = kept
+        return Run(state, tuple(Round(**fields) for fields in history))
+
+    def _description(self) -> dict[str, Any]:
+        settings = self._settings
+        return {
+            "process": repr(self._process),
+            "cohort": repr(settings.cohort),
+            "faults": repr(settings.faults),
+            "seed": settings.seed,
+            "model size": self._trainer.size,
+            "clients": len(self._clients.ids),
+            "examples": int(sum(self._clients.sizes)),
+        }
+
+    def _temporary(self) -> Path:
+        return Path(self._stack.enter_context(tempfile.TemporaryDirectory(prefix="unseen-rounds-")))
+
+    def _look(self) -> None:
+        if self._cancel is not None and self._cancel.is_set():
+            raise Cancelled("stopped on request; finished rounds are kept if the simulation has a folder")
+
+
+def _means(aggregate: Aggregate) -> dict[str, float]:
+    return dict(aggregate.metrics)
+
+
+def _fields(one: Round) -> dict[str, Any]:
+    return {
+        "number": one.number,
+        "cohort": one.cohort,
+        "dropped": one.dropped,
+        "training": dict(one.training),
+        "test": dict(one.test),
+        "seconds": one.seconds,
+    }
