@@ -1,11 +1,12 @@
-"""The lattice scheme for Mᵀv: one encrypted hint for M, then 8 bytes a row and a plaintext product per vector.
+"""The lattice scheme for Mᵀv: one encrypted hint for M, then 7¾ bytes a row and a plaintext product per vector.
 
-With q = 2^64, a public matrix A (rows × 2560), Δ a power of two, and Enc the matrix holder's ring-LWE encryption::
+With q = 2^64, a public matrix A (rows × 2560), Δ a power of two, ⌈…⌋ rounding to the upper 62 bits of each word, and
+Enc the matrix holder's ring-LWE encryption::
 
     vector holder                                          matrix holder
          ── Opening: what was agreed, public randomness ──▶
          ◀── Opening; Enc(0), Enc(H) with H = MᵀA ──────────                          (set-up, once for M)
-         ── Call; for each v:   b = A·s + e + Δ·v,          ▶
+         ── Call; for each v:   b = ⌈A·s + e + Δ·v⌋,        ▶
                     Enc(H·s + r), re-randomised and flooded
          ◀── Answer: Mᵀb − (H·s + r) + rounding noise ──────     recipient VECTOR_HOLDER: adds r, rounds by Δ
     or   ── Unmask: r + rounding noise ────────────────────▶     recipient MATRIX_HOLDER: Mᵀb − (H·s + r) + r, rounds
@@ -20,11 +21,11 @@ docs/security/linear_map.md has the argument and its limits.
 *Security model*: semi-honest parties, computational (module-LWE and ring-LWE, at least 128 bits), statistical error
 at most 2^-39 an entry for the flooding.
 *Leakage*: ``Bounds``, the number of vectors, the recipient. As a recipient the vector holder learns Mᵀ(Δv + e) + noise
-for its own e, which is more than Mᵀv unless the bounds leave room for the noise; so does whoever puts shares together.
-The document gives the figures.
+for its own e (rounding included), which is more than Mᵀv unless the bounds leave room for the noise; so does whoever
+puts shares together. The document gives the figures.
 *Rounds*: one for the set-up; per call one round trip if the vector holder learns the result, else one message flow.
-*Bytes*: set-up G·(1 + ⌈2560/⌊8192/⌈columns/G⌉⌋⌉) · 128 KiB for G = ⌈columns/4096⌉ groups of columns; per vector 8 a
-row, 128 KiB and 24 a column (16 for shares).
+*Bytes*: set-up G·(1 + ⌈2560/⌊8192/⌈columns/G⌉⌋⌉) · 128 KiB for G = ⌈columns/4096⌉ groups of columns; per vector 7¾ a
+row (1984 for each 256 that are begun), 128 KiB and 24 a column (16 for shares).
 *Limits*: a party that breaks the protocol can make results wrong; nothing is verified beyond form and size.
 """
 
@@ -44,7 +45,7 @@ from numpy.typing import NDArray
 from unseen.codec import Shape, encode_bytes, message
 from unseen.crypto.gaussian import wide_gaussian
 from unseen.crypto.hashing import framed_digest
-from unseen.crypto.lattice_parameters import FAILURE_BITS, INNER, MODULUS, VECTOR_DEVIATION
+from unseen.crypto.lattice_parameters import FAILURE_BITS, INNER, MODULUS, ROUNDING_VARIANCE, VECTOR_DEVIATION
 from unseen.crypto.lwe import OneTimeSecret, PublicMatrix, encrypt_all
 from unseen.crypto.prg import SEED_BYTES, Prg
 from unseen.crypto.ring import LIMBS, are_residues
@@ -52,6 +53,7 @@ from unseen.crypto.rlwe import DEGREE, EncryptedHint, Packing, SecretKeys
 from unseen.dialogue import Dialogue, progress, receive, receive_array, send, send_array
 from unseen.errors import LocalProtocolError, RemoteProtocolError, UsageError
 from unseen.ids import PartyId
+from unseen.kernels import upper_bits
 from unseen.protocols.linear_map.agreement import Call, Terms, check_recipient, check_terms, expect_call
 from unseen.protocols.linear_map.matrices import IntegerMatrix
 from unseen.protocols.linear_map.port import WORD_BITS, Bounds, MatrixSide, Recipient, VectorSide
@@ -73,7 +75,7 @@ _HINT_ROWS = 1 << 18
 # --- messages ----------------------------------------------------------------------------------------------------
 
 
-@message("linear_map.lattice/opening", version=2)
+@message("linear_map.lattice/opening", version=3)
 class Opening:
     """What the sender takes as agreed, and its part of the public randomness."""
 
@@ -129,15 +131,19 @@ class Scaling:
         """
         if not (bounds.column_norm < _WORD / 2 and bounds.result < _WORD / 2):
             raise UsageError(f"norms and results have to stay below 2^{WORD_BITS - 1}, found {bounds}")
-        squared_norm = math.ceil(bounds.column_norm**2) * VECTOR_DEVIATION**2
+        norm = math.ceil(bounds.column_norm**2)
+        squared_norm = norm * VECTOR_DEVIATION**2
         # No eigenvalue of MᵀM exceeds its trace, the sum of the squared norms of the columns.
         variance = squared_norm * max(1, bounds.columns)
         # Norms are floating-point numbers: allow for their rounding.
         largest = math.ceil(bounds.result * (1 + 2**-40)) + 1 if bounds.wrap is None else 1 << (bounds.wrap - 1)
         shift = WORD_BITS - 1 - (largest - 1).bit_length()
-        spread = _spread(squared_norm, bounds.columns)
+        # What rounding adds need not be independent of e, so that the two spreads add up.
+        rounding = _spread(norm * ROUNDING_VARIANCE, bounds.columns)
+        spread = _spread(squared_norm, bounds.columns) + rounding
         # What the matrix holder learns carries the Gaussian noise as well.
-        worst = _spread(squared_norm + variance, bounds.columns) if _may_be_matrix_holder(bounds) else spread
+        noisy = squared_norm + variance if _may_be_matrix_holder(bounds) else squared_norm
+        worst = _spread(noisy, bounds.columns) + rounding
         missing = math.log2(2 * worst) - shift
         if missing > 0:
             raise UsageError(_too_large(bounds, missing))
@@ -159,9 +165,9 @@ class Scaling:
         return (words & np.uint64(max(0, 2 * self.width - 1))) - np.uint64(self.width)
 
 
-def _spread(squared_norm: int, columns: int) -> int:
-    """Return what no entry of a sum with this squared sub-Gaussian norm exceeds but with probability 2^-64."""
-    deviations = math.sqrt(2 * (math.log(2 * max(1, columns)) + math.log(2) * FAILURE_BITS))
+def _spread(squared_norm: float, columns: int) -> int:
+    """Return what no entry of a sum with this squared sub-Gaussian norm exceeds but with probability 2^-65."""
+    deviations = math.sqrt(2 * (math.log(2 * max(1, columns)) + math.log(2) * (FAILURE_BITS + 1)))
     return math.ceil(deviations * math.sqrt(squared_norm))
 
 
@@ -257,7 +263,7 @@ class Lattice:
 # --- what is kept of a set-up --------------------------------------------------------------------------------------
 
 
-@message("linear_map.lattice/matrix-setup", version=2)
+@message("linear_map.lattice/matrix-setup", version=3)
 class LatticeMatrixSetup:
     """What the matrix holder keeps: some hundred bytes, among them the seed of its key, which is secret."""
 
@@ -283,7 +289,7 @@ class LatticeMatrixSetup:
         return f"LatticeMatrixSetup({self.name.hex()}, <secret>)"
 
 
-@message("linear_map.lattice/vector-setup", version=2)
+@message("linear_map.lattice/vector-setup", version=3)
 class LatticeVectorSetup:
     """What the vector holder keeps: Enc(0) and the encrypted hint, the parts b of every group of columns."""
 
@@ -357,10 +363,12 @@ class _MatrixHolder:
         return self._scaling.noise(self._answers.derive("noise", question).words(self._bounds.columns))
 
     def _receive_hidden(self, out: Words) -> Dialogue[None]:
-        def keep(start: int, words: Words) -> None:
-            out[start : start + len(words)] = words
+        def keep(start: int, short: Words) -> None:
+            end = start + len(short)
+            upper_bits.lengthen(short, out[start * upper_bits.BLOCK : end * upper_bits.BLOCK])
 
-        yield from receive_array(self._peer, np.uint64, Shape(len(out)), each=keep)
+        shape = Shape(upper_bits.blocks(len(out)), upper_bits.SHORT)
+        yield from receive_array(self._peer, np.uint64, shape, each=keep)
 
     def _decrypt(self, query: Query) -> Words:
         _check_shape(self._peer, "the part a", query.mask, (LIMBS, DEGREE))
@@ -444,7 +452,7 @@ class _VectorHolder:
             for secret in secrets:
                 secret.destroy()
         for row, of_a, of_b in zip(hidden, a, b, strict=True):
-            yield from send_array(self._peer, row)
+            yield from send_array(self._peer, upper_bits.shortened(row))
             yield from send(self._peer, Query(of_a, of_b))
         if recipient is Recipient.MATRIX_HOLDER:
             masks += np.stack([self._rounding(stream.derive("rounding")) for stream in streams])
@@ -512,4 +520,4 @@ def _results(peer: PartyId, results: Integers, scaling: Scaling) -> Integers:
 
 def _digest(*parts: bytes | Words | Integers) -> bytes:
     """Return the digest of parts; the number is raised with the protocol."""
-    return framed_digest(b"unseen/linear_map.lattice/3", *parts)
+    return framed_digest(b"unseen/linear_map.lattice/4", *parts)
