@@ -56,7 +56,7 @@ from unseen.ids import PartyId
 from unseen.kernels import upper_bits
 from unseen.protocols.linear_map.agreement import Call, Terms, check_recipient, check_terms, expect_call
 from unseen.protocols.linear_map.matrices import IntegerMatrix
-from unseen.protocols.linear_map.port import WORD_BITS, Bounds, MatrixSide, Recipient, VectorSide
+from unseen.protocols.linear_map.port import ROUNDING, WORD_BITS, Bounds, MatrixSide, Recipient, VectorSide
 
 Words = NDArray[np.uint64]
 Integers = NDArray[np.int64]
@@ -135,8 +135,7 @@ class Scaling:
         squared_norm = norm * VECTOR_DEVIATION**2
         # No eigenvalue of MᵀM exceeds its trace, the sum of the squared norms of the columns.
         variance = squared_norm * max(1, bounds.columns)
-        # Norms are floating-point numbers: allow for their rounding.
-        largest = math.ceil(bounds.result * (1 + 2**-40)) + 1 if bounds.wrap is None else 1 << (bounds.wrap - 1)
+        largest = math.ceil(bounds.result * ROUNDING) + 1 if bounds.wrap is None else 1 << (bounds.wrap - 1)
         shift = WORD_BITS - 1 - (largest - 1).bit_length()
         # What rounding adds need not be independent of e, so that the two spreads add up.
         rounding = _spread(norm * ROUNDING_VARIANCE, bounds.columns)
