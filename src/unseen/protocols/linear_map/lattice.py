@@ -6,13 +6,14 @@ Enc the matrix holder's ring-LWE encryption::
     vector holder                                          matrix holder
          ── Opening: what was agreed, public randomness ──▶
          ◀── Opening; Enc(0), Enc(H) with H = MᵀA ──────────                          (set-up, once for M)
-         ── Call; for each v:   b = ⌈A·s + e + Δ·v⌋,        ▶
-                    Enc(H·s + r), re-randomised and flooded
+         ── Call; for each v:   b = ⌈A·s + e + Δ·v⌋ ───────▶
+         ── for each v: Enc(H·s + r), re-randomised, flooded ▶
          ◀── Answer: Mᵀb − (H·s + r) + rounding noise ──────     recipient VECTOR_HOLDER: adds r, rounds by Δ
     or   ── Unmask: r + rounding noise ────────────────────▶     recipient MATRIX_HOLDER: Mᵀb − (H·s + r) + r, rounds
     or   nothing: r and Mᵀb − (H·s + r) are the shares           recipient SHARED
 
-Vectors travel one after the other; after every eight of a call, or the last, comes what belongs to them together.
+That is for every eight vectors of a call, or the last: first all b, for which the matrix holder can begin its products
+while the vector holder combines ciphertexts, and what follows.
 
 Source: the hint is that of SimplePIR (Henzinger and others, USENIX Security 2023) and HintlessPIR (Li, Micciancio,
 Mandal, Schultz-Wu, CRYPTO 2024), moved to the matrix holder's key. The composition is our own;
@@ -35,6 +36,7 @@ import hashlib
 import math
 import struct
 from collections import deque
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Annotated
@@ -54,6 +56,7 @@ from unseen.dialogue import Dialogue, progress, receive, receive_array, send, se
 from unseen.errors import LocalProtocolError, RemoteProtocolError, UsageError
 from unseen.ids import PartyId
 from unseen.kernels import upper_bits
+from unseen.kernels.blocks import pieces
 from unseen.protocols.linear_map.agreement import Call, Terms, check_recipient, check_terms, expect_call
 from unseen.protocols.linear_map.matrices import IntegerMatrix
 from unseen.protocols.linear_map.port import ROUNDING, WORD_BITS, Bounds, MatrixSide, Recipient, VectorSide
@@ -85,7 +88,7 @@ class Opening:
 
 @message("linear_map.lattice/query", version=2)
 class Query:
-    """Follows each b: Enc(H·s + r), one part a for all columns, and the coefficients of the parts b that hold them."""
+    """For each b of a batch: Enc(H·s + r), one part a for all columns, and those coefficients of the parts b."""
 
     mask: Annotated[NDArray[np.uint64], Shape(None, DEGREE)]
     bodies: Annotated[NDArray[np.uint64], Shape(LIMBS, None)]
@@ -232,8 +235,8 @@ class Lattice:
         key_seed = prg.derive("linear_map.lattice/key", seed, _digest(hint)).bytes(SEED_BYTES)
         packing = _packing(bounds)
         keys, naming = SecretKeys(Prg(key_seed), packing.groups), _naming(terms, seed)
-        pieces = keys.encrypt(seed, hint, packing, piece=_SENT)
-        for place, ciphertexts in zip(_places(packing), pieces, strict=True):
+        encrypted = keys.encrypt(seed, hint, packing, piece=_SENT)
+        for place, ciphertexts in zip(_places(packing), encrypted, strict=True):
             naming.update(ciphertexts.data)
             yield from send_array(peer, ciphertexts)
             yield from progress(place.stop - 1, packing.polynomials, "polynomials of the hint encrypted")
@@ -347,14 +350,15 @@ class _MatrixHolder:
     def _sums(self, count: int, recipient: Recipient) -> Dialogue[Words]:
         """Return Mᵀb − (H·s + r) for the next vectors, with rounding noise if it is to be sent."""
         hidden = np.empty((count, self._bounds.rows), np.uint64)
-        corrections = np.empty((count, self._bounds.columns), np.uint64)
-        for index, row in enumerate(hidden):
+        for row in hidden:
             yield from self._receive_hidden(row)
+        sums = self._matrix.products(hidden)
+        for index, row in enumerate(hidden):
             query = yield from receive(self._peer, Query)
-            corrections[index] = np.negative(self._decrypt(query))
+            sums[index] -= self._decrypt(query)
             if recipient is Recipient.VECTOR_HOLDER:
-                corrections[index] += self._noise(row, query)
-        return self._matrix.products(hidden) + corrections
+                sums[index] += self._noise(row, query)
+        return sums
 
     def _noise(self, hidden: Words, query: Query) -> Words:
         # Safety: a repeated question gets the same answer, another one gets fresh noise.
@@ -406,12 +410,10 @@ class _VectorHolder:
         self._bounds.check_vectors(vectors)
         yield from send(self._peer, Call.of(len(vectors), recipient, self._setup.name))
         masks = np.zeros((len(vectors), self._bounds.columns), np.uint64)
-        step = _PIECE if self._bounds.rows > _LONG else BATCH
-        for start in range(0, len(vectors), step):
-            piece = slice(start, start + step)
-            masks[piece] = yield from self._send(np.ascontiguousarray(vectors[piece]), recipient)
-            if recipient is Recipient.MATRIX_HOLDER and (piece.stop % BATCH == 0 or piece.stop >= len(vectors)):
-                yield from send(self._peer, Unmask(masks[start - start % BATCH : piece.stop]))
+        for batch in pieces(len(vectors), BATCH):
+            masks[batch] = yield from self._send(vectors[batch], recipient)
+            if recipient is Recipient.MATRIX_HOLDER:
+                yield from send(self._peer, Unmask(masks[batch]))
         self._submitted.append((recipient, masks))
 
     def collect(self) -> Dialogue[Integers | None]:
@@ -438,24 +440,35 @@ class _VectorHolder:
         return (yield from self.collect())
 
     def _send(self, vectors: Integers, recipient: Recipient) -> Dialogue[Words]:
-        """Send some vectors; return their masks r, with rounding noise if they are to be sent."""
-        streams = [self._stream(vector, recipient) for vector in vectors]
-        secrets = [OneTimeSecret.draw(stream.derive("secret"), self._bounds.rows) for stream in streams]
+        """Send a batch of vectors; return their masks r, with rounding noise if they are to be sent."""
+        secrets = np.empty((len(vectors), INNER.dimension), np.int64)
+        streams: list[Prg] = []
         try:
+            for piece in pieces(len(vectors), _PIECE if self._bounds.rows > _LONG else BATCH):
+                streams += [self._stream(vector, recipient) for vector in vectors[piece]]
+                yield from self._send_hidden(vectors[piece], streams[piece], secrets[piece])
             masks = np.stack([stream.derive("masks").words(self._bounds.columns) for stream in streams])
-            vectors_of_secrets = np.stack([secret.vector for secret in secrets])
-            streams_of_queries = [stream.derive("ciphertext") for stream in streams]
-            a, b = self._hint.evaluate(vectors_of_secrets, masks, streams_of_queries)
-            hidden = encrypt_all(secrets, self._public, self._scaling.scaled(vectors))
+            a, b = self._hint.evaluate(secrets, masks, [stream.derive("ciphertext") for stream in streams])
         finally:
-            for secret in secrets:
-                secret.destroy()
-        for row, of_a, of_b in zip(hidden, a, b, strict=True):
-            yield from send_array(self._peer, upper_bits.shortened(row))
+            secrets.fill(0)
+        for of_a, of_b in zip(a, b, strict=True):
             yield from send(self._peer, Query(of_a, of_b))
         if recipient is Recipient.MATRIX_HOLDER:
             masks += np.stack([self._rounding(stream.derive("rounding")) for stream in streams])
         return masks
+
+    def _send_hidden(self, vectors: Integers, streams: Sequence[Prg], out: Integers) -> Dialogue[None]:
+        """Send b for each of some vectors; write the secrets s, shape (count, 2560), to ``out``."""
+        secrets = [OneTimeSecret.draw(stream.derive("secret"), self._bounds.rows) for stream in streams]
+        try:
+            for index, secret in enumerate(secrets):
+                out[index] = secret.vector
+            hidden = encrypt_all(secrets, self._public, self._scaling.scaled(np.ascontiguousarray(vectors)))
+        finally:
+            for secret in secrets:
+                secret.destroy()
+        for row in hidden:
+            yield from send_array(self._peer, upper_bits.shortened(row))
 
     def _stream(self, vector: Integers, recipient: Recipient) -> Prg:
         # Safety: a resumed task sends the same bytes again, while another vector at the same place, or the same one
