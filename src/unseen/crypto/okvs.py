@@ -13,7 +13,8 @@ are accepted. Fewer than 2^10 keys in a cluster are treated as 2^10.
 
 How many keys a cluster gets is bounded by Chernoff's inequality, P[Bin(n, p) ≥ b] ≤ exp(−n·KL(b/n ‖ p)).
 
-What a store shows of its keys is not hidden here: in ``protocols.psi.vole`` it is added to a uniform vector.
+A store tells something about its keys: ``encode`` leaves columns zero that no key needs. ``encode_uniform`` does not,
+but whoever knows keys and values can still check that they are in it.
 """
 
 from __future__ import annotations
@@ -25,6 +26,7 @@ from functools import cache
 import numpy as np
 from numpy.typing import NDArray
 
+from unseen.crypto.prg import Prg
 from unseen.errors import DataError
 from unseen.kernels.blocks import in_parallel
 from unseen.kernels.okvs import decode, eliminate, reduce_gap, substitute
@@ -109,6 +111,20 @@ def encode(keys: Words, places: Words, values: Words, starts: NDArray[np.int64],
 
     in_parallel(work, clusters)
     return store.reshape(-1, 2)
+
+
+def encode_uniform(
+    keys: Words, places: Words, values: Words, starts: NDArray[np.int64], shape: Shape, prg: Prg
+) -> Words:
+    """Return a store as ``encode`` does, uniform among all stores in which keys read ``values``.
+
+    A random store plus one that corrects what keys read there is uniform among all that are right, since the correction
+    of a store does not change if something is added to it that all keys read as zero.
+    """
+    store = prg.words(2 * (len(starts) - 1) * shape.width).reshape(-1, 2)
+    wrong = read(keys, places, starts, store, shape) ^ values
+    store ^= encode(keys, places, wrong, starts, shape)
+    return store
 
 
 def read(keys: Words, places: Words, starts: NDArray[np.int64], store: Words, shape: Shape) -> Words:

@@ -21,7 +21,7 @@ from __future__ import annotations
 
 import hashlib
 from dataclasses import dataclass, field
-from typing import Annotated, Any
+from typing import Annotated
 
 import numpy as np
 from numpy.typing import NDArray
@@ -89,6 +89,8 @@ class Pairs:
     """What the holder of some transfers has: both generators of each."""
 
     keys: tuple[tuple[Prg, Prg], ...]
+    heard: bytes
+    """Digest of what the chooser sent."""
 
 
 def choose(choices: Bits, *, peer: PartyId, prg: Prg, session: bytes) -> Dialogue[Chosen]:
@@ -122,7 +124,9 @@ def offer(count: int, *, peer: PartyId, prg: Prg, session: bytes) -> Dialogue[Pa
     if len(points) != count:
         raise RemoteProtocolError(f"{peer}: expected the choices of {count} transfers, found {len(points)}")
     _check(points.reshape(-1, POINT_BYTES), peer)
-    scalar = Scalar.derive(prg.derive("oblivious_transfer/answer"))
+    heard = framed_digest(b"unseen/oblivious_transfer/choices/1\0", points)
+    # Safety: whoever resumes and is sent other choices answers with another exponent.
+    scalar = Scalar.derive(prg.derive("oblivious_transfer/answer", heard))
     yield from send(peer, Answer(np.frombuffer(multiple_of_base(scalar), np.uint8)))
     shared = []
     for side in (0, 1):
@@ -132,7 +136,7 @@ def offer(count: int, *, peer: PartyId, prg: Prg, session: bytes) -> Dialogue[Pa
         except UsageError as error:  # a sum is the identity
             raise RemoteProtocolError(f"{peer}: choices that no chooser makes: {error}") from error
     first, second = ([_key(session, row, side, shared[side][row]) for row in range(count)] for side in (0, 1))
-    return Pairs(tuple(zip(first, second, strict=True)))
+    return Pairs(tuple(zip(first, second, strict=True)), heard)
 
 
 def _numbered(prg: Prg, count: int) -> list[Prg]:
@@ -221,12 +225,10 @@ def _point(corrections: NDArray[np.uint8], context: bytes) -> Words:
     return np.frombuffer(framed_digest(b"unseen/oblivious_transfer/check/1\0", context, corrections)[:16], "<u8")
 
 
-def _hashed(rows: NDArray[Any], point: Words) -> Words:
+def _hashed(rows: NDArray[np.uint8] | Bits, point: Words) -> Words:
     """Return Σ_j row[j]·point^(j+1) in GF(2^128) for every row of bits, shape (rows, 2)."""
-    powers = np.unpackbits(geometric(point, rows.shape[1]).view(np.uint8), axis=1)
-    # Sums of at most 2^24 ones are exact in 32-bit floats.
-    sums = rows.astype(np.float32) @ powers.astype(np.float32)
-    return np.packbits(sums.astype(np.int64) & 1, axis=1).view("<u8")
+    powers = geometric(point, rows.shape[1])
+    return np.stack([np.bitwise_xor.reduce(powers[row.view(np.bool_)], axis=0) for row in rows])
 
 
 def _rows(columns: NDArray[np.uint8], count: int) -> Words:

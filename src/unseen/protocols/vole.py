@@ -2,7 +2,7 @@
 
 E. Boyle, G. Couteau, N. Gilboa, Y. Ishai, L. Kohl, P. Rindal, P. Scholl, "Efficient Two-Round OT Extension and Silent
 Non-Interactive Secure Computation" (CCS 2019, eprint 2019/1159), section 4, with the code of
-``crypto.expand_convolute``. A is long and looks random, but comes from 256 errors β in places α:
+``crypto.expand_convolute``. A is long and looks random, but comes from 1024 errors β in places α:
 
 1. For each error the key holder grows a tree (Goldreich, Goldwasser, Micali) whose leaves are random v. By an oblivious
    transfer a level, of the sums of left and of right nodes, the vector holder learns all leaves but that at α
@@ -20,8 +20,8 @@ vector holder that deviates, too: whatever it sends, B is C + Δ·A for some A, 
 2^-k after which it has learned k bits of Δ. A key holder that deviates can make trees that do not fit together, and
 learn from what goes wrong later something about the places α of this one vector: nothing here keeps it from that.
 
-*Rounds*: one for the base transfers, then one for each pair of vectors. *Bytes* of such a pair: 0.5 MB for the errors'
-values, and 12 kB for each level of the trees, of which there are 14 for 10^6 elements.
+*Rounds*: one for the base transfers, then one for each pair of vectors. *Bytes* of such a pair: 2.1 MB for the errors'
+values, and 82 kB for each level of the trees, of which there are 12 for 10^6 elements.
 """
 
 from __future__ import annotations
@@ -122,7 +122,9 @@ def open_key_holder(peer: PartyId, prg: Prg, session: bytes) -> Dialogue[KeyHold
 def open_vector_holder(peer: PartyId, prg: Prg, session: bytes) -> Dialogue[VectorHolder]:
     """Return the set-up of the other party."""
     pairs = yield from offer(2 * WIDTH, peer=peer, prg=prg.derive("vole/base"), session=session)
-    return VectorHolder(peer, prg, session, Pairs(pairs.keys[:WIDTH]), Pairs(pairs.keys[WIDTH:]))
+    return VectorHolder(
+        peer, prg, session, Pairs(pairs.keys[:WIDTH], pairs.heard), Pairs(pairs.keys[WIDTH:], pairs.heard)
+    )
 
 
 def _context(session: bytes, number: int) -> bytes:
@@ -151,7 +153,8 @@ class Asked:
 def ask(holder: VectorHolder, code: Code, number: int) -> Dialogue[Asked]:
     """Ask for vectors as long as ``code`` says; each ``number`` is used once."""
     context, levels = _context(holder.session, number), _levels(code)
-    prg = holder.prg.derive("vole/noise", context)
+    # Safety: whoever resumes and was sent other choices draws other noise.
+    prg = holder.prg.derive("vole/noise", context, holder.transfers.heard)
     places = prg.derive("vole/places").below(code.block, NOISE).astype(np.int64)
     values = prg.derive("vole/values").words(2 * (NOISE + 1)).reshape(-1, 2)
     # Of each level the sum on the side that is left is wanted.
@@ -208,7 +211,8 @@ def grant(holder: KeyHolder, code: Code, number: int) -> Dialogue[Words]:
     keys = extend_pairs(holder.transfers, request.transfers, NOISE * levels, context, peer=holder.peer)
     shares = _shares(holder, request, context)
     leaves, sums = np.empty((NOISE, code.block, 2), np.uint64), np.empty((NOISE, levels, 2, 2), np.uint64)
-    roots = holder.prg.derive("vole/roots", context).words(2 * NOISE).reshape(NOISE, 1, 2)
+    # Safety: whoever resumes and is sent another request grows other trees: with one tree, two places open all of it.
+    roots = holder.prg.derive("vole/roots", context, _heard(request)).words(2 * NOISE).reshape(NOISE, 1, 2)
     forest = _Forest(code, context)
 
     def work(piece: int) -> None:
@@ -219,6 +223,12 @@ def grant(holder: KeyHolder, code: Code, number: int) -> Dialogue[Words]:
     ends = sums[:, -1, 0] ^ sums[:, -1, 1] ^ shares
     yield from send(holder.peer, Trees(sums ^ keys.reshape(sums.shape), ends))
     return leaves.reshape(-1, 2)
+
+
+def _heard(request: Request) -> bytes:
+    sent, label = request.transfers, b"unseen/vole/request/1\0"
+    transfers = framed_digest(label, sent.corrections, sent.choices, sent.columns)
+    return framed_digest(label, transfers, request.products, request.values, request.streams)
 
 
 def _shares(holder: KeyHolder, request: Request, context: bytes) -> Words:

@@ -283,7 +283,7 @@ def _work_on_points(
 
 def _receive_places(asker: PartyId, question: Question, holding: Holding) -> Dialogue[NDArray[np.int64]]:
     """Return the rows that the asker found."""
-    places = yield from receive_array(asker, np.int64, Shape(None))
+    places = yield from receive_array(asker, np.int64, Shape(None), most=question.count)
     rising = (places[1:] > places[:-1]).all()
     if len(places) > question.count or not rising or (places < 0).any() or (places >= holding.terms.count).any():
         raise RemoteProtocolError(

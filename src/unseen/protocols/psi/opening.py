@@ -15,6 +15,7 @@ from unseen.crypto.prg import Prg
 from unseen.dialogue import Dialogue, receive_all, send_all
 from unseen.errors import DataError, RemoteProtocolError
 from unseen.ids import PartyId
+from unseen.protocols.psi.agreed import agree
 from unseen.protocols.psi.port import Meeting
 from unseen.protocols.psi.vole_oprf import Functions
 
@@ -75,14 +76,15 @@ def open_session(scheme: bytes, digests: Words, meeting: Meeting) -> Dialogue[Se
             raise RemoteProtocolError(
                 f"{peer}: expected an intersection of the same parties in the same context as ours"
             )
-        if opening.count < 0:
-            raise RemoteProtocolError(f"{peer}: a set has {opening.count} items")
+        if not 0 <= opening.count <= MAX_ITEMS:
+            raise RemoteProtocolError(f"{peer}: a set has {opening.count} items, expected 0 to {MAX_ITEMS}")
     openings[meeting.me] = mine
     sizes = {party: openings[party].count for party in meeting.parties}
     if sum(sizes.values()) > MAX_ITEMS:
         raise DataError(f"the parties bring {sizes} items, together at most {MAX_ITEMS} can be intersected at once")
     salts = sorted(opening.salt.tobytes() for opening in openings.values())
     joint = framed_digest(b"unseen/psi_join.vole/joint/1\0", name, *salts)
+    yield from agree(joint, meeting)
     # Safety: with another salt of a peer, or other items, a resumed step draws anew all that is secret.
     prg = meeting.prg.derive("psi_join.vole/session", joint, framed_digest(b"unseen/psi_join.vole/own/1\0", digests))
     return Session(meeting, sizes, Functions(joint), prg)

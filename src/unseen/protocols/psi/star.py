@@ -37,7 +37,7 @@ from numpy.typing import NDArray
 
 from unseen.codec import Shape, message
 from unseen.crypto.fixed_key import KEY_BYTES, Permutation
-from unseen.crypto.okvs import encode, read
+from unseen.crypto.okvs import encode_uniform, read
 from unseen.crypto.prg import SEED_BYTES, Prg
 from unseen.dialogue import Dialogue, progress, receive, receive_array, send, send_array
 from unseen.errors import RemoteProtocolError
@@ -180,22 +180,16 @@ def _follow(session: Session, keys: Words, pairs: Mapping[PartyId, _Pair]) -> Di
 
 
 def _send_hint(session: Session, number: int, own: Blocks, values: Words) -> Dialogue[None]:
-    """Send a random store in which the own items of a bucket read their ``values``.
-
-    A random store plus one that corrects what the items read there is uniform among all that are right, since the
-    correction of a store does not change if something is added to it that all items read as zero.
-    """
+    """Send a random store in which the own items of a bucket read their ``values``."""
     layout, prg = _hint_layout(session, session.meeting.me), session.prg.derive("hint", number.to_bytes(4, "little"))
     places = session.functions.one_way(b"hint", own.keys)
-    store = prg.words(2 * layout.size).reshape(-1, 2)
-    wrong = read(own.keys, places, own.starts, store, layout.shape) ^ values[own.rows]
-    store ^= encode(own.keys, places, wrong, own.starts, layout.shape)
+    store = encode_uniform(own.keys, places, values[own.rows], own.starts, layout.shape, prg)
     yield from send_array(session.asker, store)
 
 
 def _recognise(leader: PartyId, names: Words) -> Dialogue[NDArray[np.int64]]:
     """Return which own items the leader says are shared, in its order; ``names`` are those of all own items."""
-    told = yield from receive_array(leader, np.uint64, Shape(None, 2))
+    told = yield from receive_array(leader, np.uint64, Shape(None, 2), most=len(names))
     (mine, order), (sought, places) = arranged(names), arranged(np.ascontiguousarray(told))
     found = matches(mine, sought)
     if len(found) != len(told) or len(np.unique(found[:, 0])) != len(told):

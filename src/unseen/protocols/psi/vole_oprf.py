@@ -4,7 +4,8 @@ S. Raghuraman, P. Rindal, "Blazing Fast PSI from Improved OKVS and Subfield VOLE
 5, for semi-honest parties over GF(2^128); the silent VOLE is that of ``protocols.vole``.
 
 1. The *asker* gets vectors A and C, the *answerer* gets Δ and B = C + Δ·A.
-2. The asker encodes a public one-way value v(x) for each of its items x in a store P (``crypto.okvs``) and sends P + A.
+2. The asker encodes a public one-way value v(x) for each of its items x in a random store P (``crypto.okvs``) and sends
+   P + A.
 3. The answerer has K = B + Δ·(P + A) = C + Δ·P. Its function is F(y) = hash(K(y) + Δ·v(y), y), for any y. If the asker
    holds y, then K(y) + Δ·v(y) = C(y), so that it knows F(y) = hash(C(y), y); of all others it can predict nothing.
 
@@ -18,7 +19,7 @@ fit more items into P than it said it has, up to the 1.4 n columns of the store:
 (``points``). There is no proof against deviating parties for the whole. *Leakage*: how many items the asker has.
 
 *Rounds*: two for the base transfers and a first bucket's VOLE, then two a bucket. *Bytes*: 21.7 an item of the asker
-(more if it has fewer than 10^4), 0.7 MB a bucket.
+(more if it has fewer than 10^5), 3.1 MB a bucket.
 """
 
 from __future__ import annotations
@@ -33,7 +34,7 @@ from unseen.codec import Shape as ArrayShape
 from unseen.crypto.expand_convolute import Code
 from unseen.crypto.fixed_key import KEY_BYTES, Permutation
 from unseen.crypto.hashing import framed_digest
-from unseen.crypto.okvs import CLUSTER, Shape, encode, read
+from unseen.crypto.okvs import CLUSTER, Shape, encode_uniform, read
 from unseen.crypto.prg import Prg
 from unseen.dialogue import Dialogue, receive_array, send_array
 from unseen.ids import PartyId
@@ -96,9 +97,9 @@ class Functions:
         """Return what the one-way function called ``label`` makes of ``keys``, shape (n, 2)."""
         return self.permutation(label).one_way(keys)
 
-    def session(self, answerer: PartyId) -> bytes:
-        """Return the name of the exchange with one answerer."""
-        return framed_digest(_CONTEXT, self.joint, b"exchange", answerer.encode())
+    def exchange(self, answerer: PartyId) -> Functions:
+        """Return the functions of the exchange with one answerer, which are independent of those with others."""
+        return Functions(framed_digest(_CONTEXT, self.joint, b"exchange", answerer.encode()))
 
     def code(self, layout: Layout) -> Code:
         """Return the code that all buckets use."""
@@ -145,8 +146,9 @@ class Asker:
     @classmethod
     def open(cls, functions: Functions, layout: Layout, keys: Words, peer: PartyId, prg: Prg) -> Dialogue[Self]:
         """Return the asker, after the base transfers."""
-        holder = yield from open_vector_holder(peer, prg, functions.session(peer))
-        return cls(functions, layout, Blocks.of(keys, layout), holder)
+        exchange = functions.exchange(peer)
+        holder = yield from open_vector_holder(peer, prg, exchange.joint)
+        return cls(exchange, layout, Blocks.of(keys, layout), holder)
 
     def evaluate(self, number: int) -> Dialogue[tuple[Blocks, Words]]:
         """Return the own items of bucket ``number`` and F of each, shape (n, 2); 0, 1, … in their order.
@@ -159,13 +161,14 @@ class Asker:
         last = number + 1 == layout.buckets
         self._asked = None if last else (yield from ask(self._holder, self._code, number + 1))
         places = self._functions.one_way(b"places", bucket.keys)
-        yield from self._send_store(bucket, places, vectors)
+        yield from self._send_store(number, bucket, places, vectors)
         known = read(bucket.keys, places, bucket.starts, np.ascontiguousarray(vectors[:, :2]), layout.shape)
         return bucket, self._functions.permutation(b"outputs").tweaked(known, bucket.keys)
 
-    def _send_store(self, bucket: Blocks, places: Words, vectors: Words) -> Dialogue[None]:
-        values = self._functions.one_way(b"values", bucket.keys)
-        store = encode(bucket.keys, places, values, bucket.starts, self._layout.shape)
+    def _send_store(self, number: int, bucket: Blocks, places: Words, vectors: Words) -> Dialogue[None]:
+        values, shape = self._functions.one_way(b"values", bucket.keys), self._layout.shape
+        prg = self._holder.prg.derive("store", number.to_bytes(4, "little"))
+        store = encode_uniform(bucket.keys, places, values, bucket.starts, shape, prg)
         store ^= vectors[:, 2:]
         yield from send_array(self._holder.peer, store)
 
@@ -187,8 +190,9 @@ class Answerer:
     ) -> Dialogue[Self]:
         """Return the answerer, after the base transfers; ``layout`` is the asker's, ``parties`` this one and that."""
         me, peer = parties
-        holder = yield from open_key_holder(peer, prg, functions.session(me))
-        return cls(functions, layout, Blocks.of(keys, layout), holder)
+        exchange = functions.exchange(me)
+        holder = yield from open_key_holder(peer, prg, exchange.joint)
+        return cls(exchange, layout, Blocks.of(keys, layout), holder)
 
     def evaluate(self, number: int) -> Dialogue[tuple[Blocks, Words]]:
         """Return the own items of bucket ``number`` and F of each, shape (n, 2); 0, 1, … in their order.

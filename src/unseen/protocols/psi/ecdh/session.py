@@ -38,6 +38,7 @@ from unseen.errors import DataError, RemoteProtocolError, UsageError
 from unseen.ids import PartyId
 from unseen.kernels import blake2b
 from unseen.kernels.blocks import pieces
+from unseen.protocols.psi.agreed import agree
 from unseen.protocols.psi.port import DIGEST_BYTES, Items, Meeting, check_items, framed
 
 DST = b"unseen-psi_join.ecdh-v2-with-ristretto255_XMD:SHA-512_R255MAP_RO_"
@@ -162,6 +163,7 @@ def open_session(
         raise DataError(f"the parties bring {sizes} items, together at most {MAX_ITEMS} can be intersected at once")
     salts = sorted(opening.salt.tobytes() for opening in openings.values())
     joint = hashlib.sha256(b"".join(map(framed, [name, *salts]))).digest()
+    yield from agree(joint, meeting)
     # Safety: if a resumed step meets another salt of a peer, or other items, it meets other scalars too.
     prg = meeting.prg.derive("psi_join.ecdh/session", joint, hashlib.sha256(digests.data).digest())
     salted = items.digests(joint).view(np.uint8).reshape(-1, DIGEST_BYTES)
@@ -178,8 +180,10 @@ def _exchange_openings(ring: Ring, mine: Opening) -> Dialogue[dict[PartyId, Open
                 f"{peer}: expected an intersection of the same parties, recipients and variant in the same context"
                 " as ours"
             )
-        if opening.count < 0 or opening.columns < 0:
-            raise RemoteProtocolError(f"{peer}: a set has {opening.count} items in {opening.columns} columns")
+        if not 0 <= opening.count <= MAX_ITEMS or opening.columns < 0:
+            raise RemoteProtocolError(
+                f"{peer}: a set has {opening.count} items in {opening.columns} columns, expected at most {MAX_ITEMS}"
+            )
     return {ring.me: mine, **openings}
 
 
