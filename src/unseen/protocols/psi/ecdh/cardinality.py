@@ -17,8 +17,8 @@ to who is no recipient nothing else. A count is little protection for small sets
 the others have it. *Coalitions* of all parties but one: as for the intersection, but without rows.
 
 *Rounds*: at most k + 1 for k parties (the salt, k − 1 around the ring, tags), one more if there are more than two, and
-one for the number if there is more than one recipient. *Bytes*: 32 for every item of the k − 1 sets that a party does not finish, 12 for every item of the
-one that it finishes, unless it is the combiner. *Work*: as for the intersection.
+one for the number if there is more than one recipient. *Bytes*: 32 for every item of the k − 1 sets that a party does
+not finish, 12 for every item of the one that it finishes, unless it is the combiner. *Work*: as for the intersection.
 """
 
 from __future__ import annotations

@@ -27,8 +27,8 @@ its *own* sets, whose items it knows, and for none, how many of the items that a
 outsiders holds. It is a count and no more, since every outsider shuffles every set by itself; where such a group has
 one item, or all or none of it match, the count says who.
 
-*Rounds*: for two parties 3, or 2 if one receives; at most 2k + 2 for k ≥ 3: two for the salt, k − 1 around the ring, one
-for tags, one from the combiner to the finishers, k − 1 back.
+*Rounds*: for two parties 3, or 2 if one receives; at most 2k + 2 for k ≥ 3: two for the salt, k − 1 around the ring,
+one for tags, one from the combiner to the finishers, k − 1 back.
 
 *Bytes*, two parties: 32 for every own item, 12 for every item of a peer that receives. Three or more: 32 for every item
 of the k − 1 sets that a party does not finish, 12 for every item of the one that it finishes (unless it is the
