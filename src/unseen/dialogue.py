@@ -202,15 +202,21 @@ def send_array(peer: PartyId, array: NDArray[Any], *, chunk_bytes: int = CHUNK_B
 
 
 def receive_array(
-    peer: PartyId, dtype: DTypeLike, shape: Shape, *, each: Callable[[int, NDArray[Any]], None] | None = None
+    peer: PartyId,
+    dtype: DTypeLike,
+    shape: Shape,
+    *,
+    most: int | None = None,
+    each: Callable[[int, NDArray[Any]], None] | None = None,
 ) -> Dialogue[NDArray[Any]]:
     """Return an array sent by ``send_array``.
 
-    ``shape`` must fix every axis after the first. With ``each``, rows are handed over as ``each(first_row, rows)``
-    as soon as they arrive, and the array returned is empty: nothing is held.
+    ``shape`` must fix every axis after the first; where it leaves that one free, ``most`` bounds it. With ``each``,
+    rows are handed over as ``each(first_row, rows)`` as soon as they arrive, and the array returned is empty: nothing
+    is held.
 
     Raises:
-        RemoteProtocolError: The array has another dtype or shape, or its chunks do not add up.
+        RemoteProtocolError: The array has another dtype or shape, too many rows, or its chunks do not add up.
     """
     header = yield from receive(peer, ArrayHeader)
     wanted = np.dtype(dtype).newbyteorder("<")
@@ -219,6 +225,8 @@ def receive_array(
             f"{peer}: expected an array of {wanted.str} {shape}, found {shown(header.dtype)} {shown(header.shape)}"
         )
     rows, row_shape = header.shape[0], header.shape[1:]
+    if most is not None and rows > most:
+        raise RemoteProtocolError(f"{peer}: expected an array of at most {most} rows, found {rows}")
     step = header.rows_per_chunk
     if step < 1:
         raise RemoteProtocolError(f"{peer}: an array comes in chunks of {step} rows")

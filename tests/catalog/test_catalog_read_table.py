@@ -85,3 +85,27 @@ def test_features_may_be_left_out(run_step, tmp_path):
     assert result["table"].schema.names == ("id", "x")
     with pytest.raises(UsageError, match="there is no column color"):
         run_step(COMPONENT, inputs, {"leave_out": {"bank": ["color"]}})
+
+
+def test_kinds_may_be_declared_and_ids_may_repeat_party_by_party(run_step, tmp_path):
+    for party in ("bank", "shop"):
+        (tmp_path / f"{party}.csv").write_text("id,phone\na,0170123\na,0170124\nb,0170125\n")
+    inputs = {party: {"source": Source(tmp_path / f"{party}.csv")} for party in ("bank", "shop")}
+    params = {"kinds": {"shop": {"phone": "text"}}, "repeated_ids": ["bank", "shop"]}
+    results = run_step(COMPONENT, inputs, params)
+    assert results["bank"]["table"].texts("phone").to_list() == ["170123", "170124", "170125"]
+    assert results["shop"]["table"].texts("phone").to_list() == ["0170123", "0170124", "0170125"]
+    assert results["shop"]["report"].notes == ("rows that share their id with another one: 2",)
+    with pytest.raises(DataError, match=r"shop\.csv.*\n.*duplicate id \(2\)"):
+        run_step(COMPONENT, inputs, {"repeated_ids": ["bank"]})
+
+
+@pytest.mark.parametrize("params", [{"kinds": {"telco": {"x": "text"}}}, {"repeated_ids": ["telco"]}])
+def test_declarations_for_a_party_that_takes_no_part_are_refused(run_step, demo_files, params):
+    with pytest.raises(UsageError, match=r"step step: its params name telco, which take no part"):
+        run_step(COMPONENT, {"bank": {"source": Source(demo_files["bank"])}}, params)
+
+
+def test_a_kind_of_a_column_that_is_not_there_is_refused(run_step, demo_files):
+    with pytest.raises(UsageError, match="there is no column fone"):
+        run_step(COMPONENT, {"bank": {"source": Source(demo_files["bank"])}}, {"kinds": {"bank": {"fone": "text"}}})

@@ -26,7 +26,7 @@ def test_one_component_is_shown_whole(unseen):
         "  out  test: aligned_table — people to evaluate on",
         "  out  unlabelled: aligned_table — people whose label is unknown: to be scored",
         "  par  test = 0.3  Share of the labelled people who are kept for testing.",
-        "  par  stratify = True  Keep the share of each label value the same in both parts.",
+        "  par  stratify = true  Keep the share of each label value the same in both parts.",
         "  leak passive parties: which shared people have no label yet, and who is in the test part",
     ]
     assert "nobody learns anything" in unseen("components", "read_table").out

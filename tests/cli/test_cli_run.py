@@ -3,6 +3,8 @@ import re
 import subprocess
 import sys
 
+from unseen.catalog.psi_join import PsiJoinParams
+from unseen.catalog.read_table import ReadTableParams
 from unseen.flow.store import Workspace
 
 
@@ -134,8 +136,8 @@ def test_where_an_artifact_comes_from(unseen, project):
     assert [line.split(maxsplit=1)[1] for line in lines[:-1]] == [
         "scale.table = standardise 1 {}",
         'split.train = split 1 {"test": 0.3, "stratify": true}',
-        'align.table = psi_join 1 {"protocol": "ecdh"}',
-        'read.table = read_table 2 {"columns": {}, "leave_out": {}, "lenient": false}',
+        f"align.table = psi_join 2 {json.dumps(PsiJoinParams().model_dump(mode='json'))}",
+        f"read.table = read_table 2 {json.dumps(ReadTableParams().model_dump(mode='json'))}",
     ]
     assert [len(line) - len(line.lstrip()) for line in lines] == [0, 2, 4, 6, 8]
     assert lines[-1].endswith("a file of partner")

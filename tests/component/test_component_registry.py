@@ -42,7 +42,12 @@ def test_the_built_in_components_are_installed():
         "logistic_regression",
         "poisson_regression",
         "prepare_histograms",
+        "prepare_lookup",
+        "psi_count",
         "psi_join",
+        "psi_lookup",
+        "psi_sum",
+        "psi_union",
         "read_table",
         "score",
         "softmax_regression",
@@ -67,13 +72,14 @@ def test_every_component_is_documented(name):
         assert info.description, f"{name}: parameter {field} has no docstring below it"
         assert not info.is_required(), f"{name}: parameter {field} has no default"
     for leak in component.leaks:
-        assert leak.who.split(",")[0] in ("every party", "active party", "passive parties")
+        # Holder and asker are the roles of a look-up; a parameter says which party is which.
+        assert leak.who.split(",")[0] in ("every party", "active party", "passive parties", "holder", "asker")
         assert leak.learns
     assert component.params.model_config["frozen"]
     assert component.params.model_config["extra"] == "forbid"
 
 
-@pytest.mark.parametrize("name", ["psi_join", "split", "logistic_regression", "score"])
+@pytest.mark.parametrize("name", ["psi_join", "psi_lookup", "split", "logistic_regression", "score"])
 def test_what_sends_data_says_who_learns_what(name):
     assert installed_components()[name].leaks
 

@@ -14,6 +14,7 @@ from unseen.crypto.lattice_parameters import (
     OUTER,
     PRIMES,
     REQUIRED_BITS,
+    ROUNDING_VARIANCE,
     SETS,
     SLOT_PRIMES,
     SLOTS,
@@ -80,3 +81,13 @@ def test_slots_count_the_deviation_of_their_binomial_noise():
     assert SLOTS.deviation == pytest.approx(10.5**0.5)
     assert SLOTS.modulus == SLOT_PRIMES[0] * SLOT_PRIMES[1] * SLOT_PRIMES[2]
     assert 1 << 185 < SLOTS.modulus < 1 << 186
+
+
+def test_what_rounding_adds_is_sub_gaussian_with_its_variance():
+    errors, chances = (-2, -1, 0, 1, 2), (1 / 8, 1 / 4, 1 / 4, 1 / 4, 1 / 8)
+    moments = [sum(p * x**k for x, p in zip(errors, chances, strict=True)) for k in (1, 2)]
+    assert moments == [0, ROUNDING_VARIANCE]
+    for exponent in range(-40, 20):
+        t = 2 ** (exponent / 4)
+        bound = ROUNDING_VARIANCE * t**2 / 2
+        assert math.log(sum(p * math.exp(x * t) for x, p in zip(errors, chances, strict=True))) <= bound * (1 + 1e-6)

@@ -166,11 +166,29 @@ def test_bad_rows_are_refused_strictly_and_quarantined_leniently(file, quarantin
     assert "people.csv" in text
     assert str(problem) in text
 
-    table, lenient = read_table(path, strict=False, quarantine=quarantine, limits=limits)
+    table, lenient = read_table(path, quarantine=quarantine, limits=limits)
     assert quarantined(quarantine) == [(str(line), str(cause), original) for line, original in texts]
     assert lenient.rows_read == lenient.rows_kept + len(texts)
     assert table.ids()[:2] == [b"a", b"b"]
     assert lenient == report
+
+
+def test_ids_may_repeat_if_they_are_meant_to(file, quarantine):
+    content = SOUND + b"a,1,5,x\nb,0,6,y\nb,0,7,y\n,0,8,z\n"
+    table, report = read_table(file(content), repeated_ids=True, quarantine=quarantine)
+    assert table.ids() == [b"a", b"b", b"a", b"b", b"b"]
+    assert report.notes == ("rows that share their id with another one: 5",)
+    assert [row[:2] for row in quarantined(quarantine)] == [("7", "missing id")]
+    assert inspect_file(file(content), repeated_ids=True) == report
+    with pytest.raises(DataError, match=r"duplicate id \(5\): .*say that ids may repeat \(repeated_ids\)"):
+        read_table(file(content))
+
+
+def test_a_declared_text_keeps_its_zeros(file):
+    content = b"id,phone\n1,0170123\n2,0049 89 1\n3,\n"
+    assert read_table(file(b"id,phone\n1,0170123\n2,089\n3,\n"))[0].schema.column("phone").kind is Kind.INTEGER
+    table, _ = read_table(file(content), kinds={"phone": Kind.TEXT})
+    assert table.texts("phone").to_list() == ["0170123", "0049 89 1", None]
 
 
 def test_cells_do_not_show_in_errors(file):
@@ -181,7 +199,7 @@ def test_cells_do_not_show_in_errors(file):
 
 def test_all_problems_are_told_at_once_and_a_row_is_quarantined_once(file, quarantine):
     content = SOUND + b"c,1,nan,x\nc,0,old,y\nd,1\n"
-    table, report = read_table(file(content), strict=False, quarantine=quarantine)
+    table, report = read_table(file(content), quarantine=quarantine)
     assert {problem.cause: problem.count for problem in report.problems} == {
         Cause.RAGGED_ROW: 1,
         Cause.DUPLICATE_ID: 2,
@@ -238,7 +256,7 @@ def test_problems_of_the_whole_file_are_refused_leniently_too(file, quarantine, 
     report = inspect_file(path)
     assert cause in {problem.cause for problem in report.problems}
     assert report.fatal
-    for options in ({}, {"strict": False, "quarantine": quarantine}):
+    for options in ({}, {"quarantine": quarantine}):
         with pytest.raises(DataError, match=str(cause)):
             read_table(path, **options)
     assert not quarantine.exists()
@@ -307,7 +325,7 @@ def test_limits_that_cannot_hold_are_refused(sizes):
 @pytest.mark.parametrize("rows", [3, 20_000])
 def test_an_open_quote_costs_one_row_wherever_its_reading_ends(file, quarantine, rows):
     lines = b"".join(b"%d,0,1,x\n" % n for n in range(rows))
-    table, report = read_table(file(SOUND + b'c,1,5,"x\n' + lines), strict=False, quarantine=quarantine)
+    table, report = read_table(file(SOUND + b'c,1,5,"x\n' + lines), quarantine=quarantine)
     assert [(problem.cause, problem.count) for problem in report.problems] == [(Cause.BAD_QUOTES, 1)]
     assert quarantined(quarantine) == [("4", "bad quotes", 'c,1,5,"x')]
     assert table.rows == 2 + rows
@@ -348,10 +366,8 @@ def test_python_objects_exist_for_one_block_only(file):
 
 def test_lenient_reading_needs_a_quarantine_of_its_own(file):
     path = file(SOUND)
-    with pytest.raises(UsageError, match="quarantine"):
-        read_table(path, strict=False)
     with pytest.raises(UsageError, match="is the file to be read"):
-        read_table(path, strict=False, quarantine=path)
+        read_table(path, quarantine=path)
     assert path.read_bytes() == SOUND
 
 
@@ -371,7 +387,7 @@ def test_every_row_is_kept_or_quarantined_whatever_is_in_the_file(tmp_path_facto
     path.write_bytes(text.getvalue().encode() + noise)
     report = inspect_file(path)
     try:
-        table, lenient = read_table(path, strict=False, quarantine=quarantine)
+        table, lenient = read_table(path, quarantine=quarantine)
     except DataError:
         assert report.fatal
         return

@@ -78,7 +78,7 @@ def test_a_declared_kind_that_does_not_fit_is_mixed_types(file):
 def test_nan_is_missing_and_noted_infinity_is_a_problem(file, tmp_path):
     path = file(FRAME.with_columns(f=pl.Series([float("nan"), float("-inf"), 1.0, 2.0, 3.0])))
     quarantine = tmp_path / "quarantine.csv"
-    table, report = read_table(path, strict=False, quarantine=quarantine)
+    table, report = read_table(path, quarantine=quarantine)
     assert report.notes == ("NaN in column f taken as missing values: 1",)
     (problem,) = report.problems
     assert (problem.cause, str(problem.places[0])) == (Cause.NOT_FINITE, "row 2, column f")

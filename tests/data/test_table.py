@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from unseen.data import table as table_module
 from unseen.data.schema import Column, Kind, Role, Schema
-from unseen.data.table import Table
+from unseen.data.table import Table, text_buffer
 from unseen.errors import DataError, UsageError
 
 SCHEMA = Schema(
@@ -164,6 +164,78 @@ def test_the_id_buffer_holds_the_ids(table):
     assert parts == table.ids() == [b"p", b"q", "é".encode()]
     empty, zero = table.take(np.empty(0, np.int64)).id_buffer()
     assert (len(empty), zero.tolist()) == (0, [0])
+
+
+def test_the_buffer_of_texts_is_made_in_blocks(monkeypatch):
+    texts = pl.Series(["a", None, "", "éé", "名前", "\0", "b" * 300])
+    monkeypatch.setattr(table_module, "BLOCK_ROWS", 2)
+    for values in (texts, pl.concat([texts[:3], texts[3:]], rechunk=False)):
+        content, offsets = text_buffer(values)
+        assert [content[a:b].tobytes() for a, b in pairwise(offsets)] == [
+            (value or "").encode() for value in texts.to_list()
+        ]
+        assert offsets[-1] == len(content)
+
+
+def test_columns_of_text_and_integers_can_be_read_as_text(table):
+    assert table.texts("a").to_list() == ["7", "-3", None]
+    assert table.texts("c").to_list() == ["", None, "blue"]
+    with pytest.raises(UsageError, match="column b holds real, expected text or integer"):
+        table.texts("b")
+
+
+def test_whole_numbers_are_read_exactly():
+    schema = Schema((*SCHEMA.columns[:1], Column("a", Role.LABEL, Kind.INTEGER), SCHEMA.columns[6], SCHEMA.columns[5]))
+    large = 2**53 + 1
+    frame = FRAME.with_columns(a=pl.Series([large, -large, 0]), d=pl.Series([True, False, True]))
+    table = Table.from_frame(frame, schema)
+    numbers = table.integers(["d", "a"])
+    assert numbers.dtype == np.int64
+    assert numbers.tolist() == [[1, large], [0, -large], [1, 0]]
+    assert table.take(np.empty(0, np.int64)).integers(["a"]).shape == (0, 1)
+    with pytest.raises(UsageError, match="column c holds text, expected integers or truth values"):
+        table.integers(["c"])
+
+
+def test_absent_whole_numbers_are_told(table):
+    with pytest.raises(DataError, match="column a: 1 of 3 values are missing"):
+        table.integers(["a"])
+
+
+def test_row_numbers_take_the_place_of_ids(table):
+    numbered = table.numbered()
+    assert numbered.schema.names == ("row", *SCHEMA.names[1:])
+    assert numbered.schema.id == Column("row", Role.ID, Kind.INTEGER)
+    assert numbered.ids() == [b"0", b"1", b"2"]
+    assert numbered.frame().drop("row").equals(table.frame().drop("id"))
+    assert Table.from_frame(numbered.frame(), numbered.schema) == numbered
+    assert numbered.take(np.array([2, 0])).ids() == [b"2", b"0"]
+    assert numbered.numbered() == numbered
+
+
+def test_row_numbers_take_no_other_columns_name():
+    schema = Schema((Column("id", Role.ID, Kind.TEXT), Column("row", Role.FEATURE, Kind.INTEGER)))
+    numbered = Table.from_frame(pl.DataFrame({"id": ["p", "q"], "row": [7, 8]}), schema).numbered()
+    assert numbered.frame().to_dict(as_series=False) == {"row_": [0, 1], "row": [7, 8]}
+
+
+def test_rows_are_spread_with_gaps(table):
+    spread = table.spread(np.array([-1, 2, -1, 0, 2]))
+    kept = spread.frame().drop("row").rows()
+    blank = (None,) * (len(SCHEMA.names) - 1)
+    mine = table.frame().drop("id").rows()
+    assert kept == [blank, mine[2], blank, mine[0], mine[2]]
+    assert spread.ids() == [b"0", b"1", b"2", b"3", b"4"]
+    assert Table.from_frame(spread.frame(), spread.schema) == spread
+    assert spread.label_missing().tolist() == [True, False, True, False, False]
+    assert table.spread(np.empty(0, np.int64)).rows == 0
+    assert table.take(np.empty(0, np.int64)).spread(np.array([-1, -1])).rows == 2
+
+
+@pytest.mark.parametrize("index", [-2, 3])
+def test_spread_refuses_rows_that_are_not_there(table, index):
+    with pytest.raises(UsageError, match="numbered 0 to 2"):
+        table.spread(np.array([-1, index]))
 
 
 def test_take_repeats_and_reorders(table):

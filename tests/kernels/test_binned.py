@@ -51,7 +51,7 @@ def test_sums_are_those_of_numpy(bins, rows, count, seed):
     assert np.array_equal(found, added_up(codes, offsets, vectors))
 
 
-@pytest.mark.parametrize("count", [1, 2, 9])
+@pytest.mark.parametrize("count", [1, 2, 5, 9])
 @pytest.mark.parametrize("skewed", [False, True])
 def test_vector_and_scalar_sums_agree(monkeypatch, count, skewed):
     codes, offsets = table([32, 5, 256], 3001, 1, skewed)

@@ -9,13 +9,14 @@ from hypothesis import strategies as st
 
 from unseen.codec import Shape, encode_bytes
 from unseen.crypto import rlwe
-from unseen.crypto.lattice_parameters import PRIMES, VECTOR_DEVIATION
+from unseen.crypto.lattice_parameters import PRIMES, ROUNDING_VARIANCE, VECTOR_DEVIATION
 from unseen.crypto.lwe import OneTimeSecret
 from unseen.crypto.prg import Prg
 from unseen.crypto.rlwe import DEGREE
-from unseen.dialogue import Progress, Send, converse, receive, receive_array, send, send_array
+from unseen.dialogue import ArrayChunk, Progress, Send, converse, receive, receive_array, send, send_array
 from unseen.errors import RemoteProtocolError, UsageError
 from unseen.ids import PartyId
+from unseen.kernels.upper_bits import SHORT
 from unseen.protocols.linear_map import lattice
 from unseen.protocols.linear_map.agreement import Call, Terms
 from unseen.protocols.linear_map.lattice import (
@@ -215,7 +216,7 @@ def test_long_vectors_leave_before_the_last_is_encrypted(monkeypatch):
                 effect = dialogue.send(answer)
             except StopIteration as end:
                 return end.value
-            if isinstance(effect, Send) and isinstance(effect.message, Query):
+            if isinstance(effect, Send) and isinstance(effect.message, ArrayChunk):
                 hidden.append(effect)
             answer = yield effect
 
@@ -226,6 +227,20 @@ def test_long_vectors_leave_before_the_last_is_encrypted(monkeypatch):
     assert drawn[:10] == [0, 0, 0, 0, 4, 4, 4, 4, 8, 8]
     assert np.array_equal(done[A][1], vectors @ matrix)
     assert np.array_equal(done[B][0], vectors @ matrix)
+
+
+def test_all_that_hides_the_vectors_of_a_batch_leaves_before_their_queries():
+    log, vectors = [], np.arange(20, dtype=np.int64).reshape(10, 2)
+    bounds, matrix = Bounds(2, 2, 3.0, 99.0), np.array([[1, 2], [2, 0]])
+    talk = {A: effects(vector_holder([(vectors, TO_A)], bounds), log), B: matrix_holder(matrix, bounds, [(10, TO_A)])}
+    assert np.array_equal(converse(talk)[A][0], vectors @ matrix)
+    sent = [type(effect.message) for effect in log if isinstance(effect, Send)]
+    assert [kind for kind in sent if kind in (ArrayChunk, Query)] == [
+        *[ArrayChunk] * 8,
+        *[Query] * 8,
+        *[ArrayChunk] * 2,
+        *[Query] * 2,
+    ]
 
 
 # --- bounds and scaling ------------------------------------------------------------------------------------------
@@ -268,11 +283,11 @@ def test_scaling_leaves_room_for_noise_and_results(rows, columns, column_norm, v
     delta = 2**scaling.shift
     assert delta * scaling.largest <= 2**63
     assert 2 * delta * (scaling.largest + 1) > 2**63
-    sigma = VECTOR_DEVIATION * column_norm
-    assert delta / 2 >= 9.4 * sigma + scaling.width
+    sigma, rounding = VECTOR_DEVIATION * column_norm, ROUNDING_VARIANCE**0.5 * column_norm
+    assert delta / 2 >= 9.4 * (sigma + rounding) + scaling.width
     assert scaling.variance >= columns * sigma**2
     if recipient in (None, TO_B):
-        assert delta / 2 >= 9.4 * (sigma**2 + scaling.variance) ** 0.5
+        assert delta / 2 >= 9.4 * ((sigma**2 + scaling.variance) ** 0.5 + rounding)
     results = np.array([0, 1, -1, scaling.largest - 1, 1 - scaling.largest], np.int64)
     for noise in (-delta // 2, delta // 2 - 1):
         assert np.array_equal(scaling.rounded(scaling.scaled(results) + np.uint64(noise % 2**64)), results)
@@ -290,7 +305,7 @@ def test_answers_are_hidden_as_far_as_there_is_room():
         except UsageError:
             break
         widths[scaling.shift] = scaling.width
-    spread = lattice._spread(100 * VECTOR_DEVIATION**2, 4)
+    spread = lattice._spread(100 * VECTOR_DEVIATION**2, 4) + lattice._spread(100 * ROUNDING_VARIANCE, 4)
     assert min(widths) == (2 * spread - 1).bit_length()
     assert all(width <= 2**shift // 2 - spread for shift, width in widths.items())
     assert all(width == 2**shift // 4 for shift, width in widths.items() if 2**shift >= 4 * spread)
@@ -352,6 +367,11 @@ VECTORS = np.arange(2 * ROWS, dtype=np.int64).reshape(2, ROWS)
 FIRST_HIDDEN = 3  # Opening, Call, array header, array chunk
 
 
+def hidden_words(log, index=0):
+    """Return what hides a vector; the two lowest bits of its words would hold words of a longer one."""
+    return np.frombuffer(log[FIRST_HIDDEN + 2 * index][-8 * SHORT :], np.uint64)[:ROWS]
+
+
 def test_a_resumed_task_sends_the_same_bytes():
     vectors = np.concatenate([VECTORS] * 5)
     for recipient in Recipient:
@@ -371,7 +391,7 @@ def test_a_resumed_task_sends_the_same_bytes():
 )
 def test_another_setting_meets_fresh_secrets(change):
     one, two = frames(VECTORS), frames(VECTORS, **change)
-    words = [np.frombuffer(log[FIRST_HIDDEN][-8 * ROWS :], np.uint64) for log in (one, two)]
+    words = [hidden_words(log) for log in (one, two)]
     assert not (words[0] == words[1]).any()
     # With equal secrets the difference would be that of two scaled vectors: a multiple of 2^40, or small.
     difference = (words[0] - words[1]).view(np.int64)
@@ -382,10 +402,11 @@ def test_another_vector_meets_fresh_secrets_also_at_the_same_place():
     changed = VECTORS.copy()
     changed[0, 0] += 1
     one, two = frames(VECTORS), frames(changed)
-    words = [np.frombuffer(log[FIRST_HIDDEN][-8 * ROWS :], np.uint64) for log in (one, two)]
+    words = [hidden_words(log) for log in (one, two)]
     assert not (words[0] == words[1]).any()
     same = frames(np.stack([VECTORS[0], VECTORS[0]]))
-    assert same[FIRST_HIDDEN] != same[FIRST_HIDDEN + 3]
+    assert hidden_words(same, 0).any()
+    assert not (hidden_words(same, 0) == hidden_words(same, 1)).any()
 
 
 def test_the_matrix_holder_never_encrypts_two_matrices_with_one_key():
@@ -435,6 +456,29 @@ def test_the_vector_holder_hides_its_noise_from_a_matrix_holder_that_learns_the_
     assert hiding >= np.linalg.eigvalsh(np.full((2, 2), float(hidden))).max()
 
 
+def test_what_the_matrix_holder_gets_is_rounded_without_bias(monkeypatch):
+    rows, exact, sent = 4000, [], []
+    encrypt, products = lattice.encrypt_all, DenseMatrix.products
+
+    def spy(*args):
+        exact.append(encrypt(*args).copy())
+        return exact[-1]
+
+    def hear(self, vectors):
+        sent.append(vectors.copy())
+        return products(self, vectors)
+
+    monkeypatch.setattr(lattice, "encrypt_all", spy)
+    monkeypatch.setattr(DenseMatrix, "products", hear)
+    assert_exact(np.ones((rows, 1), np.int64), [(np.full((3, rows), 77), recipient) for recipient in Recipient])
+    errors = (np.concatenate(sent) - np.concatenate(exact)).view(np.int64)
+    values, counts = np.unique(errors, return_counts=True)
+    assert values.tolist() == [-2, -1, 0, 1, 2]
+    np.testing.assert_allclose(counts / errors.size, [0.125, 0.25, 0.25, 0.25, 0.125], atol=0.012)
+    assert abs(errors.mean()) < 4 * (ROUNDING_VARIANCE / errors.size) ** 0.5
+    assert abs(errors.var() / ROUNDING_VARIANCE - 1) < 0.03
+
+
 def test_sides_do_not_print_and_have_no_secrets_to_pickle():
     bounds = Bounds(2, 1, 5.0, 5.0)
 
@@ -470,7 +514,7 @@ def rogue_vectors(*, opening=HELLO, call=None, hidden=None, query=None, unmask=N
     for _ in range(2):
         naming.update((yield from receive_array(B, np.uint64, Shape(1, 1, 2, DEGREE))).data)
     yield from send(B, call or Call(1, TO_B.value, naming.digest()))
-    yield from send_array(B, np.zeros(3, np.uint64) if hidden is None else hidden)
+    yield from send_array(B, np.zeros((1, SHORT), np.uint64) if hidden is None else hidden)
     yield from send(B, query or Query(GOOD_A, GOOD_B))
     yield from send(B, unmask or Unmask(np.zeros((1, 2), np.uint64)))
 
@@ -485,9 +529,10 @@ def rogue_vectors(*, opening=HELLO, call=None, hidden=None, query=None, unmask=N
         {"call": Call(2, TO_B.value, b"")},
         {"call": Call(1, TO_A.value, b"")},
         {"call": Call(1, TO_B.value, b"another")},
-        {"hidden": np.zeros(4, np.uint64)},
-        {"hidden": np.zeros(3, np.int64)},
-        {"hidden": np.zeros((3, 1), np.uint64)},
+        {"hidden": np.zeros((2, SHORT), np.uint64)},
+        {"hidden": np.zeros((1, SHORT), np.int64)},
+        {"hidden": np.zeros((1, SHORT + 1), np.uint64)},
+        {"hidden": np.zeros(3, np.uint64)},
         {"query": Query(GOOD_A[:0], GOOD_B)},
         {"query": Query(np.concatenate([GOOD_A, GOOD_A]), GOOD_B)},
         {"query": Query(GOOD_A, GOOD_B[:, :1])},
@@ -512,7 +557,7 @@ def rogue_matrix(*, opening=HELLO, hint=(NONE, NONE), answer=None):
     for piece in hint:
         yield from send_array(A, piece)
     yield from receive(A, Call)
-    yield from receive_array(A, np.uint64, Shape(3))
+    yield from receive_array(A, np.uint64, Shape(1, SHORT))
     yield from receive(A, Query)
     yield from send(A, answer or Answer(np.zeros((1, 2), np.uint64)))
 
@@ -564,7 +609,7 @@ def test_own_arguments_are_checked():
 
 
 def test_the_bytes_are_those_of_the_documentation():
-    rows, columns = 600, 12
+    rows, columns = 600, 12  # three blocks of 256 rows, the last one begun
     bounds = Bounds(rows, columns, 30.0, 30.0)
     sent_a, sent_b = [], []
     vectors = np.ones((1, rows), np.int64)
@@ -579,10 +624,10 @@ def test_the_bytes_are_those_of_the_documentation():
     assert 0 <= set_up - 5 * 2**17 < envelope * len(sent_b)
     assert 0 <= len(sent_b[-1]) - 8 * columns < envelope
     per_vector = sum(map(len, sent_a[1:]))
-    assert 0 <= per_vector - (8 * rows + 2**17 + 16 * columns) < envelope * len(sent_a)
+    assert 0 <= per_vector - (3 * 1984 + 2**17 + 16 * columns) < envelope * len(sent_a)
 
 
 def test_the_wire_is_pinned():
     """A change of this digest needs a higher version of a message, or of the scheme's own digests."""
     digest = hashlib.sha256(b"".join(frames(VECTORS, recipient=TO_B))).hexdigest()
-    assert digest == "4c211558f3fcc267b4f2461a1de7cbf507f395950eb8ef0e5f7e5e64830417cb"
+    assert digest == "1340807545f9af2bd8b1a013d4b31910053c1a8e556937ae052fd12ac6672ff8"

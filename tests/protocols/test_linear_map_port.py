@@ -93,6 +93,16 @@ def test_a_vector_beyond_its_sum_is_named() -> None:
         bounds.check_vectors(np.array([[1, -1, 1, 1]]))
 
 
+def test_all_of_a_long_vector_counts_and_its_own_norm_is_within_bounds() -> None:
+    vector = np.random.default_rng(3).integers(-(2**40), 2**40, (1, 50_001))
+    norm, total = math.sqrt(sum(value**2 for value in vector[0].tolist())), float(sum(map(abs, vector[0].tolist())))
+    Bounds(50_001, 1, 1.0, norm, vector_sum=total).check_vectors(vector)
+    with pytest.raises(UsageError, match="vector 0 has norm"):
+        Bounds(50_001, 1, 1.0, norm * (1 - 1e-9)).check_vectors(vector)
+    with pytest.raises(UsageError, match="the entries of vector 0 add up to"):
+        Bounds(50_001, 1, 1.0, norm, vector_sum=total * (1 - 1e-9)).check_vectors(vector)
+
+
 def test_residues_have_their_own_bounds() -> None:
     bounds = Bounds(rows=2, columns=2, column_norm=5.0, vector_norm=1.0, wrap=10)
     assert bounds.result == 512

@@ -16,7 +16,7 @@ def _run(task: Task) -> Dialogue[Mapping[str, Value]]:
 
 COMPONENT = Component(
     name="linear_regression",
-    version=1,
+    version=2,
     summary="Least squares over all parties' columns, for amounts; each party keeps its own coefficients.",
     params=LinearParams,
     inputs={"table": Input(ALIGNED_TABLE, "scaled training rows without missing values; the label at one party")},

@@ -50,7 +50,7 @@ def _run(task: Task) -> Dialogue[Mapping[str, Value]]:
 LINEARISED, EXACT = {"mode": "linearised"}, {"mode": "exact"}
 COMPONENT = Component(
     name="logistic_regression",
-    version=2,
+    version=3,
     summary="Logistic regression over all parties' columns; each party keeps its own coefficients.",
     params=LogisticRegressionParams,
     inputs={"table": Input(ALIGNED_TABLE, "scaled training rows without missing values; the label at one party")},

@@ -16,7 +16,7 @@ def _run(task: Task) -> Dialogue[Mapping[str, Value]]:
 
 COMPONENT = Component(
     name="poisson_regression",
-    version=1,
+    version=2,
     summary="Poisson regression over all parties' columns, for counts; each party keeps its own coefficients.",
     params=LinearParams,
     inputs={"table": Input(ALIGNED_TABLE, "scaled training rows without missing values; the label at one party")},

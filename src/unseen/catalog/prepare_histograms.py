@@ -36,7 +36,7 @@ def _run(task: Task) -> Dialogue[Mapping[str, Value]]:
 
 COMPONENT = Component(
     name="prepare_histograms",
-    version=1,
+    version=2,
     summary="Set up the encrypted sums over a binned table once, for every boosting on it.",
     params=PrepareHistogramsParams,
     inputs={"table": Input(BINNED_TABLE, "training rows in bins")},

@@ -8,6 +8,7 @@ from pydantic import Field
 
 from unseen.component import SOURCE, TABLE, Component, Document, Input, Kind, Output, Params, Source, Task, Value
 from unseen.data.readers import read_table
+from unseen.data.schema import Kind as ColumnKind
 from unseen.data.schema import Role
 from unseen.data.table import Table
 from unseen.dialogue import Dialogue
@@ -20,8 +21,15 @@ class ReadTableParams(Params):
 
     columns: dict[PartyId, dict[str, Role]] = Field(default_factory=dict)
     """Party → column → role."""
+    kinds: dict[PartyId, dict[str, ColumnKind]] = Field(default_factory=dict)
+    """Party → column → integer, real, text or boolean, where the cells do not tell it.
+
+    Telephone numbers without blanks are text, for example: as integers they lose their zeros in front.
+    """
     leave_out: dict[PartyId, tuple[str, ...]] = Field(default_factory=dict)
     """Party → features that are not used, text columns for instance."""
+    repeated_ids: tuple[PartyId, ...] = ()
+    """Parties in whose tables several rows may share an id; duplicates of psi_join says what becomes of them."""
     lenient: bool = False
     """Put bad rows aside (into a file beside the table) instead of refusing the table."""
 
@@ -47,12 +55,16 @@ IMPORT_SUMMARY = Kind("import_summary", ImportSummary)
 def _run(task: Task) -> Dialogue[Mapping[str, Value]]:
     yield from ()
     params, source = task.parameters(ReadTableParams), task.input("source", Source)
-    unknown = sorted({*params.columns, *params.leave_out} - set(task.roles))
+    unknown = sorted({*params.columns, *params.kinds, *params.leave_out, *params.repeated_ids} - set(task.roles))
     if unknown:
         raise UsageError(f"step {task.step}: its params name {', '.join(unknown)}, which take no part in the flow")
     quarantine = source.path.with_name(source.path.name + ".quarantine.csv") if params.lenient else None
     table, report = read_table(
-        source.path, params.columns.get(task.me), strict=not params.lenient, quarantine=quarantine
+        source.path,
+        params.columns.get(task.me),
+        kinds=params.kinds.get(task.me),
+        repeated_ids=task.me in params.repeated_ids,
+        quarantine=quarantine,
     )
     summary = ImportSummary(
         rows_read=report.rows_read,

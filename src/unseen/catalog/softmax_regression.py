@@ -40,7 +40,7 @@ def _run(task: Task) -> Dialogue[Mapping[str, Value]]:
 
 COMPONENT = Component(
     name="softmax_regression",
-    version=1,
+    version=2,
     summary="Softmax regression over all parties' columns, for several classes; passive parties show partial scores.",
     params=SoftmaxRegressionParams,
     inputs={"table": Input(ALIGNED_TABLE, "scaled training rows without missing values; the label at one party")},

@@ -25,7 +25,7 @@ def _run(task: Task) -> Dialogue[Mapping[str, Value]]:
 
 COMPONENT = Component(
     name="tweedie_regression",
-    version=1,
+    version=2,
     summary="Tweedie regression over all parties' columns, for amounts that are often zero; each keeps its own part.",
     params=TweedieRegressionParams,
     inputs={"table": Input(ALIGNED_TABLE, "scaled training rows without missing values; the label at one party")},

@@ -75,7 +75,7 @@ def _passive(task: Task, table: BinnedTable, params: VerticalBoostingParams) -> 
 EVERYONE, MEMBERS = {"instance_space": "everyone"}, {"instance_space": "members"}
 COMPONENT = Component(
     name="vertical_boosting",
-    version=1,
+    version=2,
     summary="Gradient boosting of trees over all parties' columns; each party keeps its own splits.",
     params=VerticalBoostingParams,
     inputs={

@@ -96,7 +96,8 @@ def _show(component: Component) -> None:
         _say(f"  out  {port}: {offered.kind.name} — {offered.about}{at}")
     for name, field in component.params.model_fields.items():
         about = " ".join((field.description or "").split())
-        _say(f"  par  {name} = {field.get_default(call_default_factory=True)!r}  {about}")
+        default = json.dumps(field.get_default(call_default_factory=True), ensure_ascii=False, default=str)
+        _say(f"  par  {name} = {default}  {about}")
     for leak in component.leaks or ():
         when = "".join(f", if {name} = {value}" for name, value in leak.when.items())
         _say(f"  leak {leak.who}{when}: {leak.learns}")

@@ -1,29 +1,32 @@
 """ristretto255 (RFC 9496): a group of prime order ℓ ≈ 2^252 in which discrete logarithms are hard.
 
 Elements are their canonical encodings of 32 bytes: equal elements have equal bytes. The arithmetic is libsodium's, in
-constant time, through the binding ``rbcl``. A batch of at least ``_WORTH_A_THREAD`` elements is cut into one piece per
-processor: libsodium runs outside Python's global lock, and the result does not depend on the cut.
+constant time, through the binding ``rbcl``. Batches are handed to libsodium by a compiled loop that holds Python's
+global lock at no time: with one call from Python per element, threads would wait for the lock longer than libsodium
+works. A batch of at least ``_WORTH_A_THREAD`` elements is cut into one piece per processor; the result does not depend
+on the cut.
 """
 
 from __future__ import annotations
 
-import os
+import ctypes
 import tempfile
 from collections.abc import Callable, Sequence
-from concurrent.futures import ThreadPoolExecutor
-from itertools import pairwise
 from pathlib import Path
-from typing import NoReturn, TypeVar
+from typing import Any, NoReturn
 
 import numpy as np
 import rbcl
+from llvmlite import ir
+from numba import types
+from numba.extending import intrinsic
 from numpy.typing import NDArray
 
 from unseen.crypto.hashing import expand_message_xmd
 from unseen.crypto.prg import Prg
 from unseen.errors import UsageError
-
-T = TypeVar("T")
+from unseen.kernels.blocks import in_parallel, ranges, threads
+from unseen.kernels.jit import compiled
 
 POINT_BYTES = 32
 SCALAR_BYTES = 32
@@ -44,6 +47,9 @@ def _forget_unpacked_library(path: Path) -> None:
 
 
 _forget_unpacked_library(Path(rbcl._sodium._name))
+
+
+# --- scalars -----------------------------------------------------------------------------------------------------
 
 
 class Scalar:
@@ -68,6 +74,27 @@ class Scalar:
 
     def __reduce__(self) -> NoReturn:
         raise UsageError("a scalar is secret and cannot be pickled")
+
+
+def invert_all(scalars: Sequence[Scalar]) -> list[Scalar]:
+    """Return 1/s modulo ℓ for each s of ``scalars``, in their order.
+
+    Source: P. Montgomery, "Speeding the Pollard and Elliptic Curve Methods of Factorization" (Mathematics of
+    Computation 48, 1987), section 10.3.1: one inversion and three multiplications a scalar.
+    """
+    product, before = (1).to_bytes(SCALAR_BYTES, "little"), []
+    for scalar in scalars:
+        before.append(product)
+        product = rbcl.crypto_core_ristretto255_scalar_mul(product, scalar._encoding)
+    inverse = rbcl.crypto_core_ristretto255_scalar_invert(product)
+    found = []
+    for scalar, product in zip(reversed(scalars), reversed(before), strict=True):
+        found.append(Scalar(rbcl.crypto_core_ristretto255_scalar_mul(inverse, product)))
+        inverse = rbcl.crypto_core_ristretto255_scalar_mul(inverse, scalar._encoding)
+    return found[::-1]
+
+
+# --- elements ----------------------------------------------------------------------------------------------------
 
 
 def hash_to_group(message: bytes, dst: bytes) -> bytes:
@@ -97,7 +124,10 @@ def hash_all(items: Sequence[bytes], dst: bytes) -> NDArray[np.uint8]:
     Raises:
         UsageError: The tag does not have 1 to 255 bytes.
     """
-    return _rows(_in_pieces(lambda piece: [hash_to_group(item, dst) for item in piece], items))
+    hashes = _rows([expand_message_xmd(item, dst, _UNIFORM_BYTES) for item in items], _UNIFORM_BYTES)
+    points = np.empty((len(items), POINT_BYTES), np.uint8)
+    _in_pieces(lambda rows: _map_each(_MAP, points[rows], hashes[rows]), len(items))
+    return points
 
 
 def multiply_all(scalar: Scalar, points: NDArray[np.uint8]) -> NDArray[np.uint8]:
@@ -106,16 +136,38 @@ def multiply_all(scalar: Scalar, points: NDArray[np.uint8]) -> NDArray[np.uint8]
     Raises:
         UsageError: A row is not the canonical encoding of an element, or is the identity; the message says which.
     """
-    _check_form(points)
-    secret = scalar._encoding
-    try:
-        products = _in_pieces(
-            lambda piece: [rbcl.crypto_scalarmult_ristretto255(secret, point) for point in piece], _encodings(points)
-        )
-    except RuntimeError as error:  # libsodium's -1: the point was refused
-        check_points(points)
-        raise UsageError("libsodium refused to multiply points that it holds to be valid") from error
-    return _rows(products)
+    return _multiply([scalar], points)
+
+
+def multiply_each(scalars: Sequence[Scalar], points: NDArray[np.uint8]) -> NDArray[np.uint8]:
+    """Return each of ``scalars`` times the one of ``points``, shape (n, 32), in the same place.
+
+    Raises:
+        UsageError: There are more of one than of the other; or as ``multiply_all``.
+    """
+    if len(scalars) != len(points):
+        raise UsageError(f"every point is multiplied by a scalar of its own, found {len(scalars)} for {len(points)}")
+    return _multiply(scalars, points)
+
+
+def multiple_of_base(scalar: Scalar) -> bytes:
+    """Return ``scalar`` times the group's generator."""
+    found: bytes = rbcl.crypto_scalarmult_ristretto255_base(scalar._encoding)
+    return found
+
+
+def add_all(left: NDArray[np.uint8], right: NDArray[np.uint8]) -> NDArray[np.uint8]:
+    """Return the sums of two lists of elements that ``check_points`` accepts, row by row, shape (n, 32)."""
+    pairs = zip(_encodings(left), _encodings(right), strict=True)
+    found = b"".join([rbcl.crypto_core_ristretto255_add(one, other) for one, other in pairs])
+    return np.frombuffer(found, np.uint8).reshape(-1, POINT_BYTES)
+
+
+def subtract_all(left: NDArray[np.uint8], right: NDArray[np.uint8]) -> NDArray[np.uint8]:
+    """Return the differences of two lists of elements that ``check_points`` accepts, row by row, shape (n, 32)."""
+    pairs = zip(_encodings(left), _encodings(right), strict=True)
+    found = b"".join([rbcl.crypto_core_ristretto255_sub(one, other) for one, other in pairs])
+    return np.frombuffer(found, np.uint8).reshape(-1, POINT_BYTES)
 
 
 def check_points(points: NDArray[np.uint8]) -> None:
@@ -150,16 +202,84 @@ def _encodings(points: NDArray[np.uint8]) -> list[bytes]:
     return [raw[start : start + POINT_BYTES] for start in range(0, len(raw), POINT_BYTES)]
 
 
-def _rows(encodings: list[bytes]) -> NDArray[np.uint8]:
-    return np.frombuffer(b"".join(encodings), np.uint8).reshape(-1, POINT_BYTES)
+def _rows(encodings: list[bytes], width: int = POINT_BYTES) -> NDArray[np.uint8]:
+    return np.frombuffer(b"".join(encodings), np.uint8).reshape(-1, width)
 
 
-def _in_pieces(work: Callable[[Sequence[T]], list[bytes]], rows: Sequence[T]) -> list[bytes]:
-    """Return what ``work`` makes of ``rows``, in their order."""
-    threads = min(os.cpu_count() or 1, len(rows) // _WORTH_A_THREAD)
-    if threads < 2:
-        return work(rows)
-    cuts = [len(rows) * piece // threads for piece in range(threads + 1)]
-    pieces = [rows[start:stop] for start, stop in pairwise(cuts)]
-    with ThreadPoolExecutor(threads) as pool:
-        return [encoding for made in pool.map(work, pieces) for encoding in made]
+def _multiply(scalars: Sequence[Scalar], points: NDArray[np.uint8]) -> NDArray[np.uint8]:
+    """Return the products; a single scalar is that of all points."""
+    _check_form(points)
+    secrets = _rows([scalar._encoding for scalar in scalars], SCALAR_BYTES)
+    found, products = np.ascontiguousarray(points), np.empty(points.shape, np.uint8)
+
+    def work(rows: slice) -> None:
+        own = secrets if len(secrets) == 1 else secrets[rows]
+        if not _multiply_each(_MULTIPLY, products[rows], own, found[rows]):
+            check_points(points)
+            raise UsageError("libsodium refused to multiply points that it holds to be valid")
+
+    _in_pieces(work, len(points))
+    return products
+
+
+# --- batches -----------------------------------------------------------------------------------------------------
+
+
+def _address(function: Any) -> int:
+    """Return where a function of libsodium lies; a compiled loop calls it there."""
+    address = ctypes.cast(function, ctypes.c_void_p).value
+    if not address:
+        raise ImportError("rbcl's libsodium lacks a function of ristretto255: install rbcl again")
+    return address
+
+
+_MAP = _address(rbcl._sodium.crypto_core_ristretto255_from_hash)
+_MULTIPLY = _address(rbcl._sodium.crypto_scalarmult_ristretto255)
+
+
+def _generate_call(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+    """Call the C function at the address that comes first; all its parameters are pointers, and it returns an int."""
+    del context, signature
+    address, *pointers = arguments
+    pointer = ir.IntType(8).as_pointer()
+    kind = ir.FunctionType(ir.IntType(32), [pointer] * len(pointers))
+    function = builder.inttoptr(address, kind.as_pointer())
+    return builder.call(function, [builder.inttoptr(each, pointer) for each in pointers])
+
+
+def _two(typing_context: Any, address: Any, out: Any, a: Any) -> Any:
+    del typing_context, address, out, a
+    return types.int32(types.int64, types.uintp, types.uintp), _generate_call
+
+
+def _three(typing_context: Any, address: Any, out: Any, a: Any, b: Any) -> Any:
+    del typing_context, address, out, a, b
+    return types.int32(types.int64, types.uintp, types.uintp, types.uintp), _generate_call
+
+
+_call_two: Callable[..., int] = intrinsic(_two)
+_call_three: Callable[..., int] = intrinsic(_three)
+
+
+@compiled
+def _map_each(address: int, points: NDArray[np.uint8], hashes: NDArray[np.uint8]) -> None:
+    for row in range(len(points)):
+        _call_two(address, points[row].ctypes.data, hashes[row].ctypes.data)
+
+
+@compiled
+def _multiply_each(
+    address: int, products: NDArray[np.uint8], scalars: NDArray[np.uint8], points: NDArray[np.uint8]
+) -> bool:
+    """Write the products; return whether libsodium took all the points."""
+    for row in range(len(points)):
+        own = scalars[row % len(scalars)].ctypes.data
+        if _call_three(address, products[row].ctypes.data, own, points[row].ctypes.data) != 0:
+            return False
+    return True
+
+
+def _in_pieces(work: Callable[[slice], None], count: int) -> None:
+    """Let ``work`` do all of ``count`` rows, each once, in as many threads as are worth it."""
+    cuts = ranges(count, max(1, min(threads(), count // _WORTH_A_THREAD)))
+    in_parallel(lambda piece: work(cuts[piece]), len(cuts))

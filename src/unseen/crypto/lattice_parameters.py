@@ -12,6 +12,8 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 
+from unseen.kernels.upper_bits import DROPPED
+
 WORD_BITS = 64
 
 # The two largest primes below 2^62 that are 1 modulo 16384, so that rings of degree up to 8192 split modulo both.
@@ -47,13 +49,17 @@ INNER = LatticeParameters(
     "vectors", degree=512, rank=5, modulus=1 << WORD_BITS, deviation=VECTOR_DEVIATION / 2, bits=137
 )
 
+# Vectors are rounded before they are sent. The error of a uniform word is distributed as the sum of DROPPED signed bits
+# ±2^(j−1), j < DROPPED, and a signed half, all independent: sub-Gaussian with their variances, 4^(j−1) and 1/4, added.
+ROUNDING_VARIANCE = (4**DROPPED + 2) / 12
+
 OUTER_DEVIATION = 3.2
 OUTER = LatticeParameters("hint", degree=8192, rank=1, modulus=MODULUS, deviation=OUTER_DEVIATION, bits=242)
 
 # Flooding noise is uniform in [−2^58, 2^58): with the noise of the ciphertext it stays below Q/2^65 > 2^58.99.
 FLOOD_BITS = 58
 
-# A result is wrong with a probability of at most 2^-64 a vector.
+# A result is wrong with a probability of at most 2^-64 a vector: half for the noise, half for the rounding.
 FAILURE_BITS = 64
 
 # Slot-wise products: plaintext modulus t, then p1 and p2; the three largest primes below 2^62 that are 1 modulo 16384.

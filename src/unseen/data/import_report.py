@@ -59,7 +59,7 @@ ADVICE: Mapping[Cause, str] = {
     Cause.BAD_ENCODING: "save the file in UTF-8",
     Cause.LONG_CELL: "shorten the cell, or raise the limit max_cell_bytes",
     Cause.MISSING_ID: "give every row an id",
-    Cause.DUPLICATE_ID: "keep one row for every id",
+    Cause.DUPLICATE_ID: "keep one row for every id, or say that ids may repeat (repeated_ids)",
     Cause.NOT_FINITE: "leave the cell empty where a value is missing",
     Cause.MIXED_TYPES: "write numbers only (an empty cell is a missing value), or declare the column to be text",
     Cause.BAD_WEIGHT: "give every row a weight that is zero or more",

@@ -1,8 +1,8 @@
 """Files to tables: every row is kept or accounted for, every fault is named with its place.
 
-``read_table`` is strict: any problem is an error that lists all of them. Read leniently, bad rows go into a quarantine
-file together with their cause, and the others make the table; problems of the file as a whole are errors all the same.
-All rows that share an id are bad, since nothing says which of them is right.
+``read_table`` is strict: any problem is an error that lists all of them. Given a quarantine file it is lenient: bad
+rows go there together with their cause, and the others make the table; problems of the file as a whole are errors all
+the same. All rows that share an id are bad, since nothing says which of them is right, unless ids are meant to repeat.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from unseen.data.inference import Typed, type_column, type_text
 from unseen.data.parquet import read_frame, read_names
 from unseen.data.readers_csv import original_lines, parse_csv
 from unseen.data.schema import Column, Kind, Role, Schema
-from unseen.data.table import Table
+from unseen.data.table import Table, may_repeat
 from unseen.errors import DataError, UsageError
 
 DEFAULT_NAMES: Mapping[Role, tuple[str, ...]] = {
@@ -41,7 +41,7 @@ def read_table(
     roles: Mapping[str, Role] | None = None,
     *,
     kinds: Mapping[str, Kind] | None = None,
-    strict: bool = True,
+    repeated_ids: bool = False,
     quarantine: Path | None = None,
     limits: Limits | None = None,
 ) -> tuple[Table, ImportReport]:
@@ -52,23 +52,22 @@ def read_table(
         roles: Roles of some columns by name. A role that is not given here goes to the column named ``id``, ``y`` or
             ``label``, or ``weight``; all other columns are features.
         kinds: Kinds of some columns by name; the others are found from the cells.
-        strict: Whether any problem is an error. If not, bad rows go to ``quarantine``.
+        repeated_ids: Whether several rows may share an id.
         quarantine: CSV file for bad rows: first line, causes, original text. It is written even if there are none.
+            Without one, any problem is an error.
         limits: Sizes beyond which a file is refused.
 
     Raises:
         DataError: The file is absent or cannot be read, a limit is exceeded, or there are problems as described.
-        UsageError: The roles or kinds do not fit the columns, or lenient reading lacks a quarantine file.
+        UsageError: The roles or kinds do not fit the columns, or the quarantine file is the file to be read.
     """
-    if not strict and quarantine is None:
-        raise UsageError("lenient reading puts bad rows into a quarantine file: say which, or read strictly")
     if quarantine is not None and quarantine.resolve() == path.resolve():
         raise UsageError(f"{quarantine} is the file to be read: put bad rows into another one")
-    reading = _read(path, roles or {}, kinds or {}, limits or Limits())
+    reading = _read(path, _Wanted(roles or {}, kinds or {}, repeated_ids), limits or Limits())
     report = reading.report
-    if reading.table is None or report.fatal or (strict and report.problems):
+    if reading.table is None or report.fatal or (quarantine is None and report.problems):
         raise DataError(_refusal(report))
-    if not strict and quarantine is not None:
+    if quarantine is not None:
         _write_quarantine(quarantine, path, reading.cells, reading.bad)
     return reading.table, report
 
@@ -78,6 +77,7 @@ def inspect_file(
     roles: Mapping[str, Role] | None = None,
     *,
     kinds: Mapping[str, Kind] | None = None,
+    repeated_ids: bool = False,
     limits: Limits | None = None,
 ) -> ImportReport:
     """Return what an import of this file would find, without importing it; arguments as in ``read_table``.
@@ -86,7 +86,7 @@ def inspect_file(
         DataError: The file is absent or cannot be read, or a limit is exceeded.
         UsageError: The roles or kinds do not fit the columns.
     """
-    return _read(path, roles or {}, kinds or {}, limits or Limits()).report
+    return _read(path, _Wanted(roles or {}, kinds or {}, repeated_ids), limits or Limits()).report
 
 
 def assign_roles(names: Sequence[str], roles: Mapping[str, Role]) -> dict[str, Role]:
@@ -116,6 +116,15 @@ def _refuse_unknown(wanted: Iterable[str], names: Sequence[str]) -> None:
 
 
 @dataclass(frozen=True, slots=True)
+class _Wanted:
+    """What the reader is told of the columns."""
+
+    roles: Mapping[str, Role]
+    kinds: Mapping[str, Kind]
+    repeated_ids: bool
+
+
+@dataclass(frozen=True, slots=True)
 class _Reading:
     table: Table | None
     report: ImportReport
@@ -123,7 +132,7 @@ class _Reading:
     bad: list[Span]
 
 
-def _read(path: Path, roles: Mapping[str, Role], kinds: Mapping[str, Kind], limits: Limits) -> _Reading:
+def _read(path: Path, wanted: _Wanted, limits: Limits) -> _Reading:
     """Return the table of the rows that have no problem, unless the file as a whole has one."""
     cells = _parse(path, limits)
     findings = cells.findings
@@ -131,7 +140,7 @@ def _read(path: Path, roles: Mapping[str, Role], kinds: Mapping[str, Kind], limi
     if not cells.frame.width:
         return _Reading(None, ImportReport(path, rows_read, 0, findings.problems()), cells, [])
     try:
-        schema, frame, marks = _type_columns(cells, roles, kinds)
+        schema, frame, marks = _type_columns(cells, wanted)
     except UsageError as error:
         raise UsageError(f"{path}: {error}") from error
     bad = _bad_rows(cells, marks)
@@ -185,12 +194,10 @@ def _limit_cells(path: Path, frame: pl.DataFrame, limits: Limits) -> None:
 _Marks = dict[Cause, NDArray[np.bool_]]
 
 
-def _type_columns(
-    cells: Cells, roles: Mapping[str, Role], kinds: Mapping[str, Kind]
-) -> tuple[Schema, pl.DataFrame, _Marks]:
+def _type_columns(cells: Cells, wanted: _Wanted) -> tuple[Schema, pl.DataFrame, _Marks]:
     """Return what the columns are and hold, and which rows have a problem, by cause."""
-    frame = cells.frame
-    assigned = assign_roles(frame.columns, roles)
+    frame, kinds = cells.frame, wanted.kinds
+    assigned = assign_roles(frame.columns, wanted.roles)
     _refuse_unknown(kinds, frame.columns)
     for name, kind in kinds.items():
         Column(name, assigned[name], kind)  # refuses a kind that the role cannot have
@@ -201,7 +208,10 @@ def _type_columns(
         columns.append(Column(name, role, typed.kind))
         values.append(typed.values.alias(name))
         for cause, wrong in _wrong(typed, role).items():
-            _mark(cells, marks, cause, wrong, name)
+            if cause is Cause.DUPLICATE_ID and wanted.repeated_ids:
+                _note_repeated(cells, wrong)
+            else:
+                _mark(cells, marks, cause, wrong, name)
         if typed.fault:
             cells.findings.add(typed.fault[0], typed.fault[1], column=name)
         cells.findings.notes.extend(typed.notes)
@@ -212,11 +222,23 @@ def _wrong(typed: Typed, role: Role) -> dict[Cause, pl.Series]:
     """Return the wrong cells of a column, those included that only its role forbids."""
     wrong = dict(typed.wrong)
     if role is Role.ID:
-        wrong[Cause.DUPLICATE_ID] = typed.values.is_duplicated() & typed.values.is_not_null()
+        wrong[Cause.DUPLICATE_ID] = _repeated(typed.values)
     if role is Role.WEIGHT:
         unusable = typed.values.is_null() | (typed.values < 0).fill_null(False)
         wrong[Cause.BAD_WEIGHT] = reduce(lambda left, mask: left & ~mask, typed.wrong.values(), unusable)
     return wrong
+
+
+def _repeated(ids: pl.Series) -> pl.Series:
+    """Return of which ids there are several."""
+    if not may_repeat(ids.drop_nulls()):
+        return pl.repeat(False, len(ids), eager=True)
+    return ids.is_duplicated() & ids.is_not_null()
+
+
+def _note_repeated(cells: Cells, repeated: pl.Series) -> None:
+    if repeated.any():
+        cells.findings.notes.append(f"rows that share their id with another one: {repeated.sum()}")
 
 
 def _mark(cells: Cells, marks: _Marks, cause: Cause, wrong: pl.Series, name: str) -> None:

@@ -13,10 +13,13 @@ Mode = Literal["private", "linearised", "exact"]
 
 
 def credit_flow(active: str, passives: Sequence[str], *, mode: Mode = "private", scheme: str = "lattice") -> Flow:
-    """Return the demo's flow: read → align → split → scale → train → evaluate, and score those without a label."""
+    """Return the demo's flow: read → align → split → scale → train → evaluate, and score those without a label.
+
+    The active party keeps its ids, since it wants to know whom the scores of the new people are about.
+    """
     flow = Flow("credit", active=active, passive=passives)
     read = flow.step("read", "read_table", source=flow.table(TABLE))
-    align = flow.step("align", "psi_join", table=read["table"])
+    align = flow.step("align", "psi_join", table=read["table"], keep_ids=[active])
     split = flow.step("split", "split", table=align["table"], test=0.3)
     scale = flow.step("scale", "standardise", table=split["train"])
     test = flow.step("scale_test", "apply_scaler", table=split["test"], scaler=scale["scaler"])

@@ -29,6 +29,8 @@ ZERO = np.uint64(0)
 DEGREE = 512
 _BINS = 256
 
+# Vectors that take less time one by one than eight lanes take, however many of them are filled.
+_FEW = 4
 # Rows whose words are brought together at a time: 8 words each, a level-1 cache.
 _ROWS = 512
 # Blocks of A of which the sums of a feature's bins are held apart: their window stays in a level-2 cache, and their
@@ -68,10 +70,14 @@ def sums(codes: Codes, offsets: Offsets, vectors: Words) -> Words:
 
     def piece(index: int) -> None:
         some = pieces[index]
+        where, limits = codes[some], offsets[some.start : some.stop + 1]
         for first in range(0, count, LANES):
-            group = vectors[first : first + LANES]
-            kernel = _sums_of_one if len(group) == 1 else _sums_of_eight
-            kernel(codes[some], offsets[some.start : some.stop + 1], group, out[first : first + LANES])
+            last = min(count, first + LANES)
+            if last - first > _FEW:
+                _sums_of_eight(where, limits, vectors[first:last], out[first:last])
+                continue
+            for k in range(first, last):
+                _sums_of_one(where, limits, vectors[k : k + 1], out[k : k + 1])
 
     in_parallel(piece, len(pieces))
     return out

@@ -1,1 +1,5 @@
-"""Privacy: what has been told about people, counted and bounded: guards against enumeration, differential privacy."""
+"""Privacy: what has been told about people, counted and bounded.
+
+Guards against enumeration (``enumeration``, with facts, limits and decisions that a node will enforce) and differential
+privacy (``events``, ``accounting``, ``epsilon``, ``mechanisms``).
+"""

@@ -35,7 +35,7 @@
 
     *Rounds*: per gradient two round trips for the ranges and the products' set-up, one and one for every 32,768 rows
     for the products, one for the linear maps. *Bytes*: 24·R + 48 a row for the products of rank R (1 for Poisson, 2
-    for Tweedie, 4 to 16 for the binomial family), 8 a row each way for the maps.
+    for Tweedie, 4 to 16 for the binomial family), 7¾ a row each way for the maps.
 """
 
 from __future__ import annotations

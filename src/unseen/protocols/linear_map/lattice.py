@@ -1,17 +1,19 @@
-"""The lattice scheme for Mᵀv: one encrypted hint for M, then 8 bytes a row and a plaintext product per vector.
+"""The lattice scheme for Mᵀv: one encrypted hint for M, then 7¾ bytes a row and a plaintext product per vector.
 
-With q = 2^64, a public matrix A (rows × 2560), Δ a power of two, and Enc the matrix holder's ring-LWE encryption::
+With q = 2^64, a public matrix A (rows × 2560), Δ a power of two, ⌈…⌋ rounding to the upper 62 bits of each word, and
+Enc the matrix holder's ring-LWE encryption::
 
     vector holder                                          matrix holder
          ── Opening: what was agreed, public randomness ──▶
          ◀── Opening; Enc(0), Enc(H) with H = MᵀA ──────────                          (set-up, once for M)
-         ── Call; for each v:   b = A·s + e + Δ·v,          ▶
-                    Enc(H·s + r), re-randomised and flooded
+         ── Call; for each v:   b = ⌈A·s + e + Δ·v⌋ ───────▶
+         ── for each v: Enc(H·s + r), re-randomised, flooded ▶
          ◀── Answer: Mᵀb − (H·s + r) + rounding noise ──────     recipient VECTOR_HOLDER: adds r, rounds by Δ
     or   ── Unmask: r + rounding noise ────────────────────▶     recipient MATRIX_HOLDER: Mᵀb − (H·s + r) + r, rounds
     or   nothing: r and Mᵀb − (H·s + r) are the shares           recipient SHARED
 
-Vectors travel one after the other; after every eight of a call, or the last, comes what belongs to them together.
+That is for every eight vectors of a call, or the last: first all b, for which the matrix holder can begin its products
+while the vector holder combines ciphertexts, and what follows.
 
 Source: the hint is that of SimplePIR (Henzinger and others, USENIX Security 2023) and HintlessPIR (Li, Micciancio,
 Mandal, Schultz-Wu, CRYPTO 2024), moved to the matrix holder's key. The composition is our own;
@@ -20,11 +22,11 @@ docs/security/linear_map.md has the argument and its limits.
 *Security model*: semi-honest parties, computational (module-LWE and ring-LWE, at least 128 bits), statistical error
 at most 2^-39 an entry for the flooding.
 *Leakage*: ``Bounds``, the number of vectors, the recipient. As a recipient the vector holder learns Mᵀ(Δv + e) + noise
-for its own e, which is more than Mᵀv unless the bounds leave room for the noise; so does whoever puts shares together.
-The document gives the figures.
+for its own e (rounding included), which is more than Mᵀv unless the bounds leave room for the noise; so does whoever
+puts shares together. The document gives the figures.
 *Rounds*: one for the set-up; per call one round trip if the vector holder learns the result, else one message flow.
-*Bytes*: set-up G·(1 + ⌈2560/⌊8192/⌈columns/G⌉⌋⌉) · 128 KiB for G = ⌈columns/4096⌉ groups of columns; per vector 8 a
-row, 128 KiB and 24 a column (16 for shares).
+*Bytes*: set-up G·(1 + ⌈2560/⌊8192/⌈columns/G⌉⌋⌉) · 128 KiB for G = ⌈columns/4096⌉ groups of columns; per vector 7¾ a
+row (1984 for each 256 that are begun), 128 KiB and 24 a column (16 for shares).
 *Limits*: a party that breaks the protocol can make results wrong; nothing is verified beyond form and size.
 """
 
@@ -34,6 +36,7 @@ import hashlib
 import math
 import struct
 from collections import deque
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Annotated
@@ -44,7 +47,7 @@ from numpy.typing import NDArray
 from unseen.codec import Shape, encode_bytes, message
 from unseen.crypto.gaussian import wide_gaussian
 from unseen.crypto.hashing import framed_digest
-from unseen.crypto.lattice_parameters import FAILURE_BITS, INNER, MODULUS, VECTOR_DEVIATION
+from unseen.crypto.lattice_parameters import FAILURE_BITS, INNER, MODULUS, ROUNDING_VARIANCE, VECTOR_DEVIATION
 from unseen.crypto.lwe import OneTimeSecret, PublicMatrix, encrypt_all
 from unseen.crypto.prg import SEED_BYTES, Prg
 from unseen.crypto.ring import LIMBS, are_residues
@@ -52,9 +55,11 @@ from unseen.crypto.rlwe import DEGREE, EncryptedHint, Packing, SecretKeys
 from unseen.dialogue import Dialogue, progress, receive, receive_array, send, send_array
 from unseen.errors import LocalProtocolError, RemoteProtocolError, UsageError
 from unseen.ids import PartyId
+from unseen.kernels import upper_bits
+from unseen.kernels.blocks import pieces
 from unseen.protocols.linear_map.agreement import Call, Terms, check_recipient, check_terms, expect_call
 from unseen.protocols.linear_map.matrices import IntegerMatrix
-from unseen.protocols.linear_map.port import WORD_BITS, Bounds, MatrixSide, Recipient, VectorSide
+from unseen.protocols.linear_map.port import ROUNDING, WORD_BITS, Bounds, MatrixSide, Recipient, VectorSide
 
 Words = NDArray[np.uint64]
 Integers = NDArray[np.int64]
@@ -73,7 +78,7 @@ _HINT_ROWS = 1 << 18
 # --- messages ----------------------------------------------------------------------------------------------------
 
 
-@message("linear_map.lattice/opening", version=2)
+@message("linear_map.lattice/opening", version=3)
 class Opening:
     """What the sender takes as agreed, and its part of the public randomness."""
 
@@ -83,7 +88,7 @@ class Opening:
 
 @message("linear_map.lattice/query", version=2)
 class Query:
-    """Follows each b: Enc(H·s + r), one part a for all columns, and the coefficients of the parts b that hold them."""
+    """For each b of a batch: Enc(H·s + r), one part a for all columns, and those coefficients of the parts b."""
 
     mask: Annotated[NDArray[np.uint64], Shape(None, DEGREE)]
     bodies: Annotated[NDArray[np.uint64], Shape(LIMBS, None)]
@@ -129,15 +134,18 @@ class Scaling:
         """
         if not (bounds.column_norm < _WORD / 2 and bounds.result < _WORD / 2):
             raise UsageError(f"norms and results have to stay below 2^{WORD_BITS - 1}, found {bounds}")
-        squared_norm = math.ceil(bounds.column_norm**2) * VECTOR_DEVIATION**2
+        norm = math.ceil(bounds.column_norm**2)
+        squared_norm = norm * VECTOR_DEVIATION**2
         # No eigenvalue of MᵀM exceeds its trace, the sum of the squared norms of the columns.
         variance = squared_norm * max(1, bounds.columns)
-        # Norms are floating-point numbers: allow for their rounding.
-        largest = math.ceil(bounds.result * (1 + 2**-40)) + 1 if bounds.wrap is None else 1 << (bounds.wrap - 1)
+        largest = math.ceil(bounds.result * ROUNDING) + 1 if bounds.wrap is None else 1 << (bounds.wrap - 1)
         shift = WORD_BITS - 1 - (largest - 1).bit_length()
-        spread = _spread(squared_norm, bounds.columns)
+        # What rounding adds need not be independent of e, so that the two spreads add up.
+        rounding = _spread(norm * ROUNDING_VARIANCE, bounds.columns)
+        spread = _spread(squared_norm, bounds.columns) + rounding
         # What the matrix holder learns carries the Gaussian noise as well.
-        worst = _spread(squared_norm + variance, bounds.columns) if _may_be_matrix_holder(bounds) else spread
+        noisy = squared_norm + variance if _may_be_matrix_holder(bounds) else squared_norm
+        worst = _spread(noisy, bounds.columns) + rounding
         missing = math.log2(2 * worst) - shift
         if missing > 0:
             raise UsageError(_too_large(bounds, missing))
@@ -159,9 +167,9 @@ class Scaling:
         return (words & np.uint64(max(0, 2 * self.width - 1))) - np.uint64(self.width)
 
 
-def _spread(squared_norm: int, columns: int) -> int:
-    """Return what no entry of a sum with this squared sub-Gaussian norm exceeds but with probability 2^-64."""
-    deviations = math.sqrt(2 * (math.log(2 * max(1, columns)) + math.log(2) * FAILURE_BITS))
+def _spread(squared_norm: float, columns: int) -> int:
+    """Return what no entry of a sum with this squared sub-Gaussian norm exceeds but with probability 2^-65."""
+    deviations = math.sqrt(2 * (math.log(2 * max(1, columns)) + math.log(2) * (FAILURE_BITS + 1)))
     return math.ceil(deviations * math.sqrt(squared_norm))
 
 
@@ -227,8 +235,8 @@ class Lattice:
         key_seed = prg.derive("linear_map.lattice/key", seed, _digest(hint)).bytes(SEED_BYTES)
         packing = _packing(bounds)
         keys, naming = SecretKeys(Prg(key_seed), packing.groups), _naming(terms, seed)
-        pieces = keys.encrypt(seed, hint, packing, piece=_SENT)
-        for place, ciphertexts in zip(_places(packing), pieces, strict=True):
+        encrypted = keys.encrypt(seed, hint, packing, piece=_SENT)
+        for place, ciphertexts in zip(_places(packing), encrypted, strict=True):
             naming.update(ciphertexts.data)
             yield from send_array(peer, ciphertexts)
             yield from progress(place.stop - 1, packing.polynomials, "polynomials of the hint encrypted")
@@ -257,7 +265,7 @@ class Lattice:
 # --- what is kept of a set-up --------------------------------------------------------------------------------------
 
 
-@message("linear_map.lattice/matrix-setup", version=2)
+@message("linear_map.lattice/matrix-setup", version=3)
 class LatticeMatrixSetup:
     """What the matrix holder keeps: some hundred bytes, among them the seed of its key, which is secret."""
 
@@ -283,7 +291,7 @@ class LatticeMatrixSetup:
         return f"LatticeMatrixSetup({self.name.hex()}, <secret>)"
 
 
-@message("linear_map.lattice/vector-setup", version=2)
+@message("linear_map.lattice/vector-setup", version=3)
 class LatticeVectorSetup:
     """What the vector holder keeps: Enc(0) and the encrypted hint, the parts b of every group of columns."""
 
@@ -342,14 +350,15 @@ class _MatrixHolder:
     def _sums(self, count: int, recipient: Recipient) -> Dialogue[Words]:
         """Return Mᵀb − (H·s + r) for the next vectors, with rounding noise if it is to be sent."""
         hidden = np.empty((count, self._bounds.rows), np.uint64)
-        corrections = np.empty((count, self._bounds.columns), np.uint64)
-        for index, row in enumerate(hidden):
+        for row in hidden:
             yield from self._receive_hidden(row)
+        sums = self._matrix.products(hidden)
+        for index, row in enumerate(hidden):
             query = yield from receive(self._peer, Query)
-            corrections[index] = np.negative(self._decrypt(query))
+            sums[index] -= self._decrypt(query)
             if recipient is Recipient.VECTOR_HOLDER:
-                corrections[index] += self._noise(row, query)
-        return self._matrix.products(hidden) + corrections
+                sums[index] += self._noise(row, query)
+        return sums
 
     def _noise(self, hidden: Words, query: Query) -> Words:
         # Safety: a repeated question gets the same answer, another one gets fresh noise.
@@ -357,10 +366,12 @@ class _MatrixHolder:
         return self._scaling.noise(self._answers.derive("noise", question).words(self._bounds.columns))
 
     def _receive_hidden(self, out: Words) -> Dialogue[None]:
-        def keep(start: int, words: Words) -> None:
-            out[start : start + len(words)] = words
+        def keep(start: int, short: Words) -> None:
+            end = start + len(short)
+            upper_bits.lengthen(short, out[start * upper_bits.BLOCK : end * upper_bits.BLOCK])
 
-        yield from receive_array(self._peer, np.uint64, Shape(len(out)), each=keep)
+        shape = Shape(upper_bits.blocks(len(out)), upper_bits.SHORT)
+        yield from receive_array(self._peer, np.uint64, shape, each=keep)
 
     def _decrypt(self, query: Query) -> Words:
         _check_shape(self._peer, "the part a", query.mask, (LIMBS, DEGREE))
@@ -399,12 +410,10 @@ class _VectorHolder:
         self._bounds.check_vectors(vectors)
         yield from send(self._peer, Call.of(len(vectors), recipient, self._setup.name))
         masks = np.zeros((len(vectors), self._bounds.columns), np.uint64)
-        step = _PIECE if self._bounds.rows > _LONG else BATCH
-        for start in range(0, len(vectors), step):
-            piece = slice(start, start + step)
-            masks[piece] = yield from self._send(np.ascontiguousarray(vectors[piece]), recipient)
-            if recipient is Recipient.MATRIX_HOLDER and (piece.stop % BATCH == 0 or piece.stop >= len(vectors)):
-                yield from send(self._peer, Unmask(masks[start - start % BATCH : piece.stop]))
+        for batch in pieces(len(vectors), BATCH):
+            masks[batch] = yield from self._send(vectors[batch], recipient)
+            if recipient is Recipient.MATRIX_HOLDER:
+                yield from send(self._peer, Unmask(masks[batch]))
         self._submitted.append((recipient, masks))
 
     def collect(self) -> Dialogue[Integers | None]:
@@ -431,24 +440,35 @@ class _VectorHolder:
         return (yield from self.collect())
 
     def _send(self, vectors: Integers, recipient: Recipient) -> Dialogue[Words]:
-        """Send some vectors; return their masks r, with rounding noise if they are to be sent."""
-        streams = [self._stream(vector, recipient) for vector in vectors]
-        secrets = [OneTimeSecret.draw(stream.derive("secret"), self._bounds.rows) for stream in streams]
+        """Send a batch of vectors; return their masks r, with rounding noise if they are to be sent."""
+        secrets = np.empty((len(vectors), INNER.dimension), np.int64)
+        streams: list[Prg] = []
         try:
+            for piece in pieces(len(vectors), _PIECE if self._bounds.rows > _LONG else BATCH):
+                streams += [self._stream(vector, recipient) for vector in vectors[piece]]
+                yield from self._send_hidden(vectors[piece], streams[piece], secrets[piece])
             masks = np.stack([stream.derive("masks").words(self._bounds.columns) for stream in streams])
-            vectors_of_secrets = np.stack([secret.vector for secret in secrets])
-            streams_of_queries = [stream.derive("ciphertext") for stream in streams]
-            a, b = self._hint.evaluate(vectors_of_secrets, masks, streams_of_queries)
-            hidden = encrypt_all(secrets, self._public, self._scaling.scaled(vectors))
+            a, b = self._hint.evaluate(secrets, masks, [stream.derive("ciphertext") for stream in streams])
         finally:
-            for secret in secrets:
-                secret.destroy()
-        for row, of_a, of_b in zip(hidden, a, b, strict=True):
-            yield from send_array(self._peer, row)
+            secrets.fill(0)
+        for of_a, of_b in zip(a, b, strict=True):
             yield from send(self._peer, Query(of_a, of_b))
         if recipient is Recipient.MATRIX_HOLDER:
             masks += np.stack([self._rounding(stream.derive("rounding")) for stream in streams])
         return masks
+
+    def _send_hidden(self, vectors: Integers, streams: Sequence[Prg], out: Integers) -> Dialogue[None]:
+        """Send b for each of some vectors; write the secrets s, shape (count, 2560), to ``out``."""
+        secrets = [OneTimeSecret.draw(stream.derive("secret"), self._bounds.rows) for stream in streams]
+        try:
+            for index, secret in enumerate(secrets):
+                out[index] = secret.vector
+            hidden = encrypt_all(secrets, self._public, self._scaling.scaled(np.ascontiguousarray(vectors)))
+        finally:
+            for secret in secrets:
+                secret.destroy()
+        for row in hidden:
+            yield from send_array(self._peer, upper_bits.shortened(row))
 
     def _stream(self, vector: Integers, recipient: Recipient) -> Prg:
         # Safety: a resumed task sends the same bytes again, while another vector at the same place, or the same one
@@ -512,4 +532,4 @@ def _results(peer: PartyId, results: Integers, scaling: Scaling) -> Integers:
 
 def _digest(*parts: bytes | Words | Integers) -> bytes:
     """Return the digest of parts; the number is raised with the protocol."""
-    return framed_digest(b"unseen/linear_map.lattice/3", *parts)
+    return framed_digest(b"unseen/linear_map.lattice/4", *parts)

@@ -5,7 +5,7 @@ A party brings ``Items`` to a ``Meeting``. What it learns at the end depends on 
 =============  ==========================================================================  ===================
 variant        result                                                                      schemes
 =============  ==========================================================================  ===================
-``Intersect``  ``Alignment``: which of its own items all parties hold, in a common order   ``ecdh``, ``vole``
+``Intersect``  ``Alignment``: which of its own items all parties hold, in a common order   all
 ``Count``      ``Cardinality``: how many items all parties hold, not which                 ``ecdh``
 ``Sum``        ``Totals``: sums of one party's numbers over the shared items               ``ecdh``
 ``Unite``      ``Spine``: a place for every item that any party holds, without telling

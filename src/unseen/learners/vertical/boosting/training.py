@@ -35,7 +35,7 @@ column's bins must add up, and agree with the rows that go left. An active party
 rows, single ones too, as in every scheme of this kind: at most 4 · max_leaves a tree, and ``max_sums_per_row`` · rows
 in all.
 *Rounds*: growth level by level: two round trips a level (sums, splits); leaf by leaf: two a split.
-*Bytes*: 8 a row and vector (16 if gradients and hessians do not fit into one word), about max_leaves/2 vectors a tree
+*Bytes*: 7¾ a row and vector (15½ if gradients and hessians do not fit into one word), about max_leaves/2 vectors a tree
 level by level, max_leaves − 1 leaf by leaf; one bit a row back for each split at a passive party.
 
 Leaf values are Newton steps −η·G/(H + λ) with exact gradients of *all* training rows of the leaf, those left out by
