@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from typing import ClassVar, Self
+from typing import ClassVar, NewType, Self
 
 from pydantic import GetCoreSchemaHandler
 from pydantic_core import CoreSchema, core_schema
@@ -51,3 +51,7 @@ class JobId(Identifier):
     """One run of a flow."""
 
     __slots__ = ()
+
+
+ClientId = NewType("ClientId", str)
+"""One client of horizontal learning; any text, since data sets name their writers and users as they like."""

@@ -14,7 +14,7 @@ from unseen.cli.main import app
 from unseen.version import VERSION
 
 GOLDEN = Path(__file__).parent / "golden"
-COMMANDS = ("components", "demo", "lineage", "party", "report", "resume", "run", "schema", "validate")
+COMMANDS = ("clients", "components", "demo", "lineage", "party", "report", "resume", "run", "schema", "validate")
 HEAVY = ("numpy", "polars", "numba", "grpc", "pydantic", "yaml", "cryptography", "plotly")
 
 

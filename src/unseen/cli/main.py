@@ -132,6 +132,35 @@ def report(
 
 
 @app.command()
+def clients(
+    source: Annotated[
+        str,
+        typer.Argument(
+            help="An image set (digits, fashion-mnist, mnist), or a file: LEAF's JSON (or its folder), TFF's HDF5 or "
+            "SQLite.",
+            metavar="SOURCE",
+        ),
+    ],
+    partition: Annotated[
+        str | None,
+        typer.Option(
+            help="Deal the examples out anew: iid, dirichlet:0.5, dirichlet-per-label:0.5, shards:2, labels:2, "
+            "power-law:1.2, dirichlet-sizes:0.5, overlap:1. Default: a file's own clients, iid for an image set."
+        ),
+    ] = None,
+    clients: Annotated[int | None, typer.Option(min=1, help="To how many clients. Default: 100.")] = None,
+    seed: Annotated[int, typer.Option(min=0, help="The same seed gives the same partition.")] = 0,
+    split: Annotated[
+        str | None,
+        typer.Option(help="Part of it: train or test of an image set; a split_name, if it is not digits_only_train."),
+    ] = None,
+    out: Annotated[Path, typer.Option(help="The picture to write, an HTML file.")] = Path("clients.html"),
+) -> None:
+    """Show who has how many examples of which label, in figures and as a picture."""
+    _command("clients").run(source=source, partition=partition, count=clients, seed=seed, split=split, out=out)
+
+
+@app.command()
 def lineage(
     workspace: Annotated[Path, typer.Argument(help="One party's workspace.")],
     artifact: Annotated[str, typer.Argument(help="Digest of an artifact, or its first characters.")],

@@ -19,7 +19,8 @@ from numpy.typing import NDArray
 from unseen.codec import Shape, decode, encode_bytes, message
 from unseen.data.atomic import whole_file
 from unseen.errors import DataError, RemoteProtocolError, UsageError
-from unseen.learners.horizontal.process import ClientId, Memory, State, Vector
+from unseen.ids import ClientId
+from unseen.learners.horizontal.process import Memory, State, Vector
 
 _STATE = "state.bin"
 _RUN = "run.json"

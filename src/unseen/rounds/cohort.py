@@ -9,7 +9,8 @@ from typing import Protocol
 import numpy as np
 
 from unseen.errors import UsageError
-from unseen.learners.horizontal.process import ClientId, stream
+from unseen.ids import ClientId
+from unseen.learners.horizontal.process import stream
 
 
 class Cohort(Protocol):

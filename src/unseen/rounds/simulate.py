@@ -12,7 +12,7 @@ import tempfile
 import time
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Protocol, Self
@@ -23,11 +23,10 @@ from numpy.typing import NDArray
 from unseen.codec import decode, encode_bytes
 from unseen.dialogue import CancelToken
 from unseen.errors import Cancelled, DataError, UsageError
+from unseen.ids import ClientId
 from unseen.learners.horizontal.process import (
-    Aggregate,
     Assignment,
     Broadcast,
-    ClientId,
     Examples,
     Memory,
     Process,
@@ -207,13 +206,15 @@ class Simulation:
             for client, update in zip(cohort, found, strict=True)
             if len(update.delta) and not settings.faults.drops(settings.seed, state.round, client)
         ]
-        after, training = replace(state, round=state.round + 1), {}
-        if heard:
-            after, aggregate = self._process.next(state, heard)
-            training = _means(aggregate)
+        after, aggregate = self._process.next(state, heard)
         test = self.evaluate(after) if last or after.round % settings.evaluate_every == 0 else {}
         entry = Round(
-            after.round, len(cohort), len(cohort) - len(heard), training, test, round(time.monotonic() - began, 6)
+            after.round,
+            len(cohort),
+            len(cohort) - len(heard),
+            dict(aggregate.metrics),
+            test,
+            round(time.monotonic() - began, 6),
         )
         history = (*self._run.history, entry)
         self._store.save(after, [_fields(one) for one in history])
@@ -314,10 +315,6 @@ class Simulation:
     def _look(self) -> None:
         if self._cancel is not None and self._cancel.is_set():
             raise Cancelled("stopped on request; finished rounds are kept if the simulation has a folder")
-
-
-def _means(aggregate: Aggregate) -> dict[str, float]:
-    return dict(aggregate.metrics)
 
 
 def _fields(one: Round) -> dict[str, Any]:

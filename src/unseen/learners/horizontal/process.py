@@ -25,13 +25,14 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import NewType, Protocol
+from typing import Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
+from unseen.ids import ClientId
+
 Vector = NDArray[np.float32]
-ClientId = NewType("ClientId", str)
 
 Memory = Mapping[str, Vector]
 """What a client keeps from one of its rounds to the next; it never leaves it. Empty at first."""
@@ -254,6 +255,11 @@ class Process:
         return update, memory
 
     def next(self, state: State, updates: Sequence[Update]) -> tuple[State, Aggregate]:
-        """Return the state after a round with these updates, and their aggregate."""
-        aggregate = self.aggregator(updates)
+        """Return the state after a round with these updates, and their aggregate.
+
+        A round without any goes to the finalizer all the same, with an aggregate of nobody: under differential privacy
+        it must not show that there was none.
+        """
+        nobody = Aggregate(np.zeros_like(state.model), 0, 0.0)
+        aggregate = self.aggregator(updates) if updates else nobody
         return self.finalizer(state, aggregate), aggregate

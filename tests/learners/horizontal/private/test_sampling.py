@@ -9,8 +9,8 @@ import pytest
 
 from unseen.crypto.prg import Prg
 from unseen.errors import UsageError
+from unseen.ids import ClientId
 from unseen.learners.horizontal.private.sampling import EpochCohort, FixedCohort, PoissonCohort, coins
-from unseen.learners.horizontal.process import ClientId
 from unseen.privacy.events import Everyone, Fixed, Poisson
 
 SECRET = Prg(bytes(32))

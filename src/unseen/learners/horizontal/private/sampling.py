@@ -15,7 +15,7 @@ from dataclasses import dataclass, field
 
 from unseen.crypto.prg import Prg
 from unseen.errors import UsageError
-from unseen.learners.horizontal.process import ClientId
+from unseen.ids import ClientId
 from unseen.privacy import events
 
 _ONE = 1 << 64

@@ -1,0 +1,326 @@
+"""What happens in a deployed run: told to whoever watches, heard from all clients at once, kept attempt by attempt.
+
+A channel is read one peer at a time. So the server has two threads a client, one that waits for what the client sends
+and one that sends to it, and takes what came in, whoever it is from, out of one place. A client that sends faster than
+the server reads is held back by its link, and one that does not read holds up nobody but itself.
+"""
+
+from __future__ import annotations
+
+import queue
+import tempfile
+import threading
+from collections import deque
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from enum import StrEnum
+from pathlib import Path
+from typing import Protocol, TypeAlias, runtime_checkable
+
+import numpy as np
+
+from unseen.codec import Buffer
+from unseen.errors import Cancelled, DeadlineExceeded, UnseenError, UsageError
+from unseen.ids import ClientId, PartyId
+from unseen.learners.horizontal.process import Update
+from unseen.rounds.messages import Place
+from unseen.transport.channel import Channel
+
+LOOK_SECONDS = 0.2
+"""How often somebody who waits looks whether to stop; what arrives ends the waiting at once."""
+_PAUSE = 0.1
+_MOST_WORDS = 8
+_FAREWELL = 10.0
+
+
+# --- for people --------------------------------------------------------------------------------------------------
+
+
+class What(StrEnum):
+    """Kinds of events."""
+
+    JOINED = "joined"
+    """A client said hello, and runs the same as the server."""
+    LOST = "lost"
+    """The link to the other side is gone; it may come back."""
+    ASSIGNED = "assigned"
+    """A round was handed out, or came in."""
+    ANSWERED = "answered"
+    """An update was taken, or sent."""
+    REPEATED = "repeated"
+    """A client sent the update again that it had sent before."""
+    FAILED = "failed"
+    """A client could not play its round."""
+    REFUSED = "refused"
+    """What a client sent does not count: it is malformed, or of another run."""
+    LATE = "late"
+    """An update of an older round or attempt was dropped."""
+    DUPLICATE = "duplicate"
+    """A second update of a client for the same round was dropped."""
+    UNASKED = "unasked"
+    """An update of a client that is not in the cohort was dropped."""
+    AGAIN = "again"
+    """An attempt at a round brought too little; there will be another one."""
+    FINISHED = "finished"
+    """The run is over."""
+
+
+@dataclass(frozen=True, slots=True)
+class Event:
+    """Something happened in a round; ``done`` of ``total`` clients have answered."""
+
+    what: What
+    round: int
+    attempt: int = 0
+    client: ClientId | None = None
+    note: str = ""
+    done: int = 0
+    total: int = 0
+
+
+Watch: TypeAlias = Callable[[Event], None]
+
+
+# --- for the server ----------------------------------------------------------------------------------------------
+
+
+@runtime_checkable
+class Renewable(Protocol):
+    """A channel that can begin a link anew; without it, a client that restarts is lost until the server restarts."""
+
+    def renew(self, peer: PartyId) -> None:
+        """Give the link to ``peer`` up with all that is on its way, and wait for a new one."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class Heard:
+    """A message of a client, or why its link is gone."""
+
+    client: ClientId
+    frame: Buffer | None = None
+    lost: UnseenError | None = None
+
+
+class _Mailbox:
+    """What waits to be sent to one client; an assignment takes the place of all that it has not got yet."""
+
+    def __init__(self) -> None:
+        self._changed = threading.Condition()
+        self._closed = False
+        self._idle = True
+        self._words: deque[Sequence[Buffer]] = deque()
+        self._outdated = False
+
+    def put(self, parts: Sequence[Buffer], *, alone: bool) -> None:
+        with self._changed:
+            if alone:
+                self._words.clear()
+                self._outdated = True
+            if len(self._words) < _MOST_WORDS:
+                self._words.append(parts)
+                self._idle = False
+                self._changed.notify_all()
+
+    def take(self) -> Sequence[Buffer] | None:
+        """Return what to send next, as soon as there is something, or ``None`` once it is closed."""
+        with self._changed:
+            self._idle = not self._words
+            self._changed.notify_all()
+            self._changed.wait_for(lambda: self._words or self._closed)
+            self._outdated = False
+            return None if self._closed else self._words.popleft()
+
+    def look(self) -> None:
+        """Give a message up, in mid-sending, that need not be sent any more."""
+        if self._outdated or self._closed:
+            raise Cancelled("a newer message takes its place")
+
+    def settle(self, timeout: float) -> None:
+        """Return when everything has been sent, at the latest after ``timeout`` seconds."""
+        with self._changed:
+            self._changed.wait_for(lambda: self._idle, timeout)
+
+    def close(self) -> None:
+        with self._changed:
+            self._closed = True
+            self._changed.notify_all()
+
+
+class Links:
+    """The server's links to all its clients; closes the channel at its end."""
+
+    def __init__(self, channel: Channel) -> None:
+        self._channel = channel
+        self._clients = {ClientId(peer): peer for peer in sorted(channel.peers)}
+        self._came: queue.SimpleQueue[tuple[Heard, threading.Event]] = queue.SimpleQueue()
+        self._taken: threading.Event | None = None
+        self._closing = threading.Event()
+        self._boxes = {client: _Mailbox() for client in self._clients}
+        self._threads = [
+            threading.Thread(target=work, args=(client,), name=f"{name} {client}", daemon=True)
+            for client in self._clients
+            for name, work in (("hear", self._hear), ("tell", self._tell))
+        ]
+        for thread in self._threads:
+            thread.start()
+
+    @property
+    def clients(self) -> tuple[ClientId, ...]:
+        """All clients, by name."""
+        return tuple(self._clients)
+
+    def next(self, timeout: float) -> Heard | None:
+        """Return what came in next, or ``None`` if nothing does within ``timeout`` seconds.
+
+        A client is not read further before what it sent has been dealt with: before ``next`` is called again.
+        """
+        if self._taken is not None:
+            self._taken.set()
+            self._taken = None
+        try:
+            heard, self._taken = self._came.get(timeout=max(timeout, 0.001))
+        except queue.Empty:
+            return None
+        return heard
+
+    def post(self, client: ClientId, parts: Sequence[Buffer], *, alone: bool = False) -> None:
+        """Send a message as soon as the link allows; if ``alone``, those before it need not arrive any more."""
+        self._boxes[client].put(parts, alone=alone)
+
+    def finish(self, parts: Sequence[Buffer], clients: Iterable[ClientId]) -> None:
+        """Send last words to these clients, and return when they are on their way."""
+        told = [self._boxes[client] for client in clients]
+        for box in told:
+            box.put(parts, alone=True)
+        for box in told:
+            box.settle(_FAREWELL)
+
+    def close(self) -> None:
+        """Close the channel and end all threads; may be called twice."""
+        self._closing.set()
+        for box in self._boxes.values():
+            box.close()
+        self._channel.close()
+        while self._came.qsize() or self._taken is not None:
+            self.next(0.0)
+        for thread in self._threads:
+            thread.join(_FAREWELL)
+
+    # --- in threads
+
+    def _hear(self, client: ClientId) -> None:
+        peer = self._clients[client]
+        while not self._closing.is_set():
+            try:
+                heard = Heard(client, self._channel.receive(peer, 60 * LOOK_SECONDS))
+            except DeadlineExceeded:
+                continue
+            except UsageError:
+                return  # the channel is closed
+            except UnseenError as error:
+                heard = Heard(client, None, error)
+            self._hand_in(heard)
+            if heard.lost is not None:
+                self._begin_anew(peer)
+
+    def _hand_in(self, heard: Heard) -> None:
+        taken = threading.Event()
+        self._came.put((heard, taken))
+        while not (taken.wait(LOOK_SECONDS) or self._closing.is_set()):
+            pass
+
+    def _begin_anew(self, peer: PartyId) -> None:
+        if isinstance(self._channel, Renewable) and not self._closing.is_set():
+            self._channel.renew(peer)
+        self._closing.wait(_PAUSE)
+
+    def _tell(self, client: ClientId) -> None:
+        box, peer = self._boxes[client], self._clients[client]
+        while (parts := box.take()) is not None:
+            try:
+                self._channel.send(peer, parts, waiting=box.look)
+            except UsageError:
+                return  # the channel is closed
+            except UnseenError:
+                continue  # whoever hears the client is told; its next hello has it sent again
+
+
+# --- what has come of it -----------------------------------------------------------------------------------------
+
+
+class Shelf:
+    """Where updates wait for their aggregation: in memory up to a limit, those beyond in files that are mapped.
+
+    So a cohort's updates may exceed the memory, whatever the aggregator wants to see of them at once.
+    """
+
+    def __init__(self, limit: int, folder: Path | None) -> None:
+        self._left, self._folder = limit, folder
+
+    def put(self, update: Update) -> Update:
+        """Return the same update, in memory or in a file that goes with it."""
+        vectors = [update.delta, *update.extra.values()]
+        size = sum(vector.nbytes for vector in vectors)
+        self._left -= size
+        if self._left >= 0 or not size:
+            return update
+        with tempfile.TemporaryFile(dir=self._folder) as file:
+            for vector in vectors:
+                file.write(np.ascontiguousarray(vector).data)
+            file.flush()
+            whole = np.asarray(np.memmap(file, np.float32, mode="r"))
+        ends = np.cumsum([len(vector) for vector in vectors])[:-1]
+        delta, *extra = np.split(whole, ends)
+        return replace(update, delta=delta, extra=dict(zip(update.extra, extra, strict=True)))
+
+
+@dataclass(slots=True)
+class Attempt:
+    """One attempt at a round: who is asked, and what has come of it."""
+
+    place: Place
+    cohort: tuple[ClientId, ...]
+    parts: Sequence[Buffer] = field(repr=False)
+    """The assignment, encoded once for all."""
+    enough: int
+    minimum: int
+    shelf: Shelf
+    updates: dict[ClientId, Update] = field(default_factory=dict, repr=False)
+    out: dict[ClientId, str] = field(default_factory=dict)
+    """Who failed or was refused, and why."""
+
+    @property
+    def over(self) -> bool:
+        """Whether waiting longer is of no use."""
+        waiting = len(self.cohort) - len(self.updates) - len(self.out)
+        hopeless = len(self.updates) + waiting < self.minimum
+        return hopeless or waiting == 0 or len(self.updates) >= self.enough
+
+    def waits_for(self, client: ClientId) -> bool:
+        """Return whether a client still has to answer."""
+        return client in self.cohort and client not in self.updates
+
+    def add(self, client: ClientId, update: Update) -> None:
+        """Keep a client's update."""
+        self.updates[client] = self.shelf.put(update)
+        self.out.pop(client, None)
+
+    def leave_out(self, client: ClientId, why: str) -> None:
+        """Do not wait for a client any longer; it may still answer."""
+        if self.waits_for(client):
+            self.out[client] = why
+
+    def in_order(self) -> dict[ClientId, Update]:
+        """Return the updates in the order of the cohort, so that who was faster does not matter."""
+        return {client: self.updates[client] for client in self.cohort if client in self.updates}
+
+    def story(self, reasons: Mapping[ClientId, str], deadline: float) -> str:
+        """Return what was with those who have not answered."""
+        told = [
+            f"{client} {self.out.get(client, reasons[client])}" for client in self.cohort if client not in self.updates
+        ]
+        return (
+            f"{len(self.updates)} of {len(self.cohort)} clients answered within {deadline:g} s, at least "
+            f"{self.minimum} are needed: {'; '.join(told) or 'the cohort is too small'}"
+        )
