@@ -4,7 +4,7 @@ import tracemalloc
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from unseen.data import readers_csv
@@ -377,8 +377,9 @@ cells = st.one_of(
 )
 
 
+@example(rows=[["0", "", ""]], noise=b"\r\0")
 @settings(deadline=None, derandomize=True, max_examples=150)
-@given(st.lists(st.lists(cells, min_size=2, max_size=4), max_size=12), st.binary(max_size=8))
+@given(rows=st.lists(st.lists(cells, min_size=2, max_size=4), max_size=12), noise=st.binary(max_size=8))
 def test_every_row_is_kept_or_quarantined_whatever_is_in_the_file(tmp_path_factory, rows, noise):
     folder = tmp_path_factory.mktemp("csv")
     text = io.StringIO()

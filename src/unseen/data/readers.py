@@ -301,7 +301,8 @@ def _write_quarantine(target: Path, source: Path, cells: Cells, bad: list[Span])
     originals = _original_rows(source, bad) if cells.typed else original_lines(source, bad)
     with whole_file(target) as file:
         text = io.TextIOWrapper(file, encoding="utf-8", newline="")
-        writer = csv.writer(text, lineterminator="\n")
+        # RFC 4180, section 2; only then are fields quoted that hold a carriage return.
+        writer = csv.writer(text, lineterminator="\r\n")
         writer.writerow([cells.findings.word, "causes", "text"])
         for span, original in zip(bad, originals, strict=True):
             writer.writerow([span.first, "; ".join(span.causes), original])
