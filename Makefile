@@ -4,6 +4,8 @@ VENV := .venv
 BIN := $(VENV)/bin
 CONSTRAINTS ?= --constraint requirements/tested.txt
 INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check $(CONSTRAINTS)
+# PyTorch for the tests; elsewhere than on Linux with a CPU only, say which build: make test TORCH=torch
+TORCH ?= torch==2.13.0
 CODE := src tests benchmarks tools examples
 
 .PHONY: demo test check format lint types imports docs evidence clean
@@ -49,5 +51,5 @@ $(VENV)/.installed: pyproject.toml requirements/tested.txt | $(VENV)/bin/python
 	touch $@
 
 $(VENV)/.developing: pyproject.toml requirements/tested.txt | $(VENV)/bin/python
-	$(INSTALL) --editable '.[dev,docs]'
+	$(INSTALL) --editable '.[dev,docs]' '$(TORCH)'
 	touch $@ $(VENV)/.installed
