@@ -221,3 +221,10 @@ def test_the_summary_says_which_protocol_was_used(run_step, table_of, protocol, 
     inputs = {"bank": people(table_of, ["a", "b"]), "shop": people(table_of, ["b", "c"])}
     for result in run_step(COMPONENT, inputs, {"protocol": protocol}).values():
         assert (result["summary"].protocol, result["summary"].shared) == (used, 1)
+
+
+def test_a_table_of_which_every_row_is_left_out_is_an_error(run_step, table_of):
+    """Otherwise a forgotten country code would end well, with nobody in common."""
+    inputs = {party: {"table": table_of({"id": ["0170 1234567"], "x": [1.0]})} for party in ("bank", "shop")}
+    with pytest.raises(DataError, match=r"no row has a key, all are left out \(1 for no_phone_number\)"):
+        run_step(COMPONENT, inputs, {"rules": [["e164"]], "missing": "leave_out"})

@@ -287,3 +287,9 @@ def test_keys_of_many_rows_are_those_of_each_row():
     keys = join_keys(table_of(a=names), [KeyColumn("a", (Rule.CASEFOLD,))])
     assert bytes_of(keys) == [name.casefold().encode() for name in names]
     assert keys.rows.tolist() == list(range(5000))
+
+
+def test_telephone_numbers_that_were_read_as_integers_are_refused():
+    table = Table.from_frame(pl.DataFrame({"id": [1701234567]}), Schema((Column("id", Role.ID, Kind.INTEGER),)))
+    with pytest.raises(UsageError, match="column id was read as integers, so that zeros in front are lost"):
+        join_keys(table, [KeyColumn("id", (Rule.E164,))])

@@ -13,7 +13,7 @@ from unseen.crypto.prg import Prg
 from unseen.dialogue import ArrayChunk, ArrayHeader, Dialogue, Send, converse
 from unseen.errors import RemoteProtocolError
 from unseen.ids import PartyId
-from unseen.protocols.psi import opening, star, vole_oprf
+from unseen.protocols.psi import star, vole_oprf
 from unseen.protocols.psi.opening import Session
 from unseen.protocols.psi.port import Alignment, Items, Meeting
 from unseen.protocols.psi.vole_oprf import Blocks, Functions, Layout
@@ -48,7 +48,7 @@ def altered(dialogue: Dialogue[Alignment], alter: Change) -> Dialogue[Alignment]
 
 
 def test_many_buckets_and_four_parties(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(opening, "BUCKET", 300)
+    monkeypatch.setattr(vole_oprf, "BUCKET", 300)
     monkeypatch.setattr(vole_oprf, "CLUSTER", 100)
     lists = [people(0, 700), people(100, 1300), people(50, 650)[::-1], people(600, 640) + people(2000, 2100)]
     results = converse(cast(lists))

@@ -62,7 +62,7 @@ def checked(anns: list[bytes], bens: list[bytes]) -> list[Alignment]:
 
 
 def test_many_buckets_and_clusters(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(opening, "BUCKET", 500)
+    monkeypatch.setattr(vole_oprf, "BUCKET", 500)
     monkeypatch.setattr(vole_oprf, "CLUSTER", 100)
     checked(people(0, 2600), people(2000, 3100))
     checked(people(0, 40), people(0, 1700))
@@ -128,7 +128,7 @@ def test_bytes_and_rounds_are_those_of_the_docstring() -> None:
 
 
 def test_the_fill_hides_how_many_items_a_bucket_holds(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(opening, "BUCKET", 200)
+    monkeypatch.setattr(vole_oprf, "BUCKET", 200)
     shapes = set()
     for first in (0, 10_000):
         headers: list[ArrayHeader] = []
@@ -236,7 +236,7 @@ def test_another_number_of_bits_is_refused(size: int) -> None:
 
 
 def test_shared_items_that_nobody_has_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(opening, "BUCKET", 16)
+    monkeypatch.setattr(vole_oprf, "BUCKET", 16)
     everything = of(Shared, lambda sent: Shared(np.full(len(sent.bits), 255, np.uint8)))
     refused(ANN, everything, "ann: claims to hold items that nobody has")
 
@@ -264,3 +264,15 @@ def test_a_resumed_party_that_meets_another_salt_draws_other_secrets() -> None:
         sent.append([message for message in chunks if isinstance(message, ArrayChunk)])
     first, second = (np.concatenate([chunk.data for chunk in chunks]) for chunks in sent)
     assert np.mean(first == second) < 0.01
+
+
+# --- points ------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(("asked", "answered"), [(30, 0), (20_000, 100), (10**6, 10**7), (10**7, 10**6)])
+def test_points_are_all_columns_of_all_buckets(asked: int, answered: int) -> None:
+    meeting = Meeting(ANN, (BEN,), Prg(bytes(32)), b"")
+    session = opening.Session(meeting, {ANN: asked, BEN: answered}, vole_oprf.Functions(bytes(32)), Prg(bytes(32)))
+    layout = vole_oprf.Layout.of(asked, session.buckets)
+    assert vole_oprf.points(asked, answered) == layout.buckets * layout.size >= asked
+    assert asked < 10**5 or vole_oprf.points(asked, answered) < 1.4 * asked

@@ -89,7 +89,14 @@ def read_keys(task: Task, params: KeyParams, duplicates: Duplicates) -> JoinKeys
     table = task.input("table", Table)
     policy = Policy(params.missing, duplicates)
     dialling = Dialling(params.country_code, params.trunk_prefix)
-    return join_keys(table, params.key_columns(task.me, table), policy=policy, dialling=dialling)
+    keys = join_keys(table, params.key_columns(task.me, table), policy=policy, dialling=dialling)
+    if table.rows and not len(keys):
+        told = ", ".join(f"{count} for {cause}" for cause, count in keys.left_out.items())
+        raise DataError(
+            f"step {task.step}: no row has a key, all are left out ({told}): check the columns of the key, their "
+            "rules, and country_code for telephone numbers"
+        )
+    return keys
 
 
 def check_parties(task: Task, name: str, parties: Iterable[PartyId]) -> None:

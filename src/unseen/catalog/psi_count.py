@@ -27,8 +27,8 @@ class CountSummary(KeySummary):
 
     shared: int | None
     """``None`` at a party that is no recipient, or if the number is withheld."""
-    withheld: bool
-    """Whether the number is smaller than is shown."""
+    withheld: bool | None
+    """Whether the number is smaller than is shown; ``None`` at a party that is no recipient."""
 
 
 COUNT_SUMMARY = Kind("count_summary", CountSummary)
@@ -38,7 +38,7 @@ def _run(task: Task) -> Dialogue[Mapping[str, Value]]:
     params = task.parameters(PsiCountParams)
     keys = read_keys(task, params, params.duplicates)
     found = yield from count(items_of(keys), meeting_of(task, params.recipients))
-    withheld = found.shared is not None and found.shared < params.min_shared
+    withheld = None if found.shared is None else found.shared < params.min_shared
     summary = CountSummary(
         sizes=dict(found.sizes),
         changed=keys.changed,

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from typing import Literal
 
 from unseen.catalog.psi_catalogue import LOOKUP_CATALOGUE, LOOKUP_SUMMARY, KeptCatalogue, look_up_people, summary_of
-from unseen.component import ALIGNED_TABLE, TABLE, Component, Input, Leak, Output, Packed, Params, Task, Value
+from unseen.component import TABLE, Component, Input, Leak, Output, Packed, Params, Task, Value
 from unseen.data.table import Table
 from unseen.dialogue import Dialogue
 
@@ -28,16 +28,14 @@ def _run(task: Task) -> Dialogue[Mapping[str, Value]]:
 COMPONENT = Component(
     name="psi_lookup",
     version=1,
-    summary="Look up a few people in a large table and get the columns that its holder offers of them.",
+    summary="Look up a few people, by their ids, in a large table and get the columns that its holder offers of them.",
     params=PsiLookupParams,
     inputs={
         "table": Input(TABLE, "the asker's people; at the holder the table of the catalogue, if it is to be told"),
         "catalogue": Input(LOOKUP_CATALOGUE, "what prepare_lookup made"),
     },
     outputs={
-        "table": Output(
-            ALIGNED_TABLE, "the asker's people who are there, with the columns offered; the holder's, if told"
-        ),
+        "table": Output(TABLE, "the asker's people who are there, with the columns offered; the holder's, if told"),
         "summary": Output(LOOKUP_SUMMARY, "how many were asked for, how many there are, how many were found"),
     },
     leaks=(

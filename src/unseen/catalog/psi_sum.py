@@ -40,8 +40,8 @@ class SumSummary(KeySummary):
     """Column → its sum; ``None`` at a party that is no recipient, or if the sums are withheld."""
     shared: int | None
     """``None`` likewise."""
-    withheld: bool
-    """Whether fewer people are shared than results are shown for."""
+    withheld: bool | None
+    """Whether fewer people are shared than results are shown for; ``None`` at a party that is no recipient."""
 
 
 SUM_SUMMARY = Kind("sum_summary", SumSummary)
@@ -55,7 +55,7 @@ def _run(task: Task) -> Dialogue[Mapping[str, Value]]:
     table = task.input("table", Table)
     values = table.take(keys.firsts).integers(names) if task.me == owner else None
     found = yield from total(items_of(keys), values, meeting_of(task, params.recipients))
-    withheld = found.shared is not None and found.shared < params.min_shared
+    withheld = None if found.shared is None else found.shared < params.min_shared
     shown = None if withheld or found.totals is None else dict(zip(names, found.totals, strict=True))
     summary = SumSummary(
         sizes=dict(found.sizes),

@@ -163,6 +163,12 @@ def _check_columns(table: Table, columns: Sequence[KeyColumn]) -> None:
                 f"column {column.name} is a {column.role} and holds {column.kind}: "
                 "a key is made of ids and features that are text or integer"
             )
+    for part in columns:
+        if Rule.E164 in part.rules and table.schema.column(part.name).kind is Kind.INTEGER:
+            raise UsageError(
+                f"column {part.name} was read as integers, so that zeros in front are lost, and cannot be made "
+                "telephone numbers: read it as text (in read_table: kinds)"
+            )
 
 
 # --- one column --------------------------------------------------------------------------------------------------
@@ -236,7 +242,7 @@ def _complete(cleaned: Sequence[_Cleaned], policy: Missing) -> tuple[pl.Series, 
     found = {cause: int(rows.sum()) for cause, rows in lacking.items() if rows.any()}
     if found and policy is Missing.REFUSE:
         told = "; ".join(f"{cause} at {_rows_text(lacking[cause])}" for cause in found)
-        raise DataError(f"rows without a key: {told}: complete them, or choose to leave them out")
+        raise DataError(f"rows without a key: {told}: complete them, or leave them out (missing: leave_out)")
     return complete, found
 
 
@@ -280,5 +286,6 @@ def _duplicates_text(texts: pl.Series, again: pl.Series, rows: NDArray[np.int64]
     first = int((texts == texts[second]).arg_true()[0])
     return (
         f"{again.sum()} of {len(texts)} rows have the key of an earlier row, first rows {rows[first]} and "
-        f"{rows[second]} (from 0): remove them, join on more columns, or choose what becomes of duplicates"
+        f"{rows[second]} (from 0): remove them, join on more columns, or say what becomes of them (duplicates: first, "
+        "or all_pairs)"
     )

@@ -102,10 +102,16 @@ def assign_roles(names: Sequence[str], roles: Mapping[str, Role]) -> dict[str, R
         if role in roles.values() or not candidates:
             continue
         if len(candidates) > 1:
-            raise UsageError(f"columns {' and '.join(candidates)} could both be the {role}: say which by roles")
+            raise UsageError(
+                f"columns {' and '.join(candidates)} could both be the {role}: say which by roles "
+                "(in read_table: columns)"
+            )
         assigned[candidates[0]] = role
     if Role.ID not in assigned.values():
-        raise UsageError(f"no column is called id: say by roles which of {', '.join(names)} identifies people")
+        raise UsageError(
+            f"no column is called id: say by roles (in read_table: columns) which of "
+            f"{', '.join(names)} identifies people"
+        )
     return assigned
 
 

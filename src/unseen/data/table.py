@@ -172,7 +172,10 @@ class Table:
         """
         for column in self._schema.pick(columns):
             if column.kind not in (Kind.INTEGER, Kind.BOOLEAN):
-                raise UsageError(f"column {column.name} holds {column.kind}, expected integers or truth values")
+                raise UsageError(
+                    f"column {column.name} holds {column.kind}, expected integers or truth values: "
+                    "write amounts in cents, for instance"
+                )
             lacking = self._frame[column.name].null_count()
             if lacking:
                 raise DataError(f"column {column.name}: {lacking} of {self.rows} values are missing; complete them")

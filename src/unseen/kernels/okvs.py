@@ -1,8 +1,8 @@
 """Loops of the oblivious key-value store (``crypto.okvs``): rows of its matrix, elimination, decoding.
 
 A store is cut into *clusters*; the columns of one are ``sparse`` columns, of which each row takes three, and then at
-most 64 columns, of which each row takes a random half. A key is a block of 128 random bits: its upper 64 choose the
-cluster (``parted``), its lower 64 are the row's dense part; ``places``, as random and independent of it, choose the
+64 columns, of which each row takes a random half. A key is a block of 128 random bits: its upper 32 choose the cluster
+(``part_keys``), its lower 64 are the row's dense part; ``places``, as random and independent of it, choose the
 three sparse columns.
 """
 

@@ -21,7 +21,7 @@ vector holder that deviates, too: whatever it sends, B is C + Δ·A for some A, 
 learn from what goes wrong later something about the places α of this one vector: nothing here keeps it from that.
 
 *Rounds*: one for the base transfers, then one for each pair of vectors. *Bytes* of such a pair: 2.1 MB for the errors'
-values, and 82 kB for each level of the trees, of which there are 12 for 10^6 elements.
+values, and 49 kB for each level of the trees, of which there are 12 for 10^6 elements.
 """
 
 from __future__ import annotations

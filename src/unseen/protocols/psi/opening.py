@@ -17,13 +17,11 @@ from unseen.errors import DataError, RemoteProtocolError
 from unseen.ids import PartyId
 from unseen.protocols.psi.agreed import agree
 from unseen.protocols.psi.port import Meeting
-from unseen.protocols.psi.vole_oprf import Functions
+from unseen.protocols.psi.vole_oprf import Functions, buckets_for
 
 Words = NDArray[np.uint64]
 
 SALT_BYTES = 32
-BUCKET = 1 << 20
-"""Items of the longest list in each bucket, on average."""
 MAX_ITEMS = 1 << 28
 
 
@@ -50,7 +48,7 @@ class Session:
     @property
     def buckets(self) -> int:
         """How many buckets all lists are thrown into."""
-        return max(1, -(-max(self.sizes.values()) // BUCKET))
+        return buckets_for(max(self.sizes.values()))
 
     @property
     def asker(self) -> PartyId:

@@ -20,10 +20,10 @@ sizes and runs have to stand in front of the protocol.
 *Leakage*: the number of items of both parties, and nothing else but the intersection, to the recipients.
 
 *Rounds*: at most four of a party, and two more for each further bucket. *Bytes*: 21.7 an item of the asker (more if
-there are fewer than 10^5), ⌈(40 + log2(n·n'))/8⌉ an item of the answerer (10 for 10^6), 3.1 MB a bucket. *Work*: about
+there are fewer than 10^5), ⌈(40 + log2(n·n'))/8⌉ an item of the answerer (10 for 10^6), 2.7 MB a bucket. *Work*: about
 half a microsecond an item and party; points of a curve are multiplied for 256 base transfers only, some 30 ms.
 
-Distinct items match with probability below 2^-40 by their tags, and N²/2^129 by their digests.
+Distinct items match with probability below 2^-40 by their tags, and N²/2^128 by their digests.
 """
 
 from __future__ import annotations

@@ -19,7 +19,7 @@ fit more items into P than it said it has, up to the 1.4 n columns of the store:
 (``points``). There is no proof against deviating parties for the whole. *Leakage*: how many items the asker has.
 
 *Rounds*: two for the base transfers and a first bucket's VOLE, then two a bucket. *Bytes*: 21.7 an item of the asker
-(more if it has fewer than 10^5), 3.1 MB a bucket.
+(more if it has fewer than 10^5), 2.7 MB a bucket.
 """
 
 from __future__ import annotations
@@ -51,6 +51,8 @@ from unseen.protocols.vole import (
     open_vector_holder,
 )
 
+BUCKET = 1 << 20
+"""Items of the longest list in each bucket, on average."""
 _CONTEXT = b"unseen/psi_join.vole/1\0"
 
 Words = NDArray[np.uint64]
@@ -78,9 +80,18 @@ class Layout:
         return self.clusters * self.shape.width
 
 
-def points(count: int, buckets: int = 1) -> int:
-    """Return on how many items an asker can have F evaluated if it says it has ``count`` and deviates otherwise."""
-    return buckets * Layout.of(count, buckets).size
+def points(asked: int, answered: int) -> int:
+    """Return on how many items an asker can have F evaluated if it says it has ``asked`` and deviates otherwise.
+
+    ``answered`` is the length of the other list: the longer one decides how many buckets there are.
+    """
+    buckets = buckets_for(max(asked, answered))
+    return buckets * Layout.of(asked, buckets).size
+
+
+def buckets_for(longest: int) -> int:
+    """Return into how many buckets lists are thrown of which the longest has so many items."""
+    return max(1, -(-longest // BUCKET))
 
 
 @dataclass(frozen=True, slots=True)
