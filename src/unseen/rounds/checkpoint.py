@@ -7,6 +7,7 @@ same random numbers. Memories are kept by client and round: a resumed run reads 
 from __future__ import annotations
 
 import json
+import os
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -122,8 +123,9 @@ class Checkpoints:
         return self.folder / "memory" / f"{client.encode().hex()}.{round_number}.bin"
 
     def _rounds(self, client: ClientId) -> list[int]:
-        names = (self.folder / "memory").glob(f"{client.encode().hex()}.*.bin")
-        return [int(match["round"]) for path in names if (match := _MEMORY.fullmatch(path.name))]
+        begin = f"{client.encode().hex()}."
+        names = [name for name in os.listdir(self.folder / "memory") if name.startswith(begin)]
+        return [int(match["round"]) for name in names if (match := _MEMORY.fullmatch(name))]
 
     def _forget(self, finished: int) -> None:
         """Remove memories that a newer one of a finished round has replaced."""

@@ -153,7 +153,8 @@ class Simulation:
         self._scratch = self._temporary()
         count = self._settings.workers or len(os.sched_getaffinity(0))
         self._deltas = shared_floats(count, trainer.size)
-        self._given: tuple[int, Broadcast] | None = None
+        self._given = 0
+        self._held: tuple[int, Broadcast] | None = None
         self._workers = self._stack.enter_context(Workers(self._play, count, prepare=trainer.settle))
         self._run = self._first()
 
@@ -199,7 +200,7 @@ class Simulation:
         began, state, settings = time.monotonic(), self._run.state, self._settings
         cohort = settings.cohort.choose(self._clients.ids, self._clients.sizes, state.round, settings.seed)
         self._hand_out(self._process.distributor(state))
-        tasks = [("train", client, state.round) for client in cohort]
+        tasks = [("train", client, self._given) for client in cohort]
         found = self._workers.map(tasks, name=lambda n: f"client {cohort[n]}", collect=self._collect)
         heard = [
             update
@@ -226,7 +227,7 @@ class Simulation:
             return {}
         self._hand_out(Broadcast(state.round, state.model))
         starts = range(0, len(self._test), _CHUNK)
-        tasks = [("test", start, state.round) for start in starts]
+        tasks = [("test", start, self._given) for start in starts]
         parts = self._workers.map(tasks, name=lambda n: f"evaluation, part {n}", collect=lambda _n, _w, found: found)
         weights = [min(_CHUNK, len(self._test) - start) for start in starts]
         names = parts[0] if parts else {}
@@ -241,6 +242,7 @@ class Simulation:
         path = self._scratch / "broadcast.next"
         path.write_bytes(encode_bytes(kept))
         path.replace(self._scratch / "broadcast")
+        self._given += 1
 
     def _collect(self, number: int, worker: int, answer: Any) -> Update:
         """Take an update out of the memory that its worker writes to."""
@@ -252,11 +254,11 @@ class Simulation:
     # --- in a worker
 
     def _play(self, worker: int, task: Any) -> Any:
-        kind, what, number = task
-        broadcast = self._taken()
+        kind, what, given = task
+        broadcast = self._taken(given)
         if kind == "test":
             return self._tested(broadcast, what)
-        inputs, labels = self._clients.client(what)
+        (inputs, labels), number = self._clients.client(what), broadcast.round
         memory = self._store.memory(what, number)
         rng = stream(self._settings.seed, number, what, "work")
         assignment = Assignment(what, broadcast, Examples(inputs, labels), memory, rng)
@@ -266,10 +268,12 @@ class Simulation:
         self._deltas[worker] = update.delta
         return update.weight, dict(update.extra), dict(update.metrics)
 
-    def _taken(self) -> Broadcast:
-        content = (self._scratch / "broadcast").read_bytes()
-        kept = decode(KeptState, content, sender="broadcast")
-        return Broadcast(kept.round, kept.model, unpack(kept.extra))
+    def _taken(self, given: int) -> Broadcast:
+        """Return what the parent has left as number ``given``; a worker reads each once."""
+        if self._held is None or self._held[0] != given:
+            kept = decode(KeptState, (self._scratch / "broadcast").read_bytes(), sender="broadcast")
+            self._held = given, Broadcast(kept.round, kept.model, unpack(kept.extra))
+        return self._held[1]
 
     def _tested(self, broadcast: Broadcast, start: int) -> dict[str, float]:
         if self._test is None:
