@@ -6,15 +6,16 @@ a program, over mutual TLS on loopback, and kill what they test with SIGKILL.
 
 import json
 import os
-import secrets
+import re
 import signal
+import socket
 import subprocess
 import sys
 import threading
 import time
 from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import replace
 from datetime import UTC, datetime
 from functools import partial
@@ -30,7 +31,6 @@ from unseen.errors import (
     Cancelled,
     DataError,
     DeadlineExceeded,
-    LocalProtocolError,
     PeerFailed,
     PeerUnreachable,
     RemoteProtocolError,
@@ -39,12 +39,10 @@ from unseen.errors import (
 from unseen.ids import JobId, PartyId
 from unseen.learners.horizontal.compression import TopK, compressed
 from unseen.learners.horizontal.private.local import LocalNoise
-from unseen.learners.horizontal.process import Examples, Fit, Process, Update, stream
+from unseen.learners.horizontal.process import Examples, Fit, Process, Update
 from unseen.learners.horizontal.strategies import strategy
-
-# First of what imports gRPC: it sets what gRPC reads then.
-from unseen.transport.grpc import GrpcChannel, Options
-from unseen.rounds.attend import AttendSettings, attend  # isort: skip
+from unseen.rounds.attend import AttendSettings, attend
+from unseen.rounds.checkpoint import NamedVector
 from unseen.rounds.cohort import Poisson, Uniform
 from unseen.rounds.events import Shelf, What
 from unseen.rounds.messages import (
@@ -63,11 +61,13 @@ from unseen.rounds.messages import (
 )
 from unseen.rounds.serve import Server, ServeSettings
 from unseen.rounds.simulate import Settings, Simulation
-from unseen.transport.line import Line
-from unseen.transport.link import EPOCH_BYTES
+
+# First of what imports gRPC: it sets what gRPC reads then.
+from unseen.transport.grpc import GrpcChannel, Options
 from unseen.transport.memory import MemoryNetwork
 from unseen.transport.tls import Identity, issue, make_authority
 
+GUIDE = Path(__file__).parents[2] / "docs" / "guides" / "deployment_of_rounds.md"
 SIZE, SEED = 40, 3
 RUN, SERVER = JobId("digits"), PartyId("server")
 NAMES = [PartyId(f"client-{number}") for number in range(5)]
@@ -113,6 +113,12 @@ class People:
         return inputs, np.zeros(len(inputs), np.int64)
 
 
+def first_alone(updates):
+    """Aggregate as nobody should: who comes first is all that counts, so that the order cannot hide."""
+    return PROCESS.aggregator(updates[:1])
+
+
+ORDERED = replace(PROCESS, aggregator=first_alone)
 TEST = Examples(np.random.default_rng(9).normal(2, 1, (1500, SIZE)).astype(np.float32), np.zeros(1500, np.int64))
 
 
@@ -192,7 +198,14 @@ class Desk:
             if self.closed:
                 raise UsageError("closed")
             link = self.links[peer]
-        return link.channel(SERVER).receive(peer, timeout)
+        try:
+            return link.channel(SERVER).receive(peer, timeout)
+        except UsageError as error:
+            raise error if self.closed else PeerUnreachable("cut") from error
+
+    def cut(self, name):
+        """Break the link to a client; what is on its way is lost."""
+        self.links[name].channel(SERVER).close()
 
     def send(self, peer, parts, *, waiting=None):
         self.links[peer].channel(SERVER).send(peer, parts)
@@ -282,11 +295,11 @@ def test_a_deployed_run_has_the_bits_of_a_simulation():
 
 
 def test_cohorts_that_may_be_empty():
-    hall, cohort = Hall(), Poisson(0.3)
-    expected = simulated(8, cohort=cohort)
+    hall, cohort, process = Hall(), Poisson(0.3), strategy("fed_avg_m", learning_rate=0.1)
+    expected = simulated(8, process, cohort)
     assert 0 in [one.cohort for one in expected.history]
-    with attending(hall):
-        run, _ = serve(hall, 8, cohort=cohort)
+    with attending(hall, process=process):
+        run, _ = serve(hall, 8, process, cohort=cohort)
     assert_same(run, expected)
 
 
@@ -307,10 +320,10 @@ def test_who_answers_first_does_not_matter():
         for name in NAMES:
             trainer = Means(before=partial(gates[name].wait, 5))
             settings = AttendSettings(RUN, SEED)
-            pool.submit(attend, partial(hall.connect, name), PROCESS, trainer, examples_of(name), settings)
-        with Server(hall.desk, PROCESS, Means(), serving(watch=watch), test=TEST) as server:
+            pool.submit(attend, partial(hall.connect, name), ORDERED, trainer, examples_of(name), settings)
+        with Server(hall.desk, ORDERED, Means(), serving(watch=watch), test=TEST) as server:
             run = server.rounds(2)
-    assert_same(run, simulated(2))
+    assert_same(run, simulated(2, ORDERED))
 
 
 def simulated_cohort(round_number):
@@ -445,18 +458,33 @@ def test_answers_that_come_twice_late_or_unasked_are_dropped_and_counted():
     assert [one.dropped for one in run.history] == [0, 0]
     assert (counts[What.DUPLICATE], counts[What.LATE]) == (1, 2)
 
-    stranger = next(name for name in NAMES if name not in simulated_cohort(0) and name in simulated_cohort(1))
 
-    def intrude(script):
-        script.hello()
-        script.wait_for(Standing)
-        script.say(Answer(RUN, 0, 0, script.name, np.ones(SIZE, np.float32), None, 1.0, (), ()))
-        script.say(script.answer())
-        script.wait_for(Finished)
+def test_an_answer_of_a_client_that_was_not_asked_is_dropped():
+    hall, gate = Hall(), threading.Event()
+    hall.serve()
+    stranger = next(name for name in NAMES if name not in simulated_cohort(0))
 
-    run, counts, _ = with_scripts(intrude, [stranger], cohort=Uniform(3))
-    assert counts[What.UNASKED] <= 1
-    assert [one.dropped for one in run.history] == [0, 0]
+    def watch(event):
+        if event.what is What.UNASKED:
+            assert event.client == stranger
+            gate.set()
+
+    def intrude():
+        script = Script(hall, stranger).hello()
+        word = script.wait_for(Standing)
+        extra = (NamedVector("control", np.zeros(SIZE, np.float32)),)
+        delta = np.ones(SIZE, np.float32)
+        script.say(Answer(RUN, word.round, word.attempt, stranger, delta, None, 1.0, extra, ()))
+
+    with (
+        attending(hall, [name for name in NAMES if name != stranger], Means(before=partial(gate.wait, 5))),
+        ThreadPoolExecutor(1) as pool,
+        Server(hall.desk, PROCESS, Means(), serving(watch=watch), test=TEST) as server,
+    ):
+        pool.submit(intrude)
+        run = server.rounds(1)
+    assert server.counts[What.UNASKED] == 1
+    assert_same(run, simulated(1))
 
 
 def test_a_client_that_never_answers_costs_a_deadline_and_no_more():
@@ -503,7 +531,7 @@ def test_who_runs_something_else_is_told_and_takes_no_part(changes, complaint):
         script.say(Answer(RUN, 0, 0, script.name, np.ones(SIZE, np.float32), None, 1.0, (), ()))
         assert "before it has said hello" in script.wait_for(Refusal).reason
 
-    run, _, _ = with_scripts(play)
+    run, _, _ = with_scripts(play, deadline=0.5)
     assert [one.dropped for one in run.history] == [1, 1]
 
 
@@ -521,11 +549,9 @@ def test_too_few_answers_end_the_run_with_the_story_of_each():
         ) as server,
     ):
         Script(hall, NAMES[2]).hello()
-        leaver = Script(hall, NAMES[3]).hello()
-        leaver.wait_for((Assigned, Standing)) if False else None
         with pytest.raises(PeerFailed, match=r"round 1: 2 attempts have failed.* 2 of 5 clients answered") as caught:
             server.rounds(2)
-    assert "client-2 did not answer in time" in str(caught.value)
+    assert "client-2 has not answered (deadline 0.4 s)" in str(caught.value)
     assert "client-4 has not come" in str(caught.value)
     assert [event.attempt for event in events if event.what is What.AGAIN] == [0, 1]
 
@@ -536,15 +562,20 @@ def test_a_round_that_has_failed_is_tried_again_with_the_same_bits():
 
     def watch(event):
         if event.what is What.AGAIN:
-            clients.append(attending(hall))
+            clients.append(attending(hall, process=ORDERED))
             clients[0].__enter__()
 
     settings = serving(cohort=Uniform(5), minimum=5, deadline=0.5, watch=watch)
-    with Server(hall.serve(), PROCESS, Means(), settings, test=TEST) as server:
+    with Server(hall.serve(), ORDERED, Means(), settings, test=TEST) as server:
         run = server.rounds(2)
     clients[0].__exit__(None, None, None)
-    assert_same(run, simulated(2, cohort=Uniform(5)))
+    assert_same(run, simulated(2, ORDERED, cohort=Uniform(5)))
     assert server.counts[What.AGAIN] == 1
+
+
+def test_a_cohort_below_the_minimum_is_no_round():
+    with pytest.raises(PeerFailed, match="the cohort has 3 clients, and at least 4 are needed"):
+        serve(Hall(), 1, minimum=4)
 
 
 def test_updates_that_cannot_be_aggregated_are_an_attempt_that_failed():
@@ -606,7 +637,7 @@ def test_a_training_that_diverges_is_told_and_not_sent():
     process = strategy("fed_avg", learning_rate=0.1)
     with (
         attending(hall, trainer=Diverging(), process=process),
-        pytest.raises(PeerFailed, match="client-.* failed .its training diverged"),
+        pytest.raises(PeerFailed, match=r"client-.* failed .its training diverged"),
     ):
         serve(hall, 1, process, attempts=1)
 
@@ -636,25 +667,29 @@ def test_a_client_that_is_refused_ends_with_the_reason():
         Server(hall.desk, PROCESS, Means(), serving(cohort=Uniform(5), deadline=1.0), test=TEST) as server,
     ):
         server.rounds(1)
-        with pytest.raises(PeerFailed, match="server refuses client-0: it runs process .* give both sides the same"):
+        with pytest.raises(PeerFailed, match=r"server refuses client-0: it runs process .* give both sides the same"):
             clients[NAMES[0]].result(5)
 
 
 def test_a_server_that_stays_away_ends_the_patience_of_a_client():
     hall = Hall()
     began = time.monotonic()
-    with attending(hall, NAMES[:1], patience=0.4) as clients:
-        with pytest.raises(PeerUnreachable, match=r"away for 0\.4 s, the patience of this client: nobody serves"):
-            clients[NAMES[0]].result(5)
+    with (
+        attending(hall, NAMES[:1], patience=0.4) as clients,
+        pytest.raises(PeerUnreachable, match=r"away for 0\.4 s, the patience of this client: nobody serves"),
+    ):
+        clients[NAMES[0]].result(5)
     assert 0.4 <= time.monotonic() - began < 3
 
 
 def test_a_server_that_says_nothing_ends_a_client_too():
     hall = Hall()
     desk = hall.serve()
-    with attending(hall, NAMES[:1], silence=0.3) as clients:
-        with pytest.raises(DeadlineExceeded, match="said nothing for 0.3 s"):
-            clients[NAMES[0]].result(5)
+    with (
+        attending(hall, NAMES[:1], silence=0.3) as clients,
+        pytest.raises(DeadlineExceeded, match=r"said nothing for 0\.3 s"),
+    ):
+        clients[NAMES[0]].result(5)
     desk.close()
 
 
@@ -709,24 +744,31 @@ def test_a_newer_assignment_takes_the_place_of_those_that_wait():
 # --- comings and goings ------------------------------------------------------------------------------------------
 
 
-def test_a_client_that_loses_its_link_takes_part_again_without_training_again(tmp_path):
-    hall, cut = Hall(), Counter()
-    hall.serve()
+def test_an_answer_that_is_lost_with_its_link_is_sent_again_and_not_trained_again():
+    hall, lost = Hall(), []
 
-    def watch(event):
-        # Cut a client's link right after it has trained and before the server knows.
-        if event.what is What.ANSWERED and cut[event.round] == 0 and event.round < 2:
-            cut[event.round] += 1
-            hall.desk.links[event.client].channel(event.client).close()
+    class Lossy(Desk):
+        """Loses the first answer of the first two rounds, with its link."""
 
+        def receive(self, peer, timeout):
+            frame = super().receive(peer, timeout)
+            word = client_word(frame, sender=peer)
+            if isinstance(word, Answer) and word.round == len(lost) < 2:
+                lost.append(peer)
+                self.cut(peer)
+                raise PeerUnreachable("cut")
+            return frame
+
+    hall.desk = Lossy(hall)
     with attending(hall) as clients:
-        with Server(hall.desk, PROCESS, Means(), serving(watch=watch), test=TEST) as server:
+        with Server(hall.desk, PROCESS, Means(), serving(), test=TEST) as server:
             run = server.rounds(4)
-            server.finish()
         done = [client.result(5) for client in clients.values()]
     assert_same(run, simulated(4))
-    assert cut.total() == 2
+    assert len(lost) == 2
     assert sum(one.trained for one in done) == 12
+    assert sum(one.repeated for one in done) == 2
+    assert server.counts[What.LOST] == 2
 
 
 @pytest.mark.parametrize("stop_at", [1, 2, 3])
@@ -817,24 +859,30 @@ def test_a_folder_belongs_to_one_run(tmp_path):
     hall = Hall()
     with attending(hall):
         serve(hall, 1, folder=tmp_path / "server")
+    desk = hall.serve()
     with pytest.raises(UsageError, match="holds another run, with other seed"):
-        Server(hall.serve(), PROCESS, Means(), serving(seed=8, folder=tmp_path / "server"))
+        Server(desk, PROCESS, Means(), serving(seed=8, folder=tmp_path / "server"))
+    desk.close()
     with attending(hall, NAMES[:1], folder=tmp_path / "client") as clients:
         serve(hall, 1, minimum=1, deadline=0.5, cohort=Uniform(5))
         clients[NAMES[0]].result(5)
     hall.serve()
-    with attending(hall, NAMES[1:2], folder=tmp_path / "client") as clients:
-        with pytest.raises(UsageError, match="holds another run, with other client"):
-            clients[NAMES[1]].result(5)
+    with (
+        attending(hall, NAMES[1:2], folder=tmp_path / "client") as clients,
+        pytest.raises(UsageError, match="holds another run, with other client"),
+    ):
+        clients[NAMES[1]].result(5)
 
 
 def test_a_damaged_answer_is_named(tmp_path):
     hall = Hall()
     hall.serve()
     (tmp_path / "answer.bin").write_bytes(b"half of it")
-    with attending(hall, NAMES[:1], folder=tmp_path) as clients:
-        with pytest.raises(DataError, match=r"answer\.bin.*damaged; remove it"):
-            clients[NAMES[0]].result(5)
+    with (
+        attending(hall, NAMES[:1], folder=tmp_path) as clients,
+        pytest.raises(DataError, match=r"answer\.bin.*damaged; remove it"),
+    ):
+        clients[NAMES[0]].result(5)
 
 
 # --- settings and messages ---------------------------------------------------------------------------------------
@@ -878,29 +926,50 @@ def test_whatever_comes_is_a_word_or_a_protocol_error(noise, place):
     good = b"".join(said_by_client(Hello("run", "00", 3)))
     for frame in (noise, good[:place], good[:place] + noise, good + noise[:1]):
         for read in (client_word, server_word):
-            try:
+            with suppress(RemoteProtocolError):
                 assert isinstance(read(frame, sender="peer"), Hello)
-            except RemoteProtocolError:
-                pass
+
+
+# --- the guide ---------------------------------------------------------------------------------------------------
+
+
+def test_the_programs_of_the_guide_run(tmp_path, monkeypatch):
+    """The server and its three clients, each with a module ``federation``, a folder and a trainer of its own."""
+    shared, server, client = re.findall(r"^```python\n(.*?)^```", GUIDE.read_text(encoding="utf-8"), re.M | re.S)
+    names = ["coordinator", "clinic-a", "clinic-b", "clinic-c"]
+    now, port = datetime.now(UTC), free_port()
+    authority = make_authority("Test", days=1, now=now)
+    for number, name in enumerate(names):
+        issue(authority, PartyId(name), days=1, now=now).save(tmp_path / name / "identity")
+        (tmp_path / name / "federation.py").write_text(shared, encoding="utf-8")
+        rng = np.random.default_rng(number)
+        inputs, labels = rng.random((20, 64), np.float32), rng.integers(0, 10, 20)
+        np.savez(tmp_path / name / "examples.npz", inputs=inputs, labels=labels)
+    texts = [server.replace("0.0.0.0:7001", f"127.0.0.1:{port}")]
+    texts += 3 * [client.replace("coordinator.example.org:7001", f"127.0.0.1:{port}")]
+    started = [
+        subprocess.Popen([sys.executable, "-c", text], cwd=tmp_path / name, stdout=subprocess.PIPE, text=True)
+        for text, name in zip(texts, names, strict=True)
+    ]
+    try:
+        told = [process.communicate(timeout=60)[0].splitlines() for process in started]
+    finally:
+        for process in started:
+            process.kill()
+            process.wait()
+            process.stdout.close()
+    assert [process.returncode for process in started] == [0, 0, 0, 0]
+    assert told[0][-1] == "5 rounds"
+    assert told[0][0].startswith("Round(number=1, cohort=3, dropped=0")
+    assert all(lines == ["Attendance(rounds=5, trained=5, repeated=0)"] for lines in told[1:])
 
 
 # --- real processes ----------------------------------------------------------------------------------------------
 
 
-class Lasting(GrpcChannel):
-    """A channel that can begin a link anew."""
-
-    def renew(self, peer):
-        limits, grace = self._options.limits, self._options.connect_grace
-        fresh = Line(self.party, peer, epoch=secrets.token_bytes(EPOCH_BYTES), limits=limits, grace=grace)
-        old, self._lines[peer] = self._lines[peer], fresh
-        old.fail(PeerUnreachable(f"the link to {peer} has begun anew"))
-        old.hang_up(0)
-
-
 def play_server(folder, port, rounds):
     identity = Identity.load(folder / SERVER)
-    channel = Lasting(identity, dict.fromkeys(NAMES), listen=f"127.0.0.1:{port}")
+    channel = GrpcChannel(identity, dict.fromkeys(NAMES), listen=f"127.0.0.1:{port}")
     settings = serving(folder=folder / "run", deadline=60.0, minimum=3)
     with Server(channel, PROCESS, Means(), settings, test=TEST) as server:
         run = server.rounds(rounds, observe=lambda one: tell(f"round {one.number}"))
@@ -951,16 +1020,8 @@ def federation(tmp_path):
 
 
 def free_port():
-    with MemoryPort() as port:
-        return port
-
-
-@contextmanager
-def MemoryPort():
-    import socket  # noqa: PLC0415
-
     with socket.create_server(("127.0.0.1", 0)) as probe:
-        yield probe.getsockname()[1]
+        return probe.getsockname()[1]
 
 
 def lines_until(process, wanted):

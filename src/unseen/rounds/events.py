@@ -29,7 +29,7 @@ from unseen.transport.channel import Channel
 LOOK_SECONDS = 0.2
 """How often somebody who waits looks whether to stop; what arrives ends the waiting at once."""
 _PAUSE = 0.1
-_MOST_WORDS = 8
+_MOST_REFUSALS = 8
 _FAREWELL = 10.0
 
 
@@ -103,43 +103,48 @@ class Heard:
 
 
 class _Mailbox:
-    """What waits to be sent to one client; an assignment takes the place of all that it has not got yet."""
+    """What waits to be sent to one client: at most one word on where the run stands, the newest, and refusals."""
 
     def __init__(self) -> None:
         self._changed = threading.Condition()
         self._closed = False
         self._idle = True
-        self._words: deque[Sequence[Buffer]] = deque()
-        self._outdated = False
+        self._refusals: deque[Sequence[Buffer]] = deque(maxlen=_MOST_REFUSALS)
+        self._newest: Sequence[Buffer] | None = None
+        self._sends_newest = False
 
-    def put(self, parts: Sequence[Buffer], *, alone: bool) -> None:
+    def put(self, parts: Sequence[Buffer], *, refusal: bool) -> None:
         with self._changed:
-            if alone:
-                self._words.clear()
-                self._outdated = True
-            if len(self._words) < _MOST_WORDS:
-                self._words.append(parts)
-                self._idle = False
-                self._changed.notify_all()
+            if refusal:
+                self._refusals.append(parts)
+            else:
+                self._newest = parts
+            self._idle = False
+            self._changed.notify_all()
 
     def take(self) -> Sequence[Buffer] | None:
         """Return what to send next, as soon as there is something, or ``None`` once it is closed."""
         with self._changed:
-            self._idle = not self._words
+            self._idle = not (self._refusals or self._newest)
             self._changed.notify_all()
-            self._changed.wait_for(lambda: self._words or self._closed)
-            self._outdated = False
-            return None if self._closed else self._words.popleft()
+            self._changed.wait_for(lambda: self._refusals or self._newest or self._closed)
+            if self._closed:
+                return None
+            self._sends_newest = not self._refusals
+            if self._refusals:
+                return self._refusals.popleft()
+            parts, self._newest = self._newest, None
+            return parts
 
     def look(self) -> None:
         """Give a message up, in mid-sending, that need not be sent any more."""
-        if self._outdated or self._closed:
+        if self._closed or (self._sends_newest and self._newest is not None):
             raise Cancelled("a newer message takes its place")
 
     def settle(self, timeout: float) -> None:
         """Return when everything has been sent, at the latest after ``timeout`` seconds."""
         with self._changed:
-            self._changed.wait_for(lambda: self._idle, timeout)
+            self._changed.wait_for(lambda: self._idle or self._closed, timeout)
 
     def close(self) -> None:
         with self._changed:
@@ -184,15 +189,15 @@ class Links:
             return None
         return heard
 
-    def post(self, client: ClientId, parts: Sequence[Buffer], *, alone: bool = False) -> None:
-        """Send a message as soon as the link allows; if ``alone``, those before it need not arrive any more."""
-        self._boxes[client].put(parts, alone=alone)
+    def post(self, client: ClientId, parts: Sequence[Buffer], *, refusal: bool = False) -> None:
+        """Send a message as soon as the link allows; but for refusals, only the newest one has to arrive."""
+        self._boxes[client].put(parts, refusal=refusal)
 
     def finish(self, parts: Sequence[Buffer], clients: Iterable[ClientId]) -> None:
         """Send last words to these clients, and return when they are on their way."""
         told = [self._boxes[client] for client in clients]
         for box in told:
-            box.put(parts, alone=True)
+            box.put(parts, refusal=False)
         for box in told:
             box.settle(_FAREWELL)
 
@@ -210,19 +215,17 @@ class Links:
     # --- in threads
 
     def _hear(self, client: ClientId) -> None:
-        peer = self._clients[client]
         while not self._closing.is_set():
             try:
-                heard = Heard(client, self._channel.receive(peer, 60 * LOOK_SECONDS))
+                # Nothing here keeps the message, which may be large, while the next one is waited for.
+                self._hand_in(Heard(client, self._channel.receive(self._clients[client], 60 * LOOK_SECONDS)))
             except DeadlineExceeded:
                 continue
             except UsageError:
                 return  # the channel is closed
             except UnseenError as error:
-                heard = Heard(client, None, error)
-            self._hand_in(heard)
-            if heard.lost is not None:
-                self._begin_anew(peer)
+                self._hand_in(Heard(client, None, error))
+                self._begin_anew(self._clients[client])
 
     def _hand_in(self, heard: Heard) -> None:
         taken = threading.Event()
@@ -241,7 +244,7 @@ class Links:
             try:
                 self._channel.send(peer, parts, waiting=box.look)
             except UsageError:
-                return  # the channel is closed
+                box.close()  # as the channel is
             except UnseenError:
                 continue  # whoever hears the client is told; its next hello has it sent again
 
@@ -315,12 +318,13 @@ class Attempt:
         """Return the updates in the order of the cohort, so that who was faster does not matter."""
         return {client: self.updates[client] for client in self.cohort if client in self.updates}
 
-    def story(self, reasons: Mapping[ClientId, str], deadline: float) -> str:
-        """Return what was with those who have not answered."""
-        told = [
-            f"{client} {self.out.get(client, reasons[client])}" for client in self.cohort if client not in self.updates
-        ]
+    def story(self, reasons: Mapping[ClientId, str]) -> str:
+        """Return why this attempt has failed: what was with those who have not answered."""
+        if len(self.cohort) < self.minimum:
+            return f"the cohort has {len(self.cohort)} clients, and at least {self.minimum} are needed"
+        silent = [client for client in self.cohort if client not in self.updates]
+        told = [f"{client} {self.out.get(client, reasons[client])}" for client in silent]
         return (
-            f"{len(self.updates)} of {len(self.cohort)} clients answered within {deadline:g} s, at least "
-            f"{self.minimum} are needed: {'; '.join(told) or 'the cohort is too small'}"
+            f"{len(self.updates)} of {len(self.cohort)} clients answered, and at least {self.minimum} are needed: "
+            f"{'; '.join(told)}"
         )

@@ -23,7 +23,7 @@ from types import TracebackType
 from typing import Any, Self
 
 from unseen.codec import Buffer
-from unseen.errors import DeadlineExceeded, HandshakeRefused, TransportError, UsageError
+from unseen.errors import DeadlineExceeded, HandshakeRefused, PeerUnreachable, TransportError, UsageError
 from unseen.ids import PartyId
 from unseen.transport.channel import Waiting
 from unseen.transport.diagnosis import Cause, examine, split_endpoint
@@ -156,6 +156,25 @@ class GrpcChannel:
             late = [peer for peer, line in self._lines.items() if not line.settle(deadline)]
         if late:
             raise DeadlineExceeded(f"{', '.join(late)} did not take in everything within {timeout:g} s")
+
+    def renew(self, peer: PartyId) -> None:
+        """Give the link to ``peer`` up with all that is on its way, and wait for a new one from a peer that dials us.
+
+        A link is for one life of both parties; a server of many clients goes on with those that were started anew.
+
+        Raises:
+            UsageError: There is no link to ``peer``, or it is this party that dials: then a new channel is needed.
+        """
+        if self._endpoints.get(peer) is not None:
+            raise UsageError(f"{self.party} dials {peer}: a new link needs a new channel")
+        old, options = self._line(peer), self._options
+        epoch = secrets.token_bytes(EPOCH_BYTES)
+        fresh = Line(self.party, peer, epoch=epoch, limits=options.limits, grace=options.connect_grace)
+        with self._blocked_lock:
+            fresh.accept(everything=self._blocked > 0)
+            self._lines[peer] = fresh
+        old.fail(PeerUnreachable(f"the link to {peer} has begun anew"))
+        old.hang_up(0)
 
     def close(self) -> None:
         """Say goodbye to every peer and give port, threads and connections back."""

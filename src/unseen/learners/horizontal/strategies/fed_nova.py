@@ -25,6 +25,7 @@ from unseen.learners.horizontal.strategies.parts import (
     SendModel,
     WeightedMean,
     gradient_weight,
+    named,
     number,
     stepped,
     towards,
@@ -56,7 +57,7 @@ class NormalisedStep:
 
     def __call__(self, state: State, aggregate: Aggregate) -> State:
         """Return the state after a round."""
-        moved = aggregate.extra["steps"] * aggregate.delta
+        moved = named(aggregate.extra, "steps", 1) * aggregate.delta
         return State(state.round + 1, stepped(state.model, self.learning_rate, moved))
 
 

@@ -63,7 +63,7 @@ class ControlStep:
     def __call__(self, state: State, aggregate: Aggregate) -> State:
         """Return the state after a round, with ``control``."""
         share, before = min(1.0, aggregate.clients / self.clients), named(state.extra, "control", len(state.model))
-        control = stepped(before, share, aggregate.extra["control"])
+        control = stepped(before, share, named(aggregate.extra, "control", len(state.model)))
         model = stepped(state.model, self.learning_rate, aggregate.delta)
         return State(state.round + 1, model, {"control": control})
 

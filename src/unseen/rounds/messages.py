@@ -1,0 +1,369 @@
+"""What a server and its clients say to each other in a deployed run, and what of it counts as an answer.
+
+::
+
+    client                                server
+    Hello(run, process, model)   ──▶
+                                 ◀──      Standing: you are expected; or Refusal
+                                 ◀──      Assigned(round, attempt, broadcast)     if it is in the cohort
+    Answer(round, attempt, …)    ──▶                                              or Failed(reason)
+                                 ◀──      Assigned … or Standing, once an attempt
+                                 ◀──      Finished
+
+Either side may repeat itself: whoever has a new connection begins with ``Hello`` again, and an assignment that comes
+twice is answered twice, with the same bytes. Who speaks is known from the connection's certificate.
+
+Rounds are counted as in ``State``: round r is played when r rounds have been finished.
+"""
+
+from __future__ import annotations
+
+import functools
+import hashlib
+import json
+import math
+from collections.abc import Callable, Mapping, Set
+from dataclasses import dataclass, fields, is_dataclass
+from typing import Annotated, Any, TypeAlias
+
+import numpy as np
+from numpy.typing import NDArray
+
+from unseen.codec import Buffer, Shape, decode, encode, message, shown
+from unseen.errors import DataError, RemoteProtocolError, UnseenError, UsageError
+from unseen.ids import ClientId
+from unseen.learners.horizontal.compression.compressed import Compressed
+from unseen.learners.horizontal.compression.encoded import Codec, Encoded
+from unseen.learners.horizontal.process import Broadcast, Process, Update
+from unseen.rounds.checkpoint import NamedVector, pack, unpack
+
+REASON_CHARACTERS = 500
+
+
+# --- what a client says ------------------------------------------------------------------------------------------
+
+
+@message("rounds/hello")
+class Hello:
+    """Begins a connection: which run the sender takes part in, and with what."""
+
+    run: str
+    process: str
+    """``digest_of`` the process."""
+    size: int
+    """Numbers of the model."""
+
+
+@message("rounds/metric")
+class Metric:
+    """A number and what it is called."""
+
+    name: str
+    value: float
+
+
+@message("rounds/answer")
+class Answer:
+    """An update; ``delta`` is empty if it travels ``encoded``."""
+
+    run: str
+    round: int
+    attempt: int
+    client: str
+    delta: Annotated[NDArray[np.float32], Shape(None)]
+    encoded: Encoded | None
+    weight: float
+    extra: tuple[NamedVector, ...]
+    metrics: tuple[Metric, ...]
+
+
+@message("rounds/failed")
+class Failed:
+    """The sender cannot play this round."""
+
+    run: str
+    round: int
+    attempt: int
+    reason: str
+
+
+@message("rounds/from-client")
+class FromClient:
+    """One of these."""
+
+    hello: Hello | None = None
+    answer: Answer | None = None
+    failed: Failed | None = None
+
+    def __post_init__(self) -> None:
+        _only_one(self)
+
+
+@message("rounds/kept-answer")
+class KeptAnswer:
+    """What a client keeps in a file: an answer, and the fingerprint of the assignment that it belongs to."""
+
+    assigned: bytes
+    answer: Answer
+
+
+class Diverged(DataError):
+    """A training that went wrong, which the server may know."""
+
+
+def what_to_tell(error: UnseenError) -> str:
+    """Return what the server may know about a client's error: nothing of its data, nothing of its program."""
+    if isinstance(error, Diverged):
+        return "its training diverged: its update holds numbers that are not finite"
+    if isinstance(error, DataError):
+        return "its examples do not fit; the details stay at that client"
+    if isinstance(error, UsageError):
+        return "what it was asked to do cannot be done there; the details stay at that client"
+    return f"{type(error).__name__}: {error}"[:REASON_CHARACTERS]
+
+
+# --- what the server says ----------------------------------------------------------------------------------------
+
+
+@message("rounds/standing")
+class Standing:
+    """Where the run stands, for a client that has nothing to do."""
+
+    run: str
+    round: int
+    attempt: int
+
+
+@message("rounds/assigned")
+class Assigned:
+    """What every client of a cohort works on; the same bytes for all of them."""
+
+    run: str
+    round: int
+    attempt: int
+    model: Annotated[NDArray[np.float32], Shape(None)]
+    extra: tuple[NamedVector, ...]
+
+
+@message("rounds/refusal")
+class Refusal:
+    """What the client sent does not count; if ``final``, nothing else would either."""
+
+    run: str
+    reason: str
+    final: bool
+
+
+@message("rounds/finished")
+class Finished:
+    """The run is over after so many rounds."""
+
+    run: str
+    rounds: int
+
+
+@message("rounds/from-server")
+class FromServer:
+    """One of these."""
+
+    standing: Standing | None = None
+    assigned: Assigned | None = None
+    refusal: Refusal | None = None
+    finished: Finished | None = None
+
+    def __post_init__(self) -> None:
+        _only_one(self)
+
+
+ClientWord: TypeAlias = Hello | Answer | Failed
+ServerWord: TypeAlias = Standing | Assigned | Refusal | Finished
+
+
+def _only_one(word: Any) -> None:
+    found = [field.name for field in fields(word) if getattr(word, field.name) is not None]
+    if len(found) != 1:
+        raise RemoteProtocolError(f"expected one word, found {', '.join(found) or 'none'}")
+
+
+def said_by_client(word: ClientWord) -> list[Buffer]:
+    """Return a client's word as buffers to be sent; arrays are not copied."""
+    return encode(
+        FromClient(
+            hello=word if isinstance(word, Hello) else None,
+            answer=word if isinstance(word, Answer) else None,
+            failed=word if isinstance(word, Failed) else None,
+        )
+    )
+
+
+def said_by_server(word: ServerWord) -> list[Buffer]:
+    """Return a server's word as buffers to be sent; arrays are not copied."""
+    return encode(
+        FromServer(
+            standing=word if isinstance(word, Standing) else None,
+            assigned=word if isinstance(word, Assigned) else None,
+            refusal=word if isinstance(word, Refusal) else None,
+            finished=word if isinstance(word, Finished) else None,
+        )
+    )
+
+
+def client_word(frame: Buffer, *, sender: str) -> ClientWord:
+    """Return what a client says.
+
+    Raises:
+        RemoteProtocolError: It is malformed.
+    """
+    found = decode(FromClient, frame, sender=sender)
+    word = found.hello or found.answer or found.failed
+    if word is None:
+        raise RemoteProtocolError(f"{sender}: an empty message")
+    return word
+
+
+def server_word(frame: Buffer, *, sender: str) -> ServerWord:
+    """Return what the server says.
+
+    Raises:
+        RemoteProtocolError: It is malformed.
+    """
+    found = decode(FromServer, frame, sender=sender)
+    word = found.standing or found.assigned or found.refusal or found.finished
+    if word is None:
+        raise RemoteProtocolError(f"{sender}: an empty message")
+    return word
+
+
+def printable(text: str) -> str:
+    """Return what a peer wrote without control characters, and cut to a reasonable length."""
+    return "".join(char for char in text[:REASON_CHARACTERS] if char.isprintable())
+
+
+# --- do both sides run the same? ---------------------------------------------------------------------------------
+
+
+def digest_of(process: Process) -> str:
+    """Return a hash of a process's parts and their parameters, the same in every program that builds it alike.
+
+    Fields that are left out of ``repr``, such as a client's secret seed, do not count; functions count by their name.
+    """
+    return hashlib.sha256(json.dumps(process, default=_apart, sort_keys=True).encode()).hexdigest()
+
+
+def _apart(part: Any) -> Any:
+    """Return what ``json`` does not know as something that it knows better."""
+    for kind, apart in _APART:
+        if isinstance(part, kind):
+            return apart(part)
+    if is_dataclass(part):
+        return [
+            type(part).__qualname__,
+            {field.name: getattr(part, field.name) for field in fields(part) if field.repr},
+        ]
+    return getattr(part, "__qualname__", None) or [type(part).__qualname__, getattr(part, "__dict__", {})]
+
+
+_APART: tuple[tuple[type, Callable[[Any], Any]], ...] = (
+    (
+        np.ndarray,
+        lambda part: [str(part.dtype), part.shape, hashlib.sha256(np.ascontiguousarray(part).data).hexdigest()],
+    ),
+    (np.generic, lambda part: part.item()),
+    (bytes, lambda part: hashlib.sha256(part).hexdigest()),
+    (Mapping, dict),
+    (Set, lambda part: sorted(json.dumps(one, default=_apart, sort_keys=True) for one in part)),
+    (functools.partial, lambda part: [part.func, part.args, part.keywords]),
+)
+
+
+def codec_of(process: Process) -> Codec | None:
+    """Return how updates of a process travel in fewer bytes, or ``None`` if they travel as they are."""
+    work = process.work
+    return work.codec if isinstance(work, Compressed) and not process.postprocessors else None
+
+
+# --- assignments and answers -------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class Place:
+    """Where in a run a message belongs."""
+
+    run: str
+    round: int
+    attempt: int
+
+
+def assigned(place: Place, broadcast: Broadcast) -> Assigned:
+    """Return the message that carries a broadcast."""
+    return Assigned(place.run, place.round, place.attempt, broadcast.model, pack(broadcast.extra))
+
+
+def broadcast_in(word: Assigned) -> Broadcast:
+    """Return what ``assigned`` took."""
+    return Broadcast(word.round, word.model, unpack(word.extra))
+
+
+def fingerprint(word: Assigned) -> bytes:
+    """Return a hash of what has to be trained: of the round and the broadcast, whatever the attempt."""
+    digest = hashlib.sha256(str(word.round).encode())
+    for vector in (NamedVector("", word.model), *word.extra):
+        digest.update(f"{len(vector.name.encode())} {len(vector.values)} {vector.name}".encode())
+        digest.update(np.ascontiguousarray(vector.values).data)
+    return digest.digest()
+
+
+def answer_with(place: Place, client: ClientId, update: Update, encoded: Encoded | None) -> Answer:
+    """Return the message that carries an update, its difference as a codec's message if there is one."""
+    delta = update.delta if encoded is None else update.delta[:0]
+    metrics = tuple(Metric(name, float(update.metrics[name])) for name in sorted(update.metrics))
+    extra = pack(update.extra)
+    return Answer(place.run, place.round, place.attempt, client, delta, encoded, float(update.weight), extra, metrics)
+
+
+def update_in(answer: Answer, size: int, codec: Codec | None) -> Update:
+    """Return the update of a client, once it is one that can be added up.
+
+    Raises:
+        RemoteProtocolError: It has another size, is not finite, or does not travel as agreed; the message says how.
+    """
+    wanted = 0 if codec else size
+    if len(answer.delta) != wanted or (answer.encoded is None) != (codec is None):
+        way = "encoded" if codec else "as it is"
+        raise RemoteProtocolError(
+            f"its update has {len(answer.delta)} numbers: expected a model of {size}, sent {way}; both sides need the "
+            "same model and process"
+        )
+    delta = answer.delta if codec is None or answer.encoded is None else codec.decode(answer.encoded, size)
+    if not 0 < answer.weight < math.inf:
+        raise RemoteProtocolError(f"its update counts {answer.weight}: expected a number above 0")
+    extra, metrics = unpack(answer.extra), {metric.name: metric.value for metric in answer.metrics}
+    if len(extra) != len(answer.extra) or len(metrics) != len(answer.metrics):
+        raise RemoteProtocolError("it names two vectors or metrics of its update alike")
+    _refuse_not_finite({"delta": delta, **extra, **metrics})
+    return Update(delta, answer.weight, extra, metrics)
+
+
+def _refuse_not_finite(values: Mapping[str, NDArray[np.float32] | float]) -> None:
+    bad = [name for name, value in values.items() if not np.isfinite(value).all()]
+    if bad:
+        raise RemoteProtocolError(
+            f"its update holds numbers that are not finite, in {shown(', '.join(bad))}: its training diverged"
+        )
+
+
+def odd_ones(updates: Mapping[ClientId, Update]) -> list[ClientId]:
+    """Return the clients whose updates cannot be added to those of the most others: other vectors, or other lengths.
+
+    Of two halves, the one that has the first client is right.
+    """
+    shapes = {client: _shape(update) for client, update in updates.items()}
+    counts: dict[str, int] = {}
+    for shape in shapes.values():
+        counts[shape] = counts.get(shape, 0) + 1
+    usual = max(counts, key=lambda shape: counts[shape], default="")
+    return [client for client, shape in shapes.items() if shape != usual]
+
+
+def _shape(update: Update) -> str:
+    return repr([(name, len(update.extra[name])) for name in sorted(update.extra)])

@@ -1,0 +1,398 @@
+"""Serves a deployed run: hands every round out to a cohort of real clients, and makes the next state of their updates.
+
+The same process, seed, clients and cohorts give the same bits as ``simulate``, whatever the order in which clients
+answer. With a folder the state after every round is kept before the next one is handed out: a server that was killed
+and is started again from there goes on to the same end, and clients answer what they are asked twice with the same
+bytes.
+
+What the server learns: every client's update, weight and metrics, in the clear (it is no secure aggregation), and
+nothing of its examples or its memory. What it believes: nothing. What a client sends is checked for its place, size
+and finite numbers, and a client that sends anything else is refused by name and stops nobody; what its numbers do to
+the mean is a matter of the process (``robust``).
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable, Mapping
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Self
+
+from unseen.clock import Clock, SystemClock
+from unseen.codec import Buffer, shown
+from unseen.dialogue import CancelToken
+from unseen.errors import Cancelled, PeerFailed, RemoteProtocolError, UsageError
+from unseen.ids import ClientId, JobId
+from unseen.learners.horizontal.process import Aggregate, Examples, Process, State, Trainer, stream
+from unseen.rounds.checkpoint import Checkpoints
+from unseen.rounds.cohort import Cohort, Uniform
+from unseen.rounds.events import LOOK_SECONDS, Attempt, Event, Heard, Links, Shelf, Watch, What
+from unseen.rounds.messages import (
+    Answer,
+    Failed,
+    Finished,
+    Hello,
+    Place,
+    Refusal,
+    Standing,
+    assigned,
+    client_word,
+    codec_of,
+    digest_of,
+    odd_ones,
+    printable,
+    said_by_server,
+    update_in,
+)
+from unseen.rounds.simulate import Round, Run
+from unseen.transport.channel import Channel
+
+_CHUNK = 1000
+"""Examples that are evaluated at once: as many as in a simulation, so that the means have the same bits."""
+
+
+def _no_sizes() -> dict[ClientId, int]:
+    return {}
+
+
+@dataclass(frozen=True, slots=True)
+class ServeSettings:
+    """How a run is served; ``cohort``, ``seed`` and ``sizes`` are those that change its result.
+
+    Raises:
+        UsageError: A number is not what it has to be.
+    """
+
+    run: JobId
+    """The same name at the server and all clients."""
+    cohort: Cohort = field(default_factory=lambda: Uniform(10))
+    """Draws who takes part, from all clients that the channel leads to."""
+    seed: int = 0
+    sizes: Mapping[ClientId, int] = field(default_factory=_no_sizes)
+    """How many examples clients have, as agreed, for cohorts that are drawn in proportion; 1 if it is not said."""
+    minimum: int = 1
+    """A round with fewer answers does not count."""
+    enough: int | None = None
+    """With so many answers a round ends, and later ones are dropped; all of the cohort if ``None``.
+
+    A cohort that is larger by a fifth costs a fifth more training, and does without the slowest fifth.
+    """
+    deadline: float = 600.0
+    """Seconds after which an attempt at a round ends."""
+    attempts: int = 3
+    """How often a round is tried before the run ends with an error."""
+    folder: Path | None = None
+    """Where the run is kept; nowhere if ``None``: then it is lost with its server."""
+    evaluate_every: int = 1
+    held_bytes: int = 1 << 30
+    """Updates beyond so many bytes wait in a file for their aggregation."""
+    watch: Watch | None = field(default=None, repr=False)
+    """Is told what happens in between."""
+    clock: Clock = field(default_factory=SystemClock)
+
+    def __post_init__(self) -> None:
+        faults = {
+            "minimum is at least 1": self.minimum < 1,
+            "enough is not below minimum": self.enough is not None and self.enough < self.minimum,
+            "deadline is above 0": not self.deadline > 0,
+            "attempts and evaluate_every are at least 1": min(self.attempts, self.evaluate_every) < 1,
+            "held_bytes is not negative": self.held_bytes < 0,
+        }
+        if found := [fault for fault, present in faults.items() if present]:
+            raise UsageError(f"run {self.run} cannot be served so: {', '.join(found)}")
+
+
+class Server:
+    """One run of horizontal learning with real clients; closes the channel at its end.
+
+    Args:
+        channel: Leads to all clients that may take part.
+        process: The algorithm, the same as at all clients.
+        trainer: The model, of which the server needs ``size``, ``initial`` and, to evaluate, ``evaluate``.
+        settings: Who takes part, how long to wait, …
+        test: Examples to evaluate on, the server's own.
+
+    Leaving the block without an error tells the clients that the run is over. After an error they wait for a server
+    that is started again.
+    """
+
+    def __init__(
+        self,
+        channel: Channel,
+        process: Process,
+        trainer: Trainer,
+        settings: ServeSettings,
+        *,
+        test: Examples | None = None,
+    ) -> None:
+        if not channel.peers:
+            raise UsageError(f"run {settings.run}: the channel of {channel.party} leads to no client")
+        self._process, self._trainer, self._settings, self._test = process, trainer, settings, test
+        self._watch, self._clock = settings.watch, settings.clock
+        self._digest, self._codec = digest_of(process), codec_of(process)
+        self.counts: Counter[What] = Counter()
+        """How often each kind of event has happened."""
+        self._cancel: CancelToken | None = None
+        self._present: set[ClientId] = set()
+        self._why: dict[ClientId, str] = {}
+        self._attempt: Attempt | None = None
+        self._store = Checkpoints(settings.folder) if settings.folder else None
+        ids = tuple(ClientId(peer) for peer in sorted(channel.peers))
+        self._run = self._first(ids)
+        self._links = Links(channel)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if error is None:
+            self.finish()
+        self.close()
+
+    def finish(self) -> None:
+        """Tell all clients that are there that the run is over."""
+        for _ in self._links.clients:  # some may have come just now
+            self._take(self._links.next(0.0))
+        last_words = said_by_server(Finished(self._settings.run, self._run.state.round))
+        self._links.finish(last_words, self._present)
+        self._tell(What.FINISHED)
+
+    def close(self) -> None:
+        """Close the channel; clients wait for a server that goes on, unless they were told that the run is over."""
+        self._links.close()
+
+    @property
+    def run(self) -> Run:
+        """Where the run stands."""
+        return self._run
+
+    def rounds(
+        self, count: int, *, observe: Callable[[Round], None] | None = None, cancel: CancelToken | None = None
+    ) -> Run:
+        """Play rounds until ``count`` have been finished in all, those of an earlier call or process included.
+
+        ``observe`` is told every finished round; ``cancel`` is looked at several times a second.
+
+        Raises:
+            Cancelled: It was asked to stop; finished rounds are kept.
+            PeerFailed: Too few clients answered, in every attempt at a round; the message says what was with each.
+            UsageError: The process cannot be used with so few clients.
+        """
+        self._cancel = cancel
+        while self._run.state.round < count:
+            self._run = self._play_round(last=self._run.state.round + 1 == count)
+            if observe is not None:
+                observe(self._run.history[-1])
+        return self._run
+
+    # --- one round
+
+    def _play_round(self, *, last: bool) -> Run:
+        began, state = self._clock.monotonic(), self._run.state
+        stories: list[str] = []
+        for number in range(self._settings.attempts):
+            attempt = self._hand_out(state, number)
+            self._gather(attempt)
+            found = self._next(state, attempt)
+            if not isinstance(found, str):
+                return self._keep(attempt, *found, began=began, last=last)
+            stories.append(found)
+            self._tell(What.AGAIN, note=found)
+        raise PeerFailed(
+            f"run {self._settings.run}, round {state.round + 1}: {len(stories)} attempts have failed, the last one "
+            f"because {stories[-1]}. What is finished is kept: see to the clients and start the server again, or ask "
+            "for fewer of them"
+        )
+
+    def _hand_out(self, state: State, number: int) -> Attempt:
+        """Begin an attempt: send the assignment to those of its cohort that are there, and word to the others."""
+        settings = self._settings
+        place = Place(settings.run, state.round, number)
+        cohort = self._cohort(state.round, number)
+        parts = said_by_server(assigned(place, self._process.distributor(state)))
+        enough = min(settings.enough or len(cohort), len(cohort))
+        shelf = Shelf(settings.held_bytes, settings.folder)
+        attempt = Attempt(place, cohort, parts, enough, settings.minimum if cohort else 0, shelf)
+        self._attempt = attempt
+        self._tell(What.ASSIGNED)
+        for client in sorted(self._present):
+            self._send_place(client)
+        return attempt
+
+    def _cohort(self, round_number: int, number: int) -> tuple[ClientId, ...]:
+        """Return the cohort of an attempt: that of a simulation at first, then another draw."""
+        ids, settings = self._links.clients, self._settings
+        sizes = [settings.sizes.get(client, 1) for client in ids]
+        first = settings.cohort.choose(ids, sizes, round_number, settings.seed)
+        if number == 0:
+            return tuple(first)
+        seed = int(stream(settings.seed, "attempt", number).integers(1 << 62))
+        drawn = settings.cohort.choose(ids, sizes, round_number, seed)
+        # In another order the same updates would give another rounding.
+        return tuple(first if set(drawn) == set(first) else drawn)
+
+    def _gather(self, attempt: Attempt) -> None:
+        """Take in what clients send until the attempt is over or its time is up."""
+        end = self._clock.monotonic() + self._settings.deadline
+        while not attempt.over and (left := end - self._clock.monotonic()) > 0:
+            if self._cancel is not None and self._cancel.is_set():
+                raise Cancelled(f"run {self._settings.run}: stopped on request; finished rounds are kept")
+            self._take(self._links.next(min(left, LOOK_SECONDS)))
+
+    def _next(self, state: State, attempt: Attempt) -> tuple[State, Aggregate] | str:
+        """Return the state after the round and the aggregate, or why the attempt has failed."""
+        for client in odd_ones(attempt.in_order()):
+            del attempt.updates[client]
+            self._refuse(client, "its update has other vectors than those of most clients")
+        if len(attempt.updates) < attempt.minimum:
+            return attempt.story({client: self._reason(client) for client in attempt.cohort})
+        try:
+            return self._process.next(state, list(attempt.in_order().values()))
+        except RemoteProtocolError as error:
+            return f"the updates of {', '.join(attempt.in_order())}, in this order, cannot be aggregated: {error}"
+
+    def _keep(self, attempt: Attempt, after: State, aggregate: Aggregate, *, began: float, last: bool) -> Run:
+        """Return where the run stands after a round, once that is kept."""
+        asked, missing, metrics = len(attempt.cohort), len(attempt.cohort) - len(attempt.updates), aggregate.metrics
+        attempt.updates.clear()
+        test = self.evaluate(after) if last or after.round % self._settings.evaluate_every == 0 else {}
+        entry = Round(after.round, asked, missing, dict(metrics), test, round(self._clock.monotonic() - began, 6))
+        history = (*self._run.history, entry)
+        if self._store:
+            self._store.save(after, [asdict(one) for one in history])
+        return Run(after, history)
+
+    def evaluate(self, state: State) -> dict[str, float]:
+        """Return the metrics of a state's model on the examples to test on; nothing if there are none."""
+        test = self._test
+        if test is None:
+            return {}
+        slices = [slice(start, start + _CHUNK) for start in range(0, len(test), _CHUNK)]
+        chunks = [Examples(test.inputs[part], test.labels[part]) for part in slices]
+        found = [self._trainer.evaluate(state.model, chunk) for chunk in chunks]
+        return {
+            name: sum(one[name] * len(chunk) for one, chunk in zip(found, chunks, strict=True)) / len(test)
+            for name in (found[0] if found else {})
+        }
+
+    # --- what clients say
+
+    def _take(self, heard: Heard | None) -> None:
+        if heard is None:
+            return
+        client = heard.client
+        if heard.frame is None:
+            self._lose(client, str(heard.lost))
+            return
+        try:
+            self._heed(client, heard.frame)
+        except RemoteProtocolError as error:
+            self._refuse(client, str(error))
+
+    def _heed(self, client: ClientId, frame: Buffer) -> None:
+        word = client_word(frame, sender=client)
+        if word.run != self._settings.run:
+            raise RemoteProtocolError(f"it takes part in run '{shown(word.run)}', this is {self._settings.run}")
+        if isinstance(word, Hello):
+            self._greet(client, word)
+        elif client not in self._present:
+            raise RemoteProtocolError("it sends before it has said hello")
+        elif isinstance(word, Failed):
+            self._give_up(client, word)
+        else:
+            self._take_answer(client, word)
+
+    def _greet(self, client: ClientId, hello: Hello) -> None:
+        self._present.discard(client)
+        mine = (self._digest, self._trainer.size)
+        if (hello.process, hello.size) != mine:
+            reason = (
+                f"it runs process {shown(hello.process[:12])} with a model of {hello.size} numbers, this run has "
+                f"{mine[0][:12]} with {mine[1]}: give both sides the same process and trainer"
+            )
+            self._refuse(client, reason, final=True)
+            return
+        self._present.add(client)
+        self._tell(What.JOINED, client=client)
+        self._send_place(client)
+
+    def _send_place(self, client: ClientId) -> None:
+        """Tell a client what to do: its assignment again, if it has not answered, or to wait."""
+        attempt = self._attempt
+        if attempt is None:
+            return
+        if attempt.waits_for(client):
+            self._links.post(client, attempt.parts)
+        else:
+            place = attempt.place
+            self._links.post(client, said_by_server(Standing(place.run, place.round, place.attempt)))
+
+    def _take_answer(self, client: ClientId, answer: Answer) -> None:
+        attempt, place = self._attempt, Place(answer.run, answer.round, answer.attempt)
+        if attempt is None or place != attempt.place:
+            self._tell(What.LATE, client=client, place=place)
+        elif client not in attempt.cohort:
+            self._tell(What.UNASKED, client=client)
+        elif client in attempt.updates:
+            self._tell(What.DUPLICATE, client=client)
+        else:
+            if answer.client != client:
+                raise RemoteProtocolError(f"it calls itself '{shown(answer.client)}'")
+            attempt.add(client, update_in(answer, self._trainer.size, self._codec))
+            self._tell(What.ANSWERED, client=client)
+
+    def _give_up(self, client: ClientId, word: Failed) -> None:
+        place, reason = Place(word.run, word.round, word.attempt), printable(word.reason)
+        if self._attempt is not None and place == self._attempt.place:
+            self._attempt.leave_out(client, f"failed ({reason})")
+            self._tell(What.FAILED, client=client, note=reason)
+
+    def _refuse(self, client: ClientId, reason: str, *, final: bool = False) -> None:
+        self._why[client] = f"was refused ({reason})"
+        if self._attempt is not None:
+            self._attempt.leave_out(client, self._why[client])
+        self._links.post(client, said_by_server(Refusal(self._settings.run, reason, final)), refusal=True)
+        self._tell(What.REFUSED, client=client, note=reason)
+
+    def _lose(self, client: ClientId, reason: str) -> None:
+        self._why[client] = f"is away ({reason})"
+        if client in self._present:
+            self._present.discard(client)
+            self._tell(What.LOST, client=client, note=reason)
+
+    def _reason(self, client: ClientId) -> str:
+        """Return why a client has not answered, as far as is known."""
+        if client in self._present:
+            return f"has not answered (deadline {self._settings.deadline:g} s)"
+        return self._why.get(client, "has not come")
+
+    # --- the rest
+
+    def _tell(self, what: What, *, client: ClientId | None = None, note: str = "", place: Place | None = None) -> None:
+        self.counts[what] += 1
+        if self._watch is not None:
+            now = self._attempt
+            at = place or (now.place if now else Place(self._settings.run, self._run.state.round, 0))
+            done, total = (len(now.updates), len(now.cohort)) if now else (0, 0)
+            self._watch(Event(what, at.round, at.attempt, client, note, done, total))
+
+    def _first(self, ids: tuple[ClientId, ...]) -> Run:
+        settings = self._settings
+        about: dict[str, Any] = {
+            "run": settings.run,
+            "process": self._digest,
+            "cohort": repr(settings.cohort),
+            "seed": settings.seed,
+            "model size": self._trainer.size,
+            "clients": list(ids),
+        }
+        if self._store is not None:
+            self._store.begin(about)
+            if (kept := self._store.load()) is not None:
+                state, history = kept
+                return Run(state, tuple(Round(**fields) for fields in history))
+        return Run(self._process.start(self._trainer.initial(settings.seed)), ())
