@@ -17,9 +17,10 @@ from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from typing import Annotated, Literal
 
-from pydantic import ConfigDict, Field, TypeAdapter, ValidationError
+from pydantic import ConfigDict, Field, TypeAdapter
 
-from unseen.errors import DataError, UsageError
+from unseen.errors import UsageError
+from unseen.privacy.lines import read_line
 
 _STRICT = ConfigDict(extra="forbid", hide_input_in_errors=True)
 
@@ -266,14 +267,7 @@ def read_spend(text: str | bytes, where: str) -> Spend:
     Raises:
         DataError: It is none: unknown or missing fields, wrong types, values that cannot be.
     """
-    try:
-        return _SPEND.validate_json(text, strict=True)
-    except ValidationError as error:
-        first = error.errors()[0]
-        place = ".".join(map(str, first["loc"])) or "the whole"
-        raise DataError(f"{where} is not a spend of privacy: {place}: {first['msg']}") from error
-    except UsageError as error:
-        raise DataError(f"{where} is not a spend of privacy: {error}") from error
+    return read_line(_SPEND, text, where, "a spend of privacy")
 
 
 def _positive(where: str, **numbers: float) -> None:

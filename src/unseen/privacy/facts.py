@@ -26,10 +26,11 @@ from datetime import datetime
 from typing import Annotated, Literal
 
 import numpy as np
-from pydantic import ConfigDict, Field, TypeAdapter, ValidationError
+from pydantic import ConfigDict, Field, TypeAdapter
 
-from unseen.errors import DataError, UsageError
+from unseen.errors import UsageError
 from unseen.ids import Identifier, PartyId
+from unseen.privacy.lines import read_line
 
 STRICT = ConfigDict(extra="forbid", hide_input_in_errors=True, ser_json_bytes="base64", val_json_bytes="base64")
 MAX_ROWS = 1 << 40
@@ -246,14 +247,7 @@ def read_fact(text: str | bytes, where: str) -> Fact:
     Raises:
         DataError: It is none: unknown or missing fields, wrong types, values that cannot be.
     """
-    try:
-        return _FACT.validate_json(text, strict=True)
-    except ValidationError as error:
-        first = error.errors()[0]
-        place = ".".join(map(str, first["loc"])) or "the whole"
-        raise DataError(f"{where} is not a fact about a session: {place}: {first['msg']}") from error
-    except UsageError as error:
-        raise DataError(f"{where} is not a fact about a session: {error}") from error
+    return read_line(_FACT, text, where, "a fact about a session")
 
 
 def _check_time(fact: Fact) -> None:

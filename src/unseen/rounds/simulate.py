@@ -28,7 +28,6 @@ from unseen.learners.horizontal.process import (
     Assignment,
     Broadcast,
     Examples,
-    Memory,
     Process,
     State,
     Trainer,
@@ -264,7 +263,7 @@ class Simulation:
         assignment = Assignment(what, broadcast, Examples(inputs, labels), memory, rng)
         update, kept = self._process.client_round(self._trainer, assignment)
         self._check(what, update)
-        self._keep(what, number, kept)
+        self._store.keep(what, number, kept)
         self._deltas[worker] = update.delta
         return update.weight, dict(update.extra), dict(update.metrics)
 
@@ -288,9 +287,6 @@ class Simulation:
                 f"the update of client {client} holds numbers that are not finite: its training diverged; lower the "
                 "learning rate, or look for such values in its examples"
             )
-
-    def _keep(self, client: ClientId, number: int, memory: Memory) -> None:
-        self._store.keep(client, number, memory)
 
     # --- beginning
 

@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 
 from unseen.codec import Shape, message
 from unseen.errors import DataError
+from unseen.protocols.psi.port import strings
 
 MAX_ITEMS = 1 << 28
 """Items in a catalogue."""
@@ -83,7 +84,7 @@ class Catalogue:
 
         A binary search reads some twenty pages for every row, the first ones of which are the same for all.
         """
-        ordered, wanted = as_strings(self.tags), as_strings(outputs[:, : self.terms.tag_bytes])
+        ordered, wanted = strings(self.tags), strings(outputs[:, : self.terms.tag_bytes])
         places = np.searchsorted(ordered, wanted)
         rows = np.flatnonzero(places < len(ordered))
         rows = rows[ordered[places[rows]] == wanted[rows]]
@@ -128,8 +129,3 @@ def seal(outputs: NDArray[np.uint8], payloads: NDArray[np.uint8], terms: Terms) 
 
 def _ciphers(outputs: NDArray[np.uint8]) -> Iterator[ChaCha20Poly1305]:
     return (ChaCha20Poly1305(row.tobytes()) for row in outputs[:, _KEY_START:])
-
-
-def as_strings(rows: NDArray[np.uint8]) -> NDArray[np.bytes_]:
-    """Return each row as one string; numpy ignores zeros at the end, which is right for rows of equal length."""
-    return np.ascontiguousarray(rows).view(f"S{rows.shape[1]}").reshape(len(rows))

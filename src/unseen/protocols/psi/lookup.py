@@ -52,11 +52,12 @@ from unseen.dialogue import CHUNK_BYTES, Dialogue, progress, receive, receive_ar
 from unseen.errors import DataError, RemoteProtocolError, UsageError
 from unseen.ids import PartyId
 from unseen.kernels.blocks import pieces
-from unseen.protocols.psi.catalogue import NAME_BYTES, Catalogue, Holding, Terms, as_strings, seal
-from unseen.protocols.psi.port import Alignment, Items, Meeting, check_items
+from unseen.protocols.psi.catalogue import NAME_BYTES, Catalogue, Holding, Terms, seal
+from unseen.protocols.psi.port import Alignment, Items, Meeting, check_items, strings
 
 BLOCK = 1 << 13
 """Points in a message: enough to keep all processors busy, few enough to show progress every second."""
+_TWO = "a catalogue is a matter of two parties"
 _CONTENT = b"unseen/psi_lookup/content/1\0"
 
 
@@ -121,7 +122,7 @@ def publish(items: Items, payloads: NDArray[np.uint8], max_points: int, meeting:
         DataError: An item occurs twice or is too long, or ``Terms.fault`` finds something too large.
         UsageError: There are several peers.
     """
-    asker = _only_peer(meeting)
+    asker = meeting.other(_TWO)
     _check_own(items, meeting)
     limits = str(max_points).encode()
     content = framed_digest(_CONTENT, meeting.session, limits, items.content, items.offsets, payloads)
@@ -133,7 +134,7 @@ def publish(items: Items, payloads: NDArray[np.uint8], max_points: int, meeting:
     key_seed = meeting.prg.derive("psi_lookup/key", content).bytes(SEED_BYTES)
     yield from send(asker, Opening(np.frombuffer(meeting.session, np.uint8), terms))
     tags, sealed = yield from _encode(items, payloads, terms, Scalar.derive(Prg(key_seed)), asker)
-    order = np.argsort(as_strings(tags)).astype(np.uint32)
+    order = np.argsort(strings(tags)).astype(np.uint32)
     for rows in pieces(len(items), _rows_per_message(terms)):
         yield from send(asker, Entries(tags[order[rows]], sealed[order[rows]]))
     return Holding(terms, key_seed, order)
@@ -146,7 +147,7 @@ def obtain(meeting: Meeting) -> Dialogue[Catalogue]:
         RemoteProtocolError: It is malformed, or the peer publishes it elsewhere.
         UsageError: There are several peers.
     """
-    holder = _only_peer(meeting)
+    holder = meeting.other(_TWO)
     opening = yield from receive(holder, Opening)
     terms = opening.terms
     if opening.session.tobytes() != meeting.session:
@@ -191,7 +192,7 @@ def _receive_entries(holder: PartyId, terms: Terms) -> Dialogue[Catalogue]:
         yield from progress(rows.stop, terms.count, f"receiving the catalogue of {holder}")
     widths = (tags, terms.tag_bytes), (sealed, terms.sealed_bytes)
     catalogue = Catalogue(terms, *(np.frombuffer(part, np.uint8).reshape(terms.count, width) for part, width in widths))
-    ordered = as_strings(catalogue.tags)
+    ordered = strings(catalogue.tags)
     if (ordered[1:] <= ordered[:-1]).any():
         raise RemoteProtocolError(f"{holder}: the tags of the catalogue are not in ascending order")
     return catalogue
@@ -212,7 +213,7 @@ def look_up(items: Items, catalogue: Catalogue, meeting: Meeting) -> Dialogue[Fo
         RemoteProtocolError: The peer sent invalid points, a wrong number of them, or payloads that do not open.
         UsageError: There are several peers, or this party is no recipient.
     """
-    holder, terms = _only_peer(meeting), catalogue.terms
+    holder, terms = meeting.other(_TWO), catalogue.terms
     _check_recipient(meeting, meeting.me)
     _check_own(items, meeting)
     if len(items) > terms.max_points:
@@ -239,7 +240,7 @@ def answer(holding: Holding, meeting: Meeting) -> Dialogue[Alignment]:
         RemoteProtocolError: The peer asks too much, about another catalogue, or elsewhere, or sent invalid points.
         UsageError: There are several peers, or the peer is no recipient.
     """
-    asker, terms = _only_peer(meeting), holding.terms
+    asker, terms = meeting.other(_TWO), holding.terms
     _check_recipient(meeting, asker)
     question = yield from receive(asker, Question)
     _check_question(question, terms, meeting)
@@ -254,7 +255,7 @@ def answer(holding: Holding, meeting: Meeting) -> Dialogue[Alignment]:
 
 def _ask(items: Items, terms: Terms, meeting: Meeting) -> Dialogue[NDArray[np.uint8]]:
     """Return the function's values at ``items``, shape (items, 64)."""
-    holder, count = _only_peer(meeting), len(items)
+    holder, count = meeting.other(_TWO), len(items)
     # Safety: blinds hide these items, in this order, in this session, and are used for nothing else.
     content = framed_digest(_CONTENT, meeting.session, terms.name, items.content, items.offsets)
     blinds = draw_blinds(meeting.prg.derive("psi_lookup/blinds", content), count)
@@ -295,12 +296,6 @@ def _receive_places(asker: PartyId, question: Question, holding: Holding) -> Dia
 # --- checks ------------------------------------------------------------------------------------------------------
 
 
-def _only_peer(meeting: Meeting) -> PartyId:
-    if len(meeting.peers) != 1:
-        raise UsageError(f"a catalogue is a matter of two parties, found {', '.join(meeting.parties)}")
-    return meeting.peers[0]
-
-
 def _check_recipient(meeting: Meeting, asker: PartyId) -> None:
     if not meeting.learns(asker):
         raise UsageError(f"{asker} asks, and so has to be a recipient of the result")
@@ -314,7 +309,7 @@ def _check_own(items: Items, meeting: Meeting) -> None:
 
 
 def _check_question(question: Question, terms: Terms, meeting: Meeting) -> None:
-    asker = _only_peer(meeting)
+    asker = meeting.other(_TWO)
     if question.session.tobytes() != meeting.session:
         raise RemoteProtocolError(f"{asker}: expected a question in the same context, to the same recipients, as ours")
     if question.name != terms.name:

@@ -107,6 +107,16 @@ class Meeting:
         """Return whether ``party`` is among those who learn the result."""
         return self.recipients is None or party in self.recipients
 
+    def other(self, rule: str) -> PartyId:
+        """Return the only peer, where ``rule`` says what is for two parties.
+
+        Raises:
+            UsageError: There are more; the message is ``rule``, and who they are.
+        """
+        if len(self.peers) != 1:
+            raise UsageError(f"{rule}, found {', '.join(self.parties)}")
+        return self.peers[0]
+
     @property
     def session(self) -> bytes:
         """Digest of who meets, who learns the result, and in which context (32 bytes)."""
@@ -114,6 +124,11 @@ class Meeting:
         parts = [self.context, b"".join(framed(party.encode()) for party in self.parties)]
         parts.append(b"".join(framed(party.encode()) for party in told))
         return hashlib.sha256(b"".join(map(framed, parts))).digest()
+
+
+def strings(rows: NDArray[np.uint8]) -> NDArray[np.bytes_]:
+    """Return each row as one string; numpy ignores zeros at the end, which is right for rows of equal length."""
+    return np.ascontiguousarray(rows).view(f"S{rows.shape[1]}").reshape(len(rows))
 
 
 def framed(part: bytes) -> bytes:

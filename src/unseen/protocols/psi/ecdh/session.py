@@ -39,7 +39,7 @@ from unseen.ids import PartyId
 from unseen.kernels import blake2b
 from unseen.kernels.blocks import pieces
 from unseen.protocols.psi.agreed import agree
-from unseen.protocols.psi.port import DIGEST_BYTES, Items, Meeting, check_items, framed
+from unseen.protocols.psi.port import DIGEST_BYTES, Items, Meeting, check_items, framed, strings
 
 DST = b"unseen-psi_join.ecdh-v2-with-ristretto255_XMD:SHA-512_R255MAP_RO_"
 SALT_BYTES = 32
@@ -187,17 +187,6 @@ def _exchange_openings(ring: Ring, mine: Opening) -> Dialogue[dict[PartyId, Open
     return {ring.me: mine, **openings}
 
 
-def only_peer(meeting: Meeting, what: str) -> PartyId:
-    """Return the other party of a meeting of two.
-
-    Raises:
-        UsageError: There are more.
-    """
-    if len(meeting.peers) != 1:
-        raise UsageError(f"{what} by 'ecdh' is for two parties, found {', '.join(meeting.parties)}")
-    return meeting.peers[0]
-
-
 # --- sets of points ----------------------------------------------------------------------------------------------
 
 
@@ -322,8 +311,3 @@ def shared_positions(tags: Mapping[PartyId, Bytes]) -> dict[PartyId, NDArray[np.
 def _positions(mine: NDArray[np.bytes_], shared: NDArray[np.bytes_]) -> NDArray[np.int64]:
     order = np.argsort(mine)
     return np.asarray(order[np.searchsorted(mine, shared, sorter=order)], np.int64)
-
-
-def strings(rows: Bytes) -> NDArray[np.bytes_]:
-    """Return each row as one string; numpy ignores zeros at the end, which is right for rows of equal length."""
-    return np.ascontiguousarray(rows).view(f"S{rows.shape[1]}").reshape(len(rows))

@@ -73,15 +73,13 @@ from unseen.protocols.psi.ecdh.session import (
     check_distinct,
     hashed,
     multiplied,
-    only_peer,
     open_session,
     receive_blinded,
     receive_tags,
     send_own,
-    strings,
     tags_of,
 )
-from unseen.protocols.psi.port import Items, Meeting, Totals
+from unseen.protocols.psi.port import Items, Meeting, Totals, strings
 
 Integers = NDArray[np.int64]
 
@@ -172,7 +170,7 @@ def total(items: Items, values: Integers | None, meeting: Meeting, *, key_bits: 
         DataError: An item occurs twice, or both sets together are too large.
         RemoteProtocolError: The peer broke a rule, or both parties or none bring values.
     """
-    peer = only_peer(meeting, "a sum")
+    peer = meeting.other("a sum by 'ecdh' is for two parties")
     check_key_bits(key_bits)
     columns = 0 if values is None else _checked_columns(values, len(items))
     session = yield from open_session(items, meeting, f"sum/{key_bits}", columns=columns)

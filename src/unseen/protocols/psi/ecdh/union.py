@@ -40,17 +40,15 @@ from unseen.protocols.psi.ecdh.session import (
     Bytes,
     Session,
     check_distinct,
-    only_peer,
     open_session,
     receive_blinded,
     receive_points,
     send_multiplied,
     send_own,
     send_points,
-    strings,
     tags_of,
 )
-from unseen.protocols.psi.port import Items, Meeting, Spine
+from unseen.protocols.psi.port import Items, Meeting, Spine, strings
 
 
 def unite(items: Items, meeting: Meeting) -> Dialogue[Spine]:
@@ -61,7 +59,7 @@ def unite(items: Items, meeting: Meeting) -> Dialogue[Spine]:
         DataError: An item occurs twice, or both sets together are too large.
         RemoteProtocolError: The peer sent invalid points, a wrong number of them, duplicates, or belongs elsewhere.
     """
-    peer = only_peer(meeting, "a union")
+    peer = meeting.other("a union by 'ecdh' is for two parties")
     if not all(map(meeting.learns, meeting.parties)):
         raise UsageError(f"{meeting.me}: both parties of a union get its spine: leave the recipients out")
     session = yield from open_session(items, meeting, "unite", passes=3)
