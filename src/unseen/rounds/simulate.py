@@ -12,7 +12,7 @@ import tempfile
 import time
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Protocol, Self
@@ -217,7 +217,7 @@ class Simulation:
             round(time.monotonic() - began, 6),
         )
         history = (*self._run.history, entry)
-        self._store.save(after, [_fields(one) for one in history])
+        self._store.save(after, [asdict(one) for one in history])
         return Run(after, history)
 
     def evaluate(self, state: State) -> dict[str, float]:
@@ -315,14 +315,3 @@ class Simulation:
     def _look(self) -> None:
         if self._cancel is not None and self._cancel.is_set():
             raise Cancelled("stopped on request; finished rounds are kept if the simulation has a folder")
-
-
-def _fields(one: Round) -> dict[str, Any]:
-    return {
-        "number": one.number,
-        "cohort": one.cohort,
-        "dropped": one.dropped,
-        "training": dict(one.training),
-        "test": dict(one.test),
-        "seconds": one.seconds,
-    }
