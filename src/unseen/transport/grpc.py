@@ -4,6 +4,9 @@ There is no other port and no unencrypted one. Who dials is a matter of firewall
 it, ``None`` to be dialled by it. The dialer checks that the listener's certificate names the peer, and the listener
 that the dialer's certificate names one of its peers; what the greeting says must agree with that.
 
+With an identity that has a ``trust`` each side also asks it at every handshake, and every few seconds while the link is
+up, whether it objects to the other's certificate, and hands over its own revocation list.
+
 Requires that gRPC has not been imported before this module: it reads its TLS settings once, see ``_REFUSE_TLS_1_2``.
 """
 
@@ -23,10 +26,19 @@ from types import TracebackType
 from typing import Any, Self
 
 from unseen.codec import Buffer
-from unseen.errors import DeadlineExceeded, HandshakeRefused, PeerUnreachable, TransportError, UsageError
+from unseen.errors import (
+    DeadlineExceeded,
+    HandshakeRefused,
+    PeerUnreachable,
+    RemoteProtocolError,
+    TransportError,
+    UnseenError,
+    UsageError,
+)
 from unseen.ids import PartyId
 from unseen.transport.channel import Waiting
-from unseen.transport.diagnosis import Cause, examine, split_endpoint
+from unseen.transport.diagnosis import Cause, examine, pinned, split_endpoint
+from unseen.transport.facts import facts
 from unseen.transport.line import Line, Stream
 from unseen.transport.link import EPOCH_BYTES, MAX_PACKET_BYTES, Limits, Why, cut, refusal
 from unseen.transport.tls import Identity, host_name, party_named
@@ -46,6 +58,10 @@ _log = logging.getLogger(__name__)
 
 SERVICE = "unseen.Link"
 METHOD = "Stream"
+FACTS = "Facts"
+# Revocation lists travel as metadata, of which gRPC takes 8 KiB.
+_REVOKED = "unseen-revoked-bin"
+_REVOKED_BYTES = 6 << 10
 # A refusal of our certificate and a cut connection look alike; cuts do not come three times in a row at the same place.
 _SUSPICIONS = 3
 _FIRST_PAUSE, _LONGEST_PAUSE = 0.05, 2.0
@@ -62,6 +78,8 @@ class Options:
     """For how long ``close`` waits for the goodbye to be heard."""
     keepalive: float = 10.0
     """How often an idle connection is probed."""
+    recheck: float = 2.0
+    """How often the certificates of connected peers are judged anew, if the identity has a trust."""
     limits: Limits = field(default_factory=Limits)
 
 
@@ -99,6 +117,7 @@ class GrpcChannel:
             peer: Line(self.party, peer, epoch=epoch, limits=self._options.limits, grace=self._options.connect_grace)
             for peer in peers
         }
+        self._shown: dict[PartyId, bytes] = {}
         self._blocked = 0
         self._blocked_lock = threading.Lock()
         self._stopping = threading.Event()
@@ -108,6 +127,8 @@ class GrpcChannel:
             for peer, endpoint in peers.items()
             if endpoint is not None
         ]
+        if identity.trust is not None:
+            self._dialers.append(threading.Thread(target=self._judge_again, name="judge", daemon=True))
         for dialer in self._dialers:
             dialer.start()
 
@@ -225,6 +246,25 @@ class GrpcChannel:
             for line in self._lines.values():
                 line.accept(everything=self._blocked > 0 or self._stopping.is_set())
 
+    # --- whom to trust
+
+    def _objection(self, peer: PartyId, certificate_pem: bytes) -> str | None:
+        """Return why ``peer`` is not let in with this certificate, and note it otherwise."""
+        objection = self._identity.objection(peer, certificate_pem)
+        if objection is None:
+            self._shown[peer] = certificate_pem
+        return objection
+
+    def _judge_again(self) -> None:
+        """End links whose certificates were revoked, or ran out, while they were up."""
+        while not self._stopping.wait(self._options.recheck):
+            for peer, certificate_pem in list(self._shown.items()):
+                objection = self._identity.objection(peer, certificate_pem)
+                if objection is not None:
+                    _log.warning("%s ends the link to %s: %s", self.party, peer, objection)
+                    self._lines[peer].fail(HandshakeRefused(f"the link to {peer} was ended: {objection}"))
+                    del self._shown[peer]
+
     # --- as listener
 
     def _start_server(self, listen: str) -> Any:
@@ -236,14 +276,19 @@ class GrpcChannel:
             _DaemonThreads(),
             handlers=[
                 grpc.method_handlers_generic_handler(
-                    SERVICE, {METHOD: grpc.stream_stream_rpc_method_handler(self._serve)}
+                    SERVICE,
+                    {
+                        METHOD: grpc.stream_stream_rpc_method_handler(self._serve),
+                        FACTS: grpc.unary_unary_rpc_method_handler(self._tell_facts),
+                    },
                 )
             ],
             options=_grpc_options(self._options),
             maximum_concurrent_rpcs=streams,
         )
+        authorities = dict.fromkeys(identity.authority_of(peer) for peer in self._lines)
         credentials = grpc.ssl_server_credentials(
-            [(identity.key_pem, identity.certificate_pem)], identity.ca_pem, require_client_auth=True
+            [(identity.key_pem, identity.certificate_pem)], b"".join(authorities), require_client_auth=True
         )
         try:
             self.port = server.add_secure_port(listen, credentials)
@@ -256,10 +301,7 @@ class GrpcChannel:
         return server
 
     def _serve(self, requests: Iterator[bytes], context: Any) -> Iterator[bytes]:
-        names = [
-            name.decode("ascii", "replace") for name in context.auth_context().get("x509_subject_alternative_name", ())
-        ]
-        peer = party_named(names)
+        names, peer = _caller(context)
         line = None if peer is None else self._lines.get(peer)
         if peer is None or line is None:
             _log.warning("%s refused a stream from %s at %s: no peer of ours", self.party, names, context.peer())
@@ -269,15 +311,38 @@ class GrpcChannel:
             _log.warning("%s refused a stream from %s: it dials that party itself", self.party, peer)
             yield refusal(Why.IDENTITY, "both sides dial each other; give the endpoint to one of them only")
             return
+        objection = self._admit(peer, context)
+        if objection is not None:
+            _log.warning("%s refused a stream from %s: %s", self.party, peer, objection)
+            yield refusal(Why.IDENTITY, objection)
+            return
         stream = line.attach(context.cancel)
         if not context.add_callback(lambda: line.detach(stream, "the connection broke")):
             line.detach(stream, "the connection broke")
         threading.Thread(target=_read, args=(line, stream, requests), name=f"read {peer}", daemon=True).start()
         yield from line.outgoing(stream)
 
+    def _admit(self, peer: PartyId, context: Any) -> str | None:
+        """Exchange revocation lists with a caller; return why it is not let in, or ``None``."""
+        trade_lists(self._identity, peer, context.invocation_metadata())
+        context.send_initial_metadata(list_for_peer(self._identity))
+        return self._objection(peer, b"".join(context.auth_context().get("x509_pem_cert", ())))
+
+    def _tell_facts(self, request: bytes, context: Any) -> bytes:
+        names, peer = _caller(context)
+        if peer is None or peer not in self._lines:
+            return facts(f"{names} is not a party of the job that runs here")
+        return facts(self._admit(peer, context) or "")
+
     # --- as dialer
 
     def _dial(self, line: Line, endpoint: str) -> None:
+        try:
+            self._keep_dialling(line, endpoint)
+        except UnseenError as error:  # by what to judge the peer cannot be read any more
+            line.fail(error)
+
+    def _keep_dialling(self, line: Line, endpoint: str) -> None:
         pause, suspicions = _FIRST_PAUSE, 0
         while not line.dead:
             if self._talk(line, endpoint):
@@ -295,12 +360,17 @@ class GrpcChannel:
 
     def _talk(self, line: Line, endpoint: str) -> bool:
         """Carry one stream to its end; return whether the two sides greeted each other on it."""
-        with grpc.secure_channel(
-            endpoint, self._credentials(), _dialer_options(self._options, line.peer)
-        ) as connection:
+        trusted = trusted_at(endpoint, self._identity, line.peer)
+        if trusted is None:
+            return False
+        with dialled(endpoint, self._identity, line.peer, trusted, self._options) as connection:
             stream = line.attach(connection.close)
             try:
-                call = connection.stream_stream(f"/{SERVICE}/{METHOD}")(line.outgoing(stream))
+                call = connection.stream_stream(f"/{SERVICE}/{METHOD}")(
+                    line.outgoing(stream), metadata=list_for_peer(self._identity)
+                )
+                trade_lists(self._identity, line.peer, call.initial_metadata())
+                self._certified(line, trusted)
                 for data in call:
                     if not line.take(stream, data):
                         stream.drained.wait(_LINGER)
@@ -312,9 +382,51 @@ class GrpcChannel:
                 cause = "the connection was closed on this side"
             return line.detach(stream, cause)
 
-    def _credentials(self) -> Any:
-        identity = self._identity
-        return grpc.ssl_channel_credentials(identity.ca_pem, identity.key_pem, identity.certificate_pem)
+    def _certified(self, line: Line, certificate_pem: bytes) -> None:
+        """End the line if the list that its peer has just handed over revokes the certificate of this connection."""
+        if self._identity.trust is None:
+            return
+        objection = self._objection(line.peer, certificate_pem)
+        if objection is not None:
+            line.fail(HandshakeRefused(objection))
+
+
+def dialled(endpoint: str, identity: Identity, peer: PartyId, trusted: bytes, options: Options) -> Any:
+    """Return a gRPC channel to ``peer``, whose certificate has to be ``trusted``, or issued by it."""
+    credentials = grpc.ssl_channel_credentials(trusted, identity.key_pem, identity.certificate_pem)
+    return grpc.secure_channel(endpoint, credentials, _dialer_options(options, peer))
+
+
+def trusted_at(endpoint: str, identity: Identity, peer: PartyId) -> bytes | None:
+    """Return what to trust at an endpoint, PEM: everybody's authority, or the one certificate that was looked at."""
+    return identity.ca_pem if identity.trust is None else pinned(endpoint, identity, peer)
+
+
+def list_for_peer(identity: Identity) -> tuple[tuple[str, bytes], ...]:
+    """Return the metadata that hand this party's revocation list to a peer."""
+    own = b"" if identity.trust is None else identity.trust.own_list()
+    if len(own) > _REVOKED_BYTES:
+        _log.warning("the revocation list of %s is too long to travel with a link: send it as a file", identity.party)
+    return ((_REVOKED, own),) if 0 < len(own) <= _REVOKED_BYTES else ()
+
+
+def trade_lists(identity: Identity, peer: PartyId, metadata: Any) -> None:
+    """Keep the revocation list that ``peer`` sent as metadata, if it did."""
+    if identity.trust is None:
+        return
+    for key, value in metadata or ():
+        if key == _REVOKED and isinstance(value, bytes):
+            try:
+                identity.trust.learn(peer, value)
+            except RemoteProtocolError as error:
+                _log.warning("%s", error)
+
+
+def _caller(context: Any) -> tuple[list[str], PartyId | None]:
+    """Return the names in a caller's certificate, and the party that they stand for."""
+    found = context.auth_context().get("x509_subject_alternative_name", ())
+    names = [name.decode("ascii", "replace") for name in found]
+    return names, party_named(names)
 
 
 class _DaemonThreads(Executor):
