@@ -95,26 +95,35 @@ def examine(endpoint: str, identity: Identity, expected: PartyId) -> Finding:
     Raises:
         UsageError: ``endpoint`` is not ``host:port``.
     """
+    connection = connect(endpoint, expected)
+    if isinstance(connection, Finding):
+        return connection
+    with connection:
+        return _examine_tls(connection, endpoint, identity, expected)
+
+
+def connect(endpoint: str, expected: PartyId) -> socket.socket | Finding:
+    """Return a TCP connection to an endpoint, or what keeps it from coming up.
+
+    Raises:
+        UsageError: ``endpoint`` is not ``host:port``.
+    """
     host, port = split_endpoint(endpoint)
-    place = f"{expected} at {endpoint}"
+    stage = Stage.CONNECTION
     try:
-        connection = socket.create_connection((host, port), timeout=_TIMEOUT)
+        return socket.create_connection((host, port), timeout=_TIMEOUT)
     except socket.gaierror:
-        text = f"the name {host!r} cannot be resolved; check the spelling and the DNS"
-        return Finding(Cause.AWAY, f"{place}: {text}", Stage.NAME)
+        stage, text = Stage.NAME, f"the name {host!r} cannot be resolved; check the spelling and the DNS"
     except ConnectionRefusedError:
         text = "connection refused; is the party's process running, and is the port right?"
-        return Finding(Cause.AWAY, f"{place}: {text}", Stage.CONNECTION)
     except TimeoutError:
-        text = f"no answer within {_TIMEOUT:g} s: a firewall drops the connection, or nobody has this address"
-        return Finding(
-            Cause.AWAY, f"{place}: {text}; ask their network people to let this machine in", Stage.CONNECTION
+        text = (
+            f"no answer within {_TIMEOUT:g} s: a firewall drops the connection, or nobody has this address; ask their "
+            "network people to let this machine in"
         )
     except OSError as error:
         text = f"no TCP connection ({error}); check address, firewall and routing"
-        return Finding(Cause.AWAY, f"{place}: {text}", Stage.CONNECTION)
-    with connection:
-        return _examine_tls(connection, endpoint, identity, expected)
+    return Finding(Cause.AWAY, f"{expected} at {endpoint}: {text}", stage)
 
 
 def split_endpoint(endpoint: str) -> tuple[str, int]:
