@@ -56,7 +56,7 @@ def renew(*, folder: Path, days: int, root_key: Path | None) -> None:
 def revoke(*, folder: Path, partner: str | None, take: Path | None, root_key: Path | None) -> None:
     """Revoke this node's certificates, strike a partner off, or take a partner's list."""
     if partner is not None and take is not None:
-        raise UsageError("--partner strikes a partner off, --list takes a partner's list: give one of them")
+        raise UsageError("--partner strikes a partner off, --take takes a partner's list: give one of them")
     node, now = Node(folder), datetime.now(UTC)
     if partner is not None:
         node.partners.strike(PartyId(partner), now)
@@ -89,7 +89,7 @@ def _hand_over(node: Node) -> None:
         if partner.struck is not None:
             continue
         told = partner.endpoint is not None and examine_peer(patient, peer).fine
-        later = f"will be told at the next link; or send {node.folder / LIST_FILE}, for `unseen node revoke --list`"
+        later = f"will be told at the next link; or send {node.folder / LIST_FILE}, for `unseen node revoke --take`"
         _say(f"{peer}: {'has the list' if told else later}")
 
 

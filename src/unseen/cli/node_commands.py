@@ -55,9 +55,7 @@ def renew(
 def revoke(
     folder: Folder = HERE,
     partner: Annotated[str | None, typer.Option(help="Strike this partner off instead.")] = None,
-    take: Annotated[
-        Path | None, typer.Option("--list", help="Take this revocation list, which a partner sent, instead.")
-    ] = None,
+    take: Annotated[Path | None, typer.Option(help="Take this revocation list, which a partner sent, instead.")] = None,
     root_key: RootKey = None,
 ) -> None:
     """Revoke all certificates that this node has had, tell the partners, and put a new one in place."""
