@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import socket
 import threading
 from concurrent.futures import Future
@@ -82,7 +83,7 @@ def test_status_says_what_is_wrong(unseen, bank, partner):
     (bank.folder / "node.pem").write_bytes(before)
     seen = unseen("node", "status", bank.folder).out
     assert f"REVOKED: unseen node renew {bank.folder}" in seen
-    assert "partner: dials this node" in seen
+    assert "dials this node, since" in seen
     assert "STRUCK OFF on" in seen
     root = Authority((bank.folder / "root.pem").read_bytes(), (bank.folder / "root-key.pem").read_bytes())
     old = issue(root, BANK, days=1, now=datetime.now(UTC) - timedelta(days=3))
@@ -122,6 +123,15 @@ def test_the_doctor_ends_with_a_code_of_its_own(unseen, partner, bank):
     fine = unseen("doctor", "--at", bank.folder)
     assert fine.code == 0
     assert "run `unseen doctor bank` there" in fine.out
+
+
+def test_programs_read_json(unseen, partner, bank):
+    seen = json.loads(unseen("node", "status", partner.folder, "--json").out)
+    assert (seen["name"], seen["days_left"], seen["revoked"]) == ("partner", 89, False)
+    assert seen["partners"]["bank"]["endpoint"] == bank.config.listen
+    ended = unseen("doctor", "bank", "--at", partner.folder, "--json")
+    (found,) = json.loads(ended.out)["peers"]
+    assert (ended.code, found["peer"], found["fine"], found["passed"]) == (4, "bank", False, ["name"])
 
 
 def test_a_misheard_code_may_be_typed_again(unseen, bank, typed, tmp_path):

@@ -49,6 +49,12 @@ def test_a_folder_with_something_in_it_is_left_alone(bank, tmp_path, now):
     assert not (tmp_path / "new").exists()
 
 
+def test_a_name_of_any_length_makes_a_node_and_nothing_is_left_beside_it(tmp_path, now):
+    (tmp_path / "n").mkdir()
+    assert Node.create(tmp_path / "n", PartyId("a" * 63), None, now).identity().party == "a" * 63
+    assert [path.name for path in tmp_path.iterdir()] == ["n"]
+
+
 def test_a_key_that_others_can_read_is_refused_with_the_remedy(bank):
     (bank.folder / "node.pem").chmod(0o640)
     with pytest.raises(UsageError, match=r"node\.pem holds a private key, and others may read it: chmod 600"):

@@ -12,6 +12,8 @@ import pytest
 
 from unseen.errors import HandshakeRefused
 from unseen.ids import PartyId
+from unseen.transport.diagnosis import Cause
+from unseen.transport.doctor import visit
 
 # First: it sets what gRPC reads when it is imported.
 from unseen.transport.grpc import GrpcChannel, Options
@@ -227,3 +229,23 @@ def test_a_link_that_is_up_ends_when_the_partner_is_struck_off(paired, listen, d
     node, channel, peer = (paired[0], listener, PARTNER) if side == "listener" else (paired[1], dialer, BANK)
     node.partners.strike(peer, now)
     assert f"the link to {peer} was ended: {peer} was struck off" in refused(channel, peer)
+
+
+def test_a_link_ends_when_the_partner_list_cannot_be_read_any_more(paired, listen, dial):
+    listener, dialer = listen(), dial()
+    talk(listener, dialer)
+    (paired[0].folder / "partners.json").write_text("{")
+    assert "partners.json is missing or damaged" in refused(listener, PARTNER)
+
+
+def test_a_doctors_visit_does_not_change_whose_certificate_is_watched(paired, listen, dial, now):
+    bank, partner = paired
+    listener, dialer = listen(), dial()
+    talk(listener, dialer)
+    partner.renew(now)
+    assert visit(bank.config.listen, partner.identity(), BANK).cause is Cause.FINE
+    before = listener._shown[PARTNER]
+    assert before != partner.identity().certificate_pem
+    partner.revoke(now)
+    bank.partners.learn(PARTNER, partner.partners.own_list())
+    assert "was revoked by partner" in refused(listener, PARTNER)

@@ -129,9 +129,10 @@ def party(
 def doctor(
     peer: Annotated[str | None, typer.Argument(help="The peer; without, all of them.")] = None,
     at: Annotated[Path, typer.Option(help="Folder of the node, or a party file.")] = Path("node"),
+    json: Annotated[bool, typer.Option("--json", help="Print the findings as JSON.")] = False,
 ) -> None:
     """Walk the way to a peer, from its name to its version, and say what is wrong and what to do."""
-    _command("doctor").run(peer=peer, at=at)
+    _command("doctor").run(peer=peer, at=at, as_json=json)
 
 
 @app.command()

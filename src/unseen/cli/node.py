@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import sys
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
@@ -31,9 +33,12 @@ def init(*, folder: Path, name: str, listen: str | None) -> None:
         _say("the node listens nowhere: it can join others, not invite")
 
 
-def status(*, folder: Path) -> None:
+def status(*, folder: Path, as_json: bool) -> None:
     """Print what there is to know about the node."""
     found, now = Node(folder).status(), datetime.now(UTC)
+    if as_json:
+        sys.stdout.write(_status_json(found, now) + "\n")
+        return
     _say(f"name         {found.name}")
     _say(f"listens at   {found.listen or 'nowhere: it dials its partners'}")
     _say(f"root         {found.root}, until {_day(found.root_until)}, {_key_place(found)}")
@@ -41,10 +46,36 @@ def status(*, folder: Path) -> None:
     _say(f"revoked      {found.revocations} of its own certificates")
     for peer, partner in sorted(found.partners.items()):
         revoked = partner.revocations(peer)
-        notes = [f"at {partner.endpoint}" if partner.endpoint else "dials this node", f"since {_day(partner.since)}"]
+        notes = [f"root {partner.fingerprint}", f"at {partner.endpoint}" if partner.endpoint else "dials this node"]
+        notes += [f"since {_day(partner.since)}"]
         notes += [f"has revoked {len(revoked.revoked)}"] if revoked is not None else []
         notes += [f"STRUCK OFF on {_day(partner.struck)}"] if partner.struck is not None else []
         _say(f"partner      {peer}: {', '.join(notes)}")
+
+
+def _status_json(found: Status, now: datetime) -> str:
+    partners = {
+        peer: {
+            "root": partner.fingerprint,
+            "endpoint": partner.endpoint,
+            "since": partner.since.isoformat(),
+            "struck": partner.struck.isoformat() if partner.struck is not None else None,
+        }
+        for peer, partner in sorted(found.partners.items())
+    }
+    facts = {
+        "name": found.name,
+        "listen": found.listen,
+        "root": found.root,
+        "root_until": found.root_until.isoformat(),
+        "root_key_here": found.root_key_here,
+        "until": found.until.isoformat(),
+        "days_left": found.days_left(now),
+        "revoked": found.revoked,
+        "revocations": found.revocations,
+        "partners": partners,
+    }
+    return json.dumps(facts, indent=2)
 
 
 def renew(*, folder: Path, days: int, root_key: Path | None) -> None:

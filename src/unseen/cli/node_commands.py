@@ -36,9 +36,12 @@ def init(
 
 
 @app.command()
-def status(folder: Folder = HERE) -> None:
+def status(
+    folder: Folder = HERE,
+    json: Annotated[bool, typer.Option("--json", help="Print as JSON.")] = False,
+) -> None:
     """Show name, root, certificate with the days left, and partners."""
-    _work().status(folder=folder)
+    _work().status(folder=folder, as_json=json)
 
 
 @app.command()

@@ -139,7 +139,8 @@ def _graph(config: PartyConfig) -> Graph:
         raise UsageError(f"{config.flow}: party {config.party} takes no part in this flow ({', '.join(spec.parties)})")
     missing = sorted(set(spec.parties) - {config.party} - set(config.peers))
     if missing:
-        raise UsageError(f"party {config.party}: peers does not say how to reach {', '.join(missing)}")
+        remedy = "; pair with them: `unseen node invite` at one side" if is_node(config.identity) else ""
+        raise UsageError(f"party {config.party}: peers does not say how to reach {', '.join(missing)}{remedy}")
     strangers = sorted(set(config.peers) - set(spec.parties))
     if strangers:
         raise UsageError(f"party {config.party}: peers names {', '.join(strangers)}, which take no part in the flow")

@@ -15,6 +15,7 @@ Every file appears whole or not at all, and only its owner may read it.
 
 from __future__ import annotations
 
+import tempfile
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
@@ -40,6 +41,8 @@ _ISSUED_FILE = "issued.json"
 _ROOT_DAYS = 3652
 RENEW_DAYS = 30
 """With fewer days left, people are told to renew."""
+# Of a common name in X.509.
+_NAME_LENGTH = 64
 _KEY_END = b"-----END PRIVATE KEY-----\n"
 
 
@@ -116,14 +119,18 @@ class Node:
             split_endpoint(listen)
         if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
             raise UsageError(f"{folder} holds something already: choose another folder, or `unseen node status` it")
-        folder.mkdir(parents=True, exist_ok=True)
-        folder.chmod(0o700)
-        root = make_authority(f"Unseen node {name}", days=_ROOT_DAYS, now=now, party=name)
-        _write(folder / ROOT_KEY_FILE, root.key_pem)
-        _write(folder / ROOT_FILE, root.certificate_pem)
-        _renew(folder, name, root, LEAF_DAYS, now)
-        config = NodeConfig(name=name, listen=listen)
-        _write(folder / CONFIG_FILE, yaml.safe_dump(config.model_dump(mode="json"), sort_keys=False).encode())
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        # Made aside, so that there is a whole node or none.
+        with tempfile.TemporaryDirectory(dir=folder.parent, prefix=f".{folder.name}.") as aside:
+            made = Path(aside) / "node"
+            made.mkdir(mode=0o700)
+            root = make_authority(f"Unseen node {name}"[:_NAME_LENGTH], days=_ROOT_DAYS, now=now, party=name)
+            _write(made / ROOT_KEY_FILE, root.key_pem)
+            _write(made / ROOT_FILE, root.certificate_pem)
+            _renew(made, name, root, LEAF_DAYS, now)
+            config = NodeConfig(name=name, listen=listen)
+            _write(made / CONFIG_FILE, yaml.safe_dump(config.model_dump(mode="json"), sort_keys=False).encode())
+            made.replace(folder)
         return cls(folder)
 
     @property

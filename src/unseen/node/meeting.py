@@ -303,14 +303,13 @@ def _listen(endpoint: str) -> socket.socket:
 
 def _reachable(listen: str, address: str | None) -> str:
     """Return the endpoint that the partner has to dial."""
-    if address is not None:
-        split_endpoint(address)
-        if not address.isascii() or len(address) > 255:
-            raise UsageError(f"{address} is no address for an invitation: write its name in ASCII (punycode)")
-        return address
-    if split_endpoint(listen)[0] in ("0.0.0.0", "::"):  # noqa: S104  # asked about, not bound to
-        raise UsageError(f"{listen} is no address that a partner can dial: say --address HOST:PORT")
-    return listen
+    endpoint = address or listen
+    host, _ = split_endpoint(endpoint)
+    if host in ("0.0.0.0", "::"):  # noqa: S104  # asked about, not bound to
+        raise UsageError(f"{endpoint} is no address that a partner can dial: say --address HOST:PORT")
+    if not endpoint.isascii() or len(endpoint) > 255:
+        raise UsageError(f"{endpoint} is no address for an invitation: write its name in ASCII (punycode), and short")
+    return endpoint
 
 
 def _server_context(identity: Identity) -> ssl.SSLContext:

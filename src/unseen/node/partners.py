@@ -22,6 +22,7 @@ from unseen.data.atomic import whole_file
 from unseen.errors import DataError, PermissionDenied, UsageError
 from unseen.ids import PartyId
 from unseen.transport.revocation import RevocationList, leaf_problem, read_list
+from unseen.transport.tls import fingerprint
 
 PARTNERS_FILE = "partners.json"
 LIST_FILE = "revoked.crl"
@@ -44,6 +45,11 @@ class Partner(BaseModel):
     """When it was struck off here."""
     revoked: str = ""
     """Its newest revocation list, DER in base64."""
+
+    @property
+    def fingerprint(self) -> str:
+        """The start of the root's SHA-256, for people to compare."""
+        return fingerprint(self.root.encode())
 
     def revocations(self, name: PartyId) -> RevocationList | None:
         """Return what it has revoked, if it ever handed over a list."""

@@ -248,8 +248,8 @@ class GrpcChannel:
 
     # --- whom to trust
 
-    def _objection(self, peer: PartyId, certificate_pem: bytes) -> str | None:
-        """Return why ``peer`` is not let in with this certificate, and note it otherwise."""
+    def _let_in(self, peer: PartyId, certificate_pem: bytes) -> str | None:
+        """Return why there is no link to ``peer`` under this certificate, or watch over it from now on."""
         objection = self._identity.objection(peer, certificate_pem)
         if objection is None:
             self._shown[peer] = certificate_pem
@@ -259,11 +259,14 @@ class GrpcChannel:
         """End links whose certificates were revoked, or ran out, while they were up."""
         while not self._stopping.wait(self._options.recheck):
             for peer, certificate_pem in list(self._shown.items()):
-                objection = self._identity.objection(peer, certificate_pem)
+                try:
+                    objection = self._identity.objection(peer, certificate_pem)
+                except UnseenError as error:  # who cannot be judged any more is not trusted
+                    objection = str(error)
                 if objection is not None:
                     _log.warning("%s ends the link to %s: %s", self.party, peer, objection)
+                    self._shown.pop(peer, None)
                     self._lines[peer].fail(HandshakeRefused(f"the link to {peer} was ended: {objection}"))
-                    del self._shown[peer]
 
     # --- as listener
 
@@ -311,7 +314,7 @@ class GrpcChannel:
             _log.warning("%s refused a stream from %s: it dials that party itself", self.party, peer)
             yield refusal(Why.IDENTITY, "both sides dial each other; give the endpoint to one of them only")
             return
-        objection = self._admit(peer, context)
+        objection = self._let_in(peer, self._certificate_of(peer, context))
         if objection is not None:
             _log.warning("%s refused a stream from %s: %s", self.party, peer, objection)
             yield refusal(Why.IDENTITY, objection)
@@ -322,17 +325,17 @@ class GrpcChannel:
         threading.Thread(target=_read, args=(line, stream, requests), name=f"read {peer}", daemon=True).start()
         yield from line.outgoing(stream)
 
-    def _admit(self, peer: PartyId, context: Any) -> str | None:
-        """Exchange revocation lists with a caller; return why it is not let in, or ``None``."""
+    def _certificate_of(self, peer: PartyId, context: Any) -> bytes:
+        """Return the certificate that a caller showed, PEM, after an exchange of revocation lists."""
         trade_lists(self._identity, peer, context.invocation_metadata())
         context.send_initial_metadata(list_for_peer(self._identity))
-        return self._objection(peer, b"".join(context.auth_context().get("x509_pem_cert", ())))
+        return b"".join(context.auth_context().get("x509_pem_cert", ()))
 
     def _tell_facts(self, request: bytes, context: Any) -> bytes:
         names, peer = _caller(context)
         if peer is None or peer not in self._lines:
             return facts(f"{names} is not a party of the job that runs here")
-        return facts(self._admit(peer, context) or "")
+        return facts(self._identity.objection(peer, self._certificate_of(peer, context)) or "")
 
     # --- as dialer
 
@@ -386,7 +389,7 @@ class GrpcChannel:
         """End the line if the list that its peer has just handed over revokes the certificate of this connection."""
         if self._identity.trust is None:
             return
-        objection = self._objection(line.peer, certificate_pem)
+        objection = self._let_in(line.peer, certificate_pem)
         if objection is not None:
             line.fail(HandshakeRefused(objection))
 
