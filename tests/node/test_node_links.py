@@ -12,12 +12,12 @@ import pytest
 
 from unseen.errors import HandshakeRefused
 from unseen.ids import PartyId
-from unseen.transport.diagnosis import Cause
+from unseen.transport.diagnosis import Cause, pinned
 from unseen.transport.doctor import visit
 
 # First: it sets what gRPC reads when it is imported.
 from unseen.transport.grpc import GrpcChannel, Options
-from unseen.transport.tls import Authority, Identity, host_name, issue, make_authority
+from unseen.transport.tls import Authority, Identity, host_name, issue, make_authority, read_certificate
 
 BANK, PARTNER, TELCO = PartyId("bank"), PartyId("partner"), PartyId("telco")
 QUICK = Options(connect_grace=20.0, close_grace=1.0, recheck=0.05)
@@ -117,6 +117,16 @@ def test_a_dialer_trusts_the_one_certificate_that_it_has_judged(paired, listen, 
     monkeypatch.setattr("unseen.transport.grpc.pinned", lambda *_: bank.identity().certificate_pem)
     with pytest.raises(HandshakeRefused, match="was revoked by bank"):
         dial().receive(BANK, 15)
+
+
+def test_what_is_pinned_was_judged(paired, listen, now):
+    bank, partner = paired
+    before, trust = bank.identity(), partner.identity()
+    listen(before)
+    assert read_certificate(pinned(bank.config.listen, trust, BANK)) == read_certificate(before.certificate_pem)
+    bank.revoke(now)
+    partner.partners.learn(BANK, bank.partners.own_list())
+    assert pinned(bank.config.listen, trust, BANK) is None
 
 
 # --- the dialer's certificate
