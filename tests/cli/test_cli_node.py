@@ -14,8 +14,8 @@ from unseen.cli import node as commands
 from unseen.errors import PermissionDenied
 from unseen.ids import PartyId
 from unseen.node.folder import Node
+from unseen.node.invitation import Invitation
 from unseen.node.meeting import Host, join
-from unseen.node.pairing import Invitation
 from unseen.transport.tls import Authority, issue
 
 BANK, PARTNER = PartyId("bank"), PartyId("partner")

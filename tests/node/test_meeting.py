@@ -24,8 +24,8 @@ from unseen.errors import (
 from unseen.ids import PartyId
 from unseen.node import meeting
 from unseen.node.folder import Node
+from unseen.node.invitation import MOST_WRONG
 from unseen.node.meeting import Host, join
-from unseen.node.pairing import MOST_WRONG
 from unseen.transport.tls import make_authority
 
 BANK, PARTNER = PartyId("bank"), PartyId("partner")

@@ -114,7 +114,7 @@ def test_a_dialer_trusts_the_one_certificate_that_it_has_judged(paired, listen, 
     bank.revoke(now)
     partner.partners.learn(BANK, bank.partners.own_list())
     listen(stolen)
-    monkeypatch.setattr("unseen.transport.grpc.pinned", lambda *_: bank.identity().certificate_pem)
+    monkeypatch.setattr("unseen.transport.guard.pinned", lambda *_: bank.identity().certificate_pem)
     with pytest.raises(HandshakeRefused, match="was revoked by bank"):
         dial().receive(BANK, 15)
 
@@ -160,7 +160,7 @@ def test_a_partner_cannot_certify_itself_as_another_partner(paired, listen, stac
             text = refused(dialer, BANK)
             if root is greedy:
                 assert "the certificate of partner is not from the root that was agreed when pairing" in text
-        assert PARTNER not in listener._shown
+        assert listener._guard.watched(PARTNER) is None
 
 
 def test_a_revoked_dialer_is_refused_by_those_who_know(paired, listen, dial, now):
@@ -189,7 +189,7 @@ def test_a_partner_that_was_struck_off_is_refused(paired, listen, dial, now):
     listener = listen()
     bank.partners.strike(PARTNER, now)
     assert "bank refused partner: partner was struck off the partner list" in refused(dial(), BANK)
-    assert PARTNER not in listener._shown
+    assert listener._guard.watched(PARTNER) is None
 
 
 def test_old_tls_and_no_certificate_are_refused(paired, listen):
@@ -254,7 +254,7 @@ def test_a_doctors_visit_does_not_change_whose_certificate_is_watched(paired, li
     talk(listener, dialer)
     partner.renew(now)
     assert visit(bank.config.listen, partner.identity(), BANK).cause is Cause.FINE
-    before = listener._shown[PARTNER]
+    before = listener._guard.watched(PARTNER)
     assert before != partner.identity().certificate_pem
     partner.revoke(now)
     bank.partners.learn(PARTNER, partner.partners.own_list())

@@ -17,12 +17,10 @@ from hypothesis import strategies as st
 from unseen.codec import decode, encode_bytes
 from unseen.errors import HandshakeRefused, PermissionDenied, RemoteProtocolError, UsageError
 from unseen.ids import PartyId
+from unseen.node.invitation import MOST_WRONG, Door, Invitation
 from unseen.node.pairing import (
-    MOST_WRONG,
     Answer,
     Commitment,
-    Door,
-    Invitation,
     Inviter,
     Joiner,
     Opening,

@@ -15,9 +15,10 @@ from unseen.errors import UnseenError, UsageError
 from unseen.ids import PartyId
 from unseen.node.checkup import Patient, examine_peer
 from unseen.node.folder import RENEW_DAYS, ROOT_KEY_FILE, Node, Status, is_node
+from unseen.node.invitation import Invitation
 from unseen.node.meeting import Encounter, Host
 from unseen.node.meeting import join as dial_inviter
-from unseen.node.pairing import CODE_CHARACTERS, Invitation, plain_code
+from unseen.node.pairing import CODE_CHARACTERS, plain_code
 from unseen.node.partners import LIST_FILE
 
 _CHANCES = 3

@@ -34,7 +34,8 @@ from unseen.errors import (
 )
 from unseen.ids import PartyId
 from unseen.node.folder import Node
-from unseen.node.pairing import NONCE_BYTES, SECRET_BYTES, Door, Found, Invitation, Inviter, Joiner
+from unseen.node.invitation import SECRET_BYTES, Door, Invitation
+from unseen.node.pairing import NONCE_BYTES, Found, Inviter, Joiner
 from unseen.transport.diagnosis import Finding, connect, in_memory, split_endpoint
 from unseen.transport.tls import Identity, host_name, read_certificate
 

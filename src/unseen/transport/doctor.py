@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 # First: it sets what gRPC reads when it is imported.
-from unseen.transport.grpc import FACTS, SERVICE, Options, dialled, list_for_peer, trade_lists, trusted_at
+from unseen.transport.grpc import FACTS, SERVICE, Options, dialled
 
 import grpc  # isort: skip
 
@@ -14,6 +14,7 @@ from unseen.errors import RemoteProtocolError
 from unseen.ids import PartyId
 from unseen.transport.diagnosis import Cause, Finding, Stage, examine
 from unseen.transport.facts import Facts, complaint
+from unseen.transport.guard import Guard
 from unseen.transport.tls import Identity
 
 _PATIENCE = 5.0
@@ -33,20 +34,21 @@ def visit(endpoint: str, identity: Identity, peer: PartyId) -> Finding:
 
 def _ask(endpoint: str, identity: Identity, peer: PartyId) -> Finding:
     place = f"{peer} at {endpoint}"
-    trusted = trusted_at(endpoint, identity, peer)
+    guard = Guard(identity)
+    trusted = guard.trusted_at(endpoint, peer)
     if trusted is None:
         return Finding(Cause.AWAY, f"{place}: it has just gone away; try again", Stage.CONNECTION)
     with dialled(endpoint, identity, peer, trusted, Options()) as connection:
         call = connection.unary_unary(f"/{SERVICE}/{FACTS}")
         try:
-            answer, state = call.with_call(b"", timeout=_PATIENCE, metadata=list_for_peer(identity))
+            answer, state = call.with_call(b"", timeout=_PATIENCE, metadata=guard.own_list())
         except grpc.RpcError as error:
             if error.code() is grpc.StatusCode.UNIMPLEMENTED:
                 text = "they run an older version of unseen, or another program: update their side"
                 return Finding(Cause.REFUSED, f"{place}: {text}", Stage.LINK)
             text = f"TLS is in order, and they did not answer ({error.code().name}: {error.details()})"
             return Finding(Cause.AWAY, f"{place}: {text}; look into their log", Stage.LINK)
-    trade_lists(identity, peer, state.initial_metadata())
+    guard.learn(peer, state.initial_metadata())
     try:
         text = complaint(decode(Facts, answer, sender=peer), datetime.now(UTC)) or ""
     except RemoteProtocolError as error:

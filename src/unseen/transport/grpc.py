@@ -30,15 +30,15 @@ from unseen.errors import (
     DeadlineExceeded,
     HandshakeRefused,
     PeerUnreachable,
-    RemoteProtocolError,
     TransportError,
     UnseenError,
     UsageError,
 )
 from unseen.ids import PartyId
 from unseen.transport.channel import Waiting
-from unseen.transport.diagnosis import Cause, examine, pinned, split_endpoint
+from unseen.transport.diagnosis import Cause, examine, split_endpoint
 from unseen.transport.facts import facts
+from unseen.transport.guard import Guard
 from unseen.transport.line import Line, Stream
 from unseen.transport.link import EPOCH_BYTES, MAX_PACKET_BYTES, Limits, Why, cut, refusal
 from unseen.transport.tls import Identity, host_name, party_named
@@ -59,9 +59,6 @@ _log = logging.getLogger(__name__)
 SERVICE = "unseen.Link"
 METHOD = "Stream"
 FACTS = "Facts"
-# Revocation lists travel as metadata, of which gRPC takes 8 KiB.
-_REVOKED = "unseen-revoked-bin"
-_REVOKED_BYTES = 6 << 10
 # A refusal of our certificate and a cut connection look alike; cuts do not come three times in a row at the same place.
 _SUSPICIONS = 3
 _FIRST_PAUSE, _LONGEST_PAUSE = 0.05, 2.0
@@ -117,7 +114,7 @@ class GrpcChannel:
             peer: Line(self.party, peer, epoch=epoch, limits=self._options.limits, grace=self._options.connect_grace)
             for peer in peers
         }
-        self._shown: dict[PartyId, bytes] = {}
+        self._guard = Guard(identity)
         self._blocked = 0
         self._blocked_lock = threading.Lock()
         self._stopping = threading.Event()
@@ -246,27 +243,12 @@ class GrpcChannel:
             for line in self._lines.values():
                 line.accept(everything=self._blocked > 0 or self._stopping.is_set())
 
-    # --- whom to trust
-
-    def _let_in(self, peer: PartyId, certificate_pem: bytes) -> str | None:
-        """Return why there is no link to ``peer`` under this certificate, or watch over it from now on."""
-        objection = self._identity.objection(peer, certificate_pem)
-        if objection is None:
-            self._shown[peer] = certificate_pem
-        return objection
-
     def _judge_again(self) -> None:
         """End links whose certificates were revoked, or ran out, while they were up."""
         while not self._stopping.wait(self._options.recheck):
-            for peer, certificate_pem in list(self._shown.items()):
-                try:
-                    objection = self._identity.objection(peer, certificate_pem)
-                except UnseenError as error:  # who cannot be judged any more is not trusted
-                    objection = str(error)
-                if objection is not None:
-                    _log.warning("%s ends the link to %s: %s", self.party, peer, objection)
-                    self._shown.pop(peer, None)
-                    self._lines[peer].fail(HandshakeRefused(f"the link to {peer} was ended: {objection}"))
+            for peer, objection in self._guard.turned_bad():
+                _log.warning("%s ends the link to %s: %s", self.party, peer, objection)
+                self._lines[peer].fail(HandshakeRefused(f"the link to {peer} was ended: {objection}"))
 
     # --- as listener
 
@@ -314,7 +296,7 @@ class GrpcChannel:
             _log.warning("%s refused a stream from %s: it dials that party itself", self.party, peer)
             yield refusal(Why.IDENTITY, "both sides dial each other; give the endpoint to one of them only")
             return
-        objection = self._let_in(peer, self._certificate_of(peer, context))
+        objection = self._guard.let_in(peer, self._certificate_of(peer, context))
         if objection is not None:
             _log.warning("%s refused a stream from %s: %s", self.party, peer, objection)
             yield refusal(Why.IDENTITY, objection)
@@ -327,15 +309,15 @@ class GrpcChannel:
 
     def _certificate_of(self, peer: PartyId, context: Any) -> bytes:
         """Return the certificate that a caller showed, PEM, after an exchange of revocation lists."""
-        trade_lists(self._identity, peer, context.invocation_metadata())
-        context.send_initial_metadata(list_for_peer(self._identity))
+        self._guard.learn(peer, context.invocation_metadata())
+        context.send_initial_metadata(self._guard.own_list())
         return b"".join(context.auth_context().get("x509_pem_cert", ()))
 
     def _tell_facts(self, request: bytes, context: Any) -> bytes:
         names, peer = _caller(context)
         if peer is None or peer not in self._lines:
             return facts(f"{names} is not a party of the job that runs here")
-        return facts(self._identity.objection(peer, self._certificate_of(peer, context)) or "")
+        return facts(self._guard.objection(peer, self._certificate_of(peer, context)) or "")
 
     # --- as dialer
 
@@ -363,17 +345,20 @@ class GrpcChannel:
 
     def _talk(self, line: Line, endpoint: str) -> bool:
         """Carry one stream to its end; return whether the two sides greeted each other on it."""
-        trusted = trusted_at(endpoint, self._identity, line.peer)
+        trusted = self._guard.trusted_at(endpoint, line.peer)
         if trusted is None:
             return False
         with dialled(endpoint, self._identity, line.peer, trusted, self._options) as connection:
             stream = line.attach(connection.close)
             try:
                 call = connection.stream_stream(f"/{SERVICE}/{METHOD}")(
-                    line.outgoing(stream), metadata=list_for_peer(self._identity)
+                    line.outgoing(stream), metadata=self._guard.own_list()
                 )
-                trade_lists(self._identity, line.peer, call.initial_metadata())
-                self._certified(line, trusted)
+                self._guard.learn(line.peer, call.initial_metadata())
+                # The list that has just come may revoke the certificate of this very connection.
+                objection = self._guard.let_in(line.peer, trusted)
+                if objection is not None:
+                    line.fail(HandshakeRefused(objection))
                 for data in call:
                     if not line.take(stream, data):
                         stream.drained.wait(_LINGER)
@@ -385,44 +370,11 @@ class GrpcChannel:
                 cause = "the connection was closed on this side"
             return line.detach(stream, cause)
 
-    def _certified(self, line: Line, certificate_pem: bytes) -> None:
-        """End the line if the list that its peer has just handed over revokes the certificate of this connection."""
-        if self._identity.trust is None:
-            return
-        objection = self._let_in(line.peer, certificate_pem)
-        if objection is not None:
-            line.fail(HandshakeRefused(objection))
-
 
 def dialled(endpoint: str, identity: Identity, peer: PartyId, trusted: bytes, options: Options) -> Any:
     """Return a gRPC channel to ``peer``, whose certificate has to be ``trusted``, or issued by it."""
     credentials = grpc.ssl_channel_credentials(trusted, identity.key_pem, identity.certificate_pem)
     return grpc.secure_channel(endpoint, credentials, _dialer_options(options, peer))
-
-
-def trusted_at(endpoint: str, identity: Identity, peer: PartyId) -> bytes | None:
-    """Return what to trust at an endpoint, PEM: everybody's authority, or the one certificate that was looked at."""
-    return identity.ca_pem if identity.trust is None else pinned(endpoint, identity, peer)
-
-
-def list_for_peer(identity: Identity) -> tuple[tuple[str, bytes], ...]:
-    """Return the metadata that hand this party's revocation list to a peer."""
-    own = b"" if identity.trust is None else identity.trust.own_list()
-    if len(own) > _REVOKED_BYTES:
-        _log.warning("the revocation list of %s is too long to travel with a link: send it as a file", identity.party)
-    return ((_REVOKED, own),) if 0 < len(own) <= _REVOKED_BYTES else ()
-
-
-def trade_lists(identity: Identity, peer: PartyId, metadata: Any) -> None:
-    """Keep the revocation list that ``peer`` sent as metadata, if it did."""
-    if identity.trust is None:
-        return
-    for key, value in metadata or ():
-        if key == _REVOKED and isinstance(value, bytes):
-            try:
-                identity.trust.learn(peer, value)
-            except RemoteProtocolError as error:
-                _log.warning("%s", error)
 
 
 def _caller(context: Any) -> tuple[list[str], PartyId | None]:
