@@ -237,6 +237,17 @@ def test_a_peer_that_dials_us_is_examined_there(paired):
     assert "which does not listen" in examine_peer(deaf, PARTNER).text
 
 
+def test_a_side_that_waits_is_told_what_is_wrong_with_itself(paired, now):
+    bank, _ = paired
+    old = issue(authority(bank), BANK, days=2, now=now - timedelta(days=9))
+    (bank.folder / "node.pem").write_bytes(old.key_pem + old.certificate_pem)
+    found = examine_peer(Patient.at(bank.folder), PARTNER)
+    assert not found.fine
+    assert "the certificate of bank on this side expired" in found.text
+    bank.partners.strike(PARTNER, now)
+    assert not Patient.at(bank.folder).peers
+
+
 def test_a_certificate_that_runs_out_soon_is_told(paired, now):
     bank, _ = paired
     patient = Patient.at(bank.folder)

@@ -3,18 +3,25 @@
 from __future__ import annotations
 
 import json
-from datetime import timedelta
+import warnings
+from datetime import UTC, datetime, timedelta
 
 import pytest
 from cryptography.hazmat.primitives import serialization
+from cryptography.utils import CryptographyDeprecationWarning
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from unseen.errors import DataError, PermissionDenied, RemoteProtocolError, UsageError
 from unseen.ids import PartyId
 from unseen.node.folder import Node, load_identity
-from unseen.transport.revocation import check_root, make_list, read_list
+from unseen.transport.revocation import check_root, leaf_problem, make_list, read_leaf, read_list
 from unseen.transport.tls import Authority, Identity, issue, make_authority, read_certificate
 
 BANK, PARTNER = PartyId("bank"), PartyId("partner")
+
+NOW = datetime.now(UTC)
+ROOT = make_authority("Unseen node bank", days=9, now=NOW, party=BANK)
 
 
 def leaf(node):
@@ -27,6 +34,16 @@ def authority(node):
 
 def der(pem):
     return read_certificate(pem).public_bytes(serialization.Encoding.DER)
+
+
+READERS = (
+    (der(ROOT.certificate_pem), lambda data: check_root(data, BANK, now=NOW)),
+    (
+        der(issue(ROOT, BANK, days=9, now=NOW).certificate_pem),
+        lambda data: leaf_problem(read_leaf(data, BANK), ROOT.certificate_pem, BANK, now=NOW),
+    ),
+    (make_list(ROOT, 5, {3: NOW}, now=NOW), lambda data: read_list(data, ROOT.certificate_pem, sender="bank")),
+)
 
 
 def test_a_new_node_has_a_root_for_itself_alone_a_short_certificate_and_tight_rights(bank, now):
@@ -231,3 +248,21 @@ def test_both_kinds_of_folders_are_loaded(bank, tmp_path, now):
     assert load_identity(tmp_path / "plain") == plain
     assert isinstance(plain, Identity)
     assert plain.trust is None
+
+
+@settings(max_examples=150, deadline=None)
+@given(place=st.integers(0, 700), byte=st.integers(0, 255), cut=st.integers(0, 4))
+def test_no_change_of_a_certificate_or_list_does_more_than_be_refused(place, byte, cut):
+    for der_bytes, read in READERS:
+        at = place % len(der_bytes)
+        changed = der_bytes[:at] + bytes([byte]) + der_bytes[at + 1 + cut :]
+        if changed == der_bytes:
+            continue
+        with warnings.catch_warnings():
+            # The library warns of serial numbers that are not positive.
+            warnings.simplefilter("ignore", CryptographyDeprecationWarning)
+            try:
+                problem = read(changed)
+            except RemoteProtocolError as error:
+                problem = str(error)
+        assert isinstance(problem, str)

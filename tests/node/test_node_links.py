@@ -9,9 +9,11 @@ from dataclasses import replace
 from datetime import timedelta
 
 import pytest
+import yaml
 
-from unseen.errors import HandshakeRefused
+from unseen.errors import HandshakeRefused, UsageError
 from unseen.ids import PartyId
+from unseen.node.app import PartyConfig, completed, run_party
 from unseen.transport.diagnosis import Cause, pinned
 from unseen.transport.doctor import visit
 
@@ -259,3 +261,37 @@ def test_a_doctors_visit_does_not_change_whose_certificate_is_watched(paired, li
     partner.revoke(now)
     bank.partners.learn(PARTNER, partner.partners.own_list())
     assert "was revoked by partner" in refused(listener, PARTNER)
+
+
+# --- party files
+
+
+@pytest.fixture
+def party_file(paired, tmp_path):
+    """The partner's party file, with the node as identity."""
+
+    def written(**more):
+        steps = {"read": {"use": "read_table", "in": {"source": "tables.t"}}}
+        roles = {"bank": "active", "partner": "passive", **more.pop("roles", {})}
+        (tmp_path / "flow.yaml").write_text(yaml.safe_dump({"name": "f", "parties": roles, "steps": steps}))
+        (tmp_path / "t.csv").write_text("id,x\n1,2\n")
+        file = {"party": "partner", "flow": "flow.yaml", "job": "j", "workspace": "w", "identity": "partner"}
+        (tmp_path / "party.yaml").write_text(yaml.safe_dump({**file, "tables": {"t": "t.csv"}, **more}))
+        return PartyConfig.read(tmp_path / "party.yaml")
+
+    return written
+
+
+def test_a_party_file_may_leave_to_the_node_what_the_node_knows(paired, party_file):
+    bank, partner = paired
+    config = completed(party_file())
+    assert (config.peers, config.listen) == ({BANK: bank.config.listen}, None)
+    said = completed(party_file(peers={"bank": "elsewhere:1"}, listen="127.0.0.1:5"))
+    assert (said.peers, said.listen) == ({BANK: "elsewhere:1"}, "127.0.0.1:5")
+    there = completed(party_file().model_copy(update={"party": BANK, "identity": bank.folder}))
+    assert (there.peers, there.listen) == ({PARTNER: None}, bank.config.listen)
+
+
+def test_a_party_that_was_not_paired_with_is_named_with_the_remedy(party_file):
+    with pytest.raises(UsageError, match="does not say how to reach telco; pair with them: `unseen node invite`"):
+        run_party(party_file(roles={"telco": "passive"}))

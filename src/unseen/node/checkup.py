@@ -13,7 +13,7 @@ from unseen.errors import UsageError
 from unseen.ids import PartyId
 from unseen.node.app import PartyConfig, completed
 from unseen.node.folder import RENEW_DAYS, Node, is_node, load_identity
-from unseen.transport.diagnosis import Cause, Stage
+from unseen.transport.diagnosis import Cause, Stage, own_fault
 from unseen.transport.doctor import visit
 from unseen.transport.tls import Identity
 
@@ -44,7 +44,8 @@ class Patient:
         """
         if is_node(place):
             node = Node(place)
-            peers = {peer: partner.endpoint for peer, partner in node.partners.all().items()}
+            known = node.partners.all()
+            peers = {peer: partner.endpoint for peer, partner in known.items() if partner.struck is None}
             return cls(node.identity(), peers, node.config.listen)
         if not place.is_file():
             raise UsageError(f"{place} is neither the folder of a node nor a party file: say --at")
@@ -88,6 +89,9 @@ def examine_peer(patient: Patient, peer: PartyId) -> Examined:
         return Examined(
             peer, fine, tuple(_SAID[stage] for stage in Stage if fine or stage < finding.stage), finding.text
         )
+    fault = own_fault(patient.identity)
+    if fault is not None:
+        return Examined(peer, False, (), fault)
     if patient.listen is None:
         return Examined(peer, False, (), f"{peer} has to dial {own}, which does not listen: name a port as `listen`")
     return Examined(peer, True, (), f"{peer} dials this side at {patient.listen}: run `unseen doctor {own}` there")

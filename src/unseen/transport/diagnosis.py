@@ -20,7 +20,7 @@ from cryptography import x509
 from unseen.codec import shown
 from unseen.errors import UsageError
 from unseen.ids import PartyId
-from unseen.transport.tls import Identity, fingerprint, host_name, issued_by, names_in
+from unseen.transport.tls import Identity, fingerprint, host_name, issued_by, names_in, parse_certificate
 
 _TIMEOUT = 5.0
 _PROTOCOL = "h2"
@@ -204,7 +204,7 @@ def _examine_answer(secured: ssl.SSLSocket, place: str, identity: Identity) -> F
         answer = b""
     if answer:
         return Finding(Cause.FINE, f"{place}: TCP, TLS and both certificates are in order", Stage.LINK)
-    own = _own_fault(identity)
+    own = own_fault(identity)
     if own is not None:
         return Finding(Cause.REFUSED, f"{place}: {own}", Stage.OUR_CERTIFICATE)
     text = (
@@ -227,7 +227,7 @@ def _first_bytes(secured: ssl.SSLSocket) -> bytes:
 def _alert(error: ssl.SSLError, place: str, identity: Identity) -> Finding:
     reason = error.reason or ""
     if reason in _OUR_CERTIFICATE:
-        cause = _own_fault(identity) or f"{_OUR_CERTIFICATE[reason]}; each side has to know the other's authority"
+        cause = own_fault(identity) or f"{_OUR_CERTIFICATE[reason]}; each side has to know the other's authority"
         text = f"they refused the certificate of {identity.party}: {cause}"
         return Finding(Cause.REFUSED, f"{place}: {text}", Stage.OUR_CERTIFICATE)
     if reason in _OLD_TLS:
@@ -239,7 +239,8 @@ def _alert(error: ssl.SSLError, place: str, identity: Identity) -> Finding:
     return Finding(Cause.AWAY, f"{place}: the TLS handshake failed ({reason or error})", Stage.ENCRYPTION)
 
 
-def _own_fault(identity: Identity) -> str | None:
+def own_fault(identity: Identity) -> str | None:
+    """Return what is wrong with the certificate of this side, or ``None``."""
     certificate = x509.load_pem_x509_certificate(identity.certificate_pem)
     outdated = _outdated(certificate)
     if outdated is not None:
@@ -293,7 +294,7 @@ def _fetch(endpoint: str, identity: Identity, expected: PartyId) -> x509.Certifi
     except OSError:
         return None
     try:
-        return x509.load_der_x509_certificate(der) if der else None
+        return parse_certificate(der) if der else None
     except ValueError:  # OpenSSL lets pass what stricter readers refuse
         return None
 

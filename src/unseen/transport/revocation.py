@@ -11,18 +11,28 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 
 from cryptography import x509
+from cryptography.exceptions import UnsupportedAlgorithm
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 
 from unseen.codec import shown
 from unseen.errors import RemoteProtocolError
 from unseen.ids import PartyId
-from unseen.transport.tls import Authority, host_name, issued_by, party_in, read_certificate, read_key
+from unseen.transport.tls import (
+    Authority,
+    host_name,
+    issued_by,
+    parse_certificate,
+    party_in,
+    read_certificate,
+    read_key,
+)
 
 LEAF_DAYS = 90
 """For how long a node's certificate is valid at most."""
 CERTIFICATE_BYTES = 4096
 LIST_BYTES = 1 << 16
+_UNREADABLE = (x509.ExtensionNotFound, x509.DuplicateExtension, x509.InvalidVersion, UnsupportedAlgorithm)
 # How much longer than LEAF_DAYS a certificate may be valid: its beginning lies in the past, for clocks that differ.
 _SLACK = timedelta(hours=2)
 # A list does not run out before the certificates on it.
@@ -71,7 +81,7 @@ def read_list(der: bytes, root_pem: bytes, *, sender: str) -> RevocationList:
             raise bad
         number = found.extensions.get_extension_for_class(x509.CRLNumber).value.crl_number
         return RevocationList(number, {entry.serial_number: entry.revocation_date_utc for entry in found})
-    except (ValueError, TypeError, x509.ExtensionNotFound, x509.DuplicateExtension) as error:
+    except (ValueError, TypeError, *_UNREADABLE) as error:
         raise bad from error
 
 
@@ -116,7 +126,7 @@ def _read(der: bytes, what: str) -> x509.Certificate:
     if len(der) > CERTIFICATE_BYTES:
         raise RemoteProtocolError(f"{what} has {len(der)} bytes, allowed are {CERTIFICATE_BYTES}")
     try:
-        return x509.load_der_x509_certificate(der)
+        return parse_certificate(der)
     except ValueError as error:
         raise RemoteProtocolError(f"{what} cannot be read: {shown(str(error))}") from error
 

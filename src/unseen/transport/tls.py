@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import NoReturn, Protocol
 
 from cryptography import x509
-from cryptography.exceptions import InvalidSignature
+from cryptography.exceptions import InvalidSignature, UnsupportedAlgorithm
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
@@ -154,7 +154,7 @@ class Identity:
         if self.trust is None:
             return None
         try:
-            certificate = x509.load_pem_x509_certificate(certificate_pem)
+            certificate = parse_certificate(certificate_pem)
         except ValueError:
             return "its certificate cannot be read"
         return self.trust.objection(peer, certificate)
@@ -243,7 +243,7 @@ def issued_by(certificate: x509.Certificate, ca_pem: bytes) -> bool:
     """Return whether an authority's key signed the certificate."""
     try:
         certificate.verify_directly_issued_by(read_certificate(ca_pem))
-    except (ValueError, TypeError, InvalidSignature):
+    except (ValueError, TypeError, InvalidSignature, UnsupportedAlgorithm):
         return False
     return True
 
@@ -251,6 +251,22 @@ def issued_by(certificate: x509.Certificate, ca_pem: bytes) -> bool:
 def fingerprint(certificate_pem: bytes) -> str:
     """Return the first 16 hexadecimal digits of a certificate's SHA-256, for people to compare."""
     return read_certificate(certificate_pem).fingerprint(hashes.SHA256()).hex()[:16]
+
+
+def parse_certificate(data: bytes) -> x509.Certificate:
+    """Return a certificate from a peer, PEM or DER, whose key and extensions can be read as well.
+
+    Raises:
+        ValueError: Something in it is malformed or unknown.
+    """
+    try:
+        load = x509.load_pem_x509_certificate if data.startswith(b"-----") else x509.load_der_x509_certificate
+        found = load(data)
+        found.public_key()
+        _ = found.extensions
+    except (TypeError, UnsupportedAlgorithm, x509.InvalidVersion, x509.DuplicateExtension) as error:
+        raise ValueError(str(error)) from error
+    return found
 
 
 def write_secret(path: Path, content: bytes) -> None:
