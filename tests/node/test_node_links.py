@@ -283,7 +283,7 @@ def party_file(paired, tmp_path):
 
 
 def test_a_party_file_may_leave_to_the_node_what_the_node_knows(paired, party_file):
-    bank, partner = paired
+    bank = paired[0]
     config = completed(party_file())
     assert (config.peers, config.listen) == ({BANK: bank.config.listen}, None)
     said = completed(party_file(peers={"bank": "elsewhere:1"}, listen="127.0.0.1:5"))
