@@ -296,12 +296,16 @@ class Simulation:
             assignment = Assignment(client, held.broadcast, Examples(inputs, labels), held.memory(client), rng)
             update, kept = self.process.client_round(self.trainer, assignment)
             self._check(client, update)
-            self._store.keep(client, number, kept)
+            self._keep(client, number, kept)
             self._deltas[worker, place] = update.delta
         except Exception as error:
             error.add_note(f"at client {client}")
             raise
         return update.weight, dict(update.extra), dict(update.metrics)
+
+    def _keep(self, client: ClientId, number: int, memory: Memory) -> None:
+        """Keep what a client has after a round."""
+        self._store.keep(client, number, memory)
 
     def _taken(self, given: int) -> _Held:
         """Return what the parent has left as number ``given``; a worker reads each once."""
