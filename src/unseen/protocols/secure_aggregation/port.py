@@ -61,6 +61,8 @@ class Setting:
     """Names job, round and attempt: every attempt at a sum has a name of its own."""
     model: bytes = b""
     """Digest of what the clients got from the server, such as the model they trained; other values do not add up."""
+    least: int = MIN_CONTRIBUTORS
+    """A sum of fewer vectors is given up before anything is revealed; 3 at least."""
 
     def __post_init__(self) -> None:
         if list(self.clients) != sorted(set(self.clients)):
@@ -68,6 +70,11 @@ class Setting:
         if not MIN_CONTRIBUTORS <= len(self.clients) <= MAX_CLIENTS:
             raise UsageError(
                 f"a sum is taken over {MIN_CONTRIBUTORS} to {MAX_CLIENTS} clients, found {len(self.clients)}"
+            )
+        if not MIN_CONTRIBUTORS <= self.least <= len(self.clients):
+            raise UsageError(
+                f"a sum of {len(self.clients)} clients is revealed of {MIN_CONTRIBUTORS} to as many at least, found "
+                f"{self.least}"
             )
         if self.length < 1 or not 1 <= self.bits <= 64:
             raise UsageError(f"vectors have words of 1 to 64 bits, one or more, found {self.length} of {self.bits}")
@@ -84,13 +91,13 @@ class Setting:
 
     @property
     def quorum(self) -> int:
-        """⌊2n/3⌋ + 1 clients, which have to stay to the end; less than a third may be missing."""
-        return 2 * len(self.clients) // 3 + 1
+        """The greater of ⌊2n/3⌋ + 1 and ``least``: clients which have to stay to the end."""
+        return max(2 * len(self.clients) // 3 + 1, self.least)
 
     @property
     def context(self) -> bytes:
         """Digest of all of the above (32 bytes)."""
-        sizes = struct.pack("<3Q", len(self.clients), self.length, self.bits)
+        sizes = struct.pack("<4Q", len(self.clients), self.length, self.bits, self.least)
         names = [client.encode() for client in self.clients]
         return framed_digest(b"unseen/secure_aggregation/1", sizes, self.session, self.model, *names)
 
