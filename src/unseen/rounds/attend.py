@@ -363,7 +363,7 @@ class _Client:
             return work.encoded(self._trainer, assignment)
         update, kept = self._process.client_round(self._trainer, assignment)
         numbers = [update.delta, *update.extra.values(), *update.metrics.values()]
-        if not all(np.isfinite(one).all() for one in numbers):
+        if not all(np.isfinite(np.asarray(one)).all() for one in numbers):
             raise Diverged(
                 f"round {word.round + 1}: the update of {me} holds numbers that are not finite: its training diverged; "
                 "lower the learning rate, or look for such values in its examples"

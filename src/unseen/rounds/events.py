@@ -25,6 +25,7 @@ from unseen.ids import ClientId, PartyId
 from unseen.learners.horizontal.process import Update
 from unseen.learners.horizontal.sums import Layout
 from unseen.rounds.messages import Place
+from unseen.rounds.traffic import Traffic, frame_bytes
 from unseen.transport.channel import Channel
 
 LOOK_SECONDS = 0.2
@@ -165,6 +166,8 @@ class Links:
         self._taken: threading.Event | None = None
         self._closing = threading.Event()
         self._boxes = {client: _Mailbox() for client in self._clients}
+        # By client, since each is counted by one thread alone.
+        self._up, self._down = dict.fromkeys(self._clients, 0), dict.fromkeys(self._clients, 0)
         self._threads = [
             threading.Thread(target=work, args=(client,), name=f"{name} {client}", daemon=True)
             for client in self._clients
@@ -177,6 +180,10 @@ class Links:
     def clients(self) -> tuple[ClientId, ...]:
         """All clients, by name."""
         return tuple(self._clients)
+
+    def traffic(self) -> Traffic:
+        """Return how many bytes of messages have come from all clients, and gone to them."""
+        return Traffic(sum(self._up.values()), sum(self._down.values()))
 
     def next(self, timeout: float) -> Heard | None:
         """Return what came in next, or ``None`` if nothing does within ``timeout`` seconds.
@@ -221,7 +228,7 @@ class Links:
         while not self._closing.is_set():
             try:
                 # Nothing here keeps the message, which may be large, while the next one is waited for.
-                self._hand_in(Heard(client, self._channel.receive(self._clients[client], 60 * LOOK_SECONDS)))
+                self._hand_in(self._counted(client, self._channel.receive(self._clients[client], 60 * LOOK_SECONDS)))
             except DeadlineExceeded:
                 continue
             except UsageError:
@@ -229,6 +236,10 @@ class Links:
             except UnseenError as error:
                 self._hand_in(Heard(client, None, error))
                 self._begin_anew(self._clients[client])
+
+    def _counted(self, client: ClientId, frame: Buffer) -> Heard:
+        self._up[client] += len(frame)
+        return Heard(client, frame)
 
     def _hand_in(self, heard: Heard) -> None:
         taken = threading.Event()
@@ -246,6 +257,7 @@ class Links:
         while (parts := box.take()) is not None:
             try:
                 self._channel.send(peer, parts, waiting=box.look)
+                self._down[client] += frame_bytes(parts)
             except UsageError:
                 box.close()  # as the channel is
             except UnseenError:

@@ -65,6 +65,7 @@ from unseen.rounds.messages import (
 )
 from unseen.rounds.secure_round import NONCE_BYTES, ServerSum, SumPlan
 from unseen.rounds.simulate import Round, Run
+from unseen.rounds.traffic import Traffic
 from unseen.transport.channel import Channel
 
 _CHUNK = 1000
@@ -171,7 +172,7 @@ class Server:
         self._store = Checkpoints(settings.folder) if settings.folder else None
         ids = tuple(ClientId(peer) for peer in sorted(channel.peers))
         self._run = self._first(ids)
-        self._links = Links(channel)
+        self._links, self._moved = Links(channel), Traffic()
 
     def __enter__(self) -> Self:
         return self
@@ -323,7 +324,9 @@ class Server:
         attempt.answers.clear()
         last = after.round == self._last
         test = self.evaluate(after) if last or after.round % self._settings.evaluate_every == 0 else {}
-        entry = Round(after.round, asked, asked - count, dict(metrics), test, round(self._clock.monotonic() - began, 6))
+        seconds, before, self._moved = round(self._clock.monotonic() - began, 6), self._moved, self._links.traffic()
+        moved = self._moved - before
+        entry = Round(after.round, asked, asked - count, dict(metrics), test, seconds, moved.up, moved.down)
         history = (*self._run.history, entry)
         if self._store:
             self._store.save(after, [asdict(one) for one in history])

@@ -36,6 +36,7 @@ from unseen.learners.horizontal.process import (
 )
 from unseen.rounds.checkpoint import Checkpoints, KeptState, pack, unpack
 from unseen.rounds.cohort import Cohort, Uniform
+from unseen.rounds.traffic import traffic_of
 from unseen.rounds.workers import Workers, shared_floats
 
 _CHUNK = 1000
@@ -84,6 +85,9 @@ class Round:
     test: Mapping[str, float] = field(default_factory=dict)
     """Of the model after the round; empty if it was not evaluated."""
     seconds: float = 0.0
+    bytes_up: int = 0
+    """Of all clients' messages; in a simulation, what they would have."""
+    bytes_down: int = 0
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -198,7 +202,8 @@ class Simulation:
     def _play_round(self, *, last: bool) -> Run:
         began, state, settings = time.monotonic(), self._run.state, self._settings
         cohort = settings.cohort.choose(self._clients.ids, self._clients.sizes, state.round, settings.seed)
-        self._hand_out(self._process.distributor(state))
+        broadcast = self._process.distributor(state)
+        self._hand_out(broadcast)
         tasks = [("train", client, self._given) for client in cohort]
         found = self._workers.map(tasks, name=lambda n: f"client {cohort[n]}", collect=self._collect)
         heard = [
@@ -206,6 +211,7 @@ class Simulation:
             for client, update in zip(cohort, found, strict=True)
             if len(update.delta) and not settings.faults.drops(settings.seed, state.round, client)
         ]
+        moved = traffic_of(self._process, broadcast, len(cohort), heard)
         after, aggregate = self._process.next(state, heard)
         test = self.evaluate(after) if last or after.round % settings.evaluate_every == 0 else {}
         entry = Round(
@@ -215,6 +221,8 @@ class Simulation:
             dict(aggregate.metrics),
             test,
             round(time.monotonic() - began, 6),
+            moved.up,
+            moved.down,
         )
         history = (*self._run.history, entry)
         self._store.save(after, [asdict(one) for one in history])

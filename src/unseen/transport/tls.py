@@ -7,6 +7,7 @@ A party makes its key itself (``request``) and the authority sees only the signi
 
 from __future__ import annotations
 
+import json
 import os
 from collections.abc import Iterable
 from dataclasses import dataclass, field
@@ -264,3 +265,46 @@ def _read_file(path: Path) -> bytes:
         return path.read_bytes()
     except OSError as error:
         raise UsageError(f"{path} cannot be read: {error.strerror}; make its certificate first") from error
+
+
+# --- further keys that a certificate vouches for -----------------------------------------------------------------
+
+
+def vouch(identity: Identity, public: bytes) -> bytes:
+    """Return a voucher: this party's certificate, another public key of its own (Ed25519), and its signature of that.
+
+    It is no secret. Others learn from it which key is the party's, whoever hands it to them.
+    """
+    key = _read_key(identity.key_pem)
+    signature = key.sign(_vouched_bytes(identity.party, public), ec.ECDSA(hashes.SHA256()))
+    fields = {"certificate": identity.certificate_pem.decode(), "key": public.hex(), "signature": signature.hex()}
+    return json.dumps(fields, indent=1, sort_keys=True).encode()
+
+
+def vouched(voucher: bytes, ca_pem: bytes, now: datetime) -> tuple[PartyId, bytes]:
+    """Return the party of a voucher and the public key that is its own.
+
+    Raises:
+        UsageError: It is malformed or not signed, its certificate is not valid now, or of another authority.
+    """
+    try:
+        fields = json.loads(voucher)
+        certificate = _read_certificate(str(fields["certificate"]).encode())
+        public, signature = bytes.fromhex(fields["key"]), bytes.fromhex(fields["signature"])
+    except (ValueError, KeyError, TypeError) as error:
+        raise UsageError(f"a voucher cannot be read: {error}") from error
+    party, signer = party_in(certificate), certificate.public_key()
+    if party is None or not issued_by(certificate, ca_pem) or not isinstance(signer, ec.EllipticCurvePublicKey):
+        raise UsageError(f"a voucher's certificate names {names_in(certificate)} and is not of this federation")
+    if not certificate.not_valid_before_utc <= now <= certificate.not_valid_after_utc:
+        raise UsageError(f"the certificate in the voucher of {party} is not valid now: it needs a new one")
+    try:
+        signer.verify(signature, _vouched_bytes(party, public), ec.ECDSA(hashes.SHA256()))
+    except InvalidSignature as error:
+        raise UsageError(f"the voucher of {party} is not signed by the key of its certificate") from error
+    return party, public
+
+
+def _vouched_bytes(party: PartyId, public: bytes) -> bytes:
+    # What TLS signs with this key begins with 64 spaces (RFC 8446, 4.4.3): the two can never be the same.
+    return b"unseen/vouched-key/1\0" + party.encode() + b"\0" + public
