@@ -24,7 +24,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Protocol
 
 import numpy as np
@@ -120,6 +120,12 @@ class LocalPlan:
     weight_decay: float = 0.0
     steps: int | None = None
     """Stop after as many minibatches, whatever ``epochs`` says."""
+    decay: float = 1.0
+    """What the learning rate is multiplied by from one round to the next."""
+
+    def at(self, round_number: int) -> LocalPlan:
+        """Return the plan of one round: with its learning rate, and no more decay."""
+        return replace(self, learning_rate=self.learning_rate * self.decay**round_number, decay=1.0)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
