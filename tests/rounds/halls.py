@@ -68,8 +68,9 @@ class Means:
 class People:
     """Clients with a few points each."""
 
-    ids = NAMES
-    sizes = (3, 4, 5, 6, 7)
+    def __init__(self, names=NAMES):
+        self.ids = names
+        self.sizes = (3, 4, 5, 6, 7)[: len(names)]
 
     def client(self, name):
         number = self.ids.index(name)
@@ -90,9 +91,9 @@ def examples_of(name):
     return Examples(*People().client(name))
 
 
-def simulated(rounds, process=PROCESS, cohort=None):
+def simulated(rounds, process=PROCESS, cohort=None, names=NAMES):
     settings = Settings(cohort or Uniform(3), SEED, workers=1)
-    with Simulation(People(), Means(), process, settings, test=TEST) as simulation:
+    with Simulation(People(names), Means(), process, settings, test=TEST) as simulation:
         return simulation.rounds(rounds)
 
 

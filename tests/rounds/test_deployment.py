@@ -196,27 +196,27 @@ def test_whatever_comes_is_a_word_or_a_protocol_error(noise, place):
 # --- the guide ---------------------------------------------------------------------------------------------------
 
 
-def test_the_programs_of_the_guide_run(tmp_path, monkeypatch):
+@pytest.mark.parametrize("hidden", [False, True], ids=["plain", "secure"])
+def test_the_programs_of_the_guide_run(tmp_path, monkeypatch, hidden):
     """The server and its three clients, over mutual TLS, as threads: each with a folder of its own."""
-    shared, server, client, *_ = re.findall(r"^```python\n(.*?)^```", GUIDE.read_text(encoding="utf-8"), re.M | re.S)
-    names = ["coordinator", "clinic-a", "clinic-b", "clinic-c"]
-    now, port = datetime.now(UTC), free_port()
-    authority = make_authority("Test", days=1, now=now)
-    for number, name in enumerate(names):
-        issue(authority, PartyId(name), days=1, now=now).save(tmp_path / name / "identity")
-        rng = np.random.default_rng(number)
-        inputs, labels = rng.random((20, 64), np.float32), rng.integers(0, 10, 20)
-        np.savez(tmp_path / name / "examples.npz", inputs=inputs, labels=labels)
+    text = GUIDE.read_text(encoding="utf-8")
+    shared, server, client, added, vouch, roster = re.findall(r"^```python\n(.*?)^```", text, re.M | re.S)
+    names, port = ["coordinator", "clinic-a", "clinic-b", "clinic-c"], free_port()
+    lay_out(tmp_path, names)
     federation = ModuleType("federation")
-    exec(shared, vars(federation))  # noqa: S102  # our own documentation
+    exec(shared + (added if hidden else ""), vars(federation))  # noqa: S102  # our own documentation
     monkeypatch.setitem(sys.modules, "federation", federation)
+    if hidden:
+        for name in names[1:]:
+            exec(at_home(vouch, tmp_path / name), {})  # noqa: S102
+        signer = "from unseen.rounds.identities import Signer, signing_key\n"
+        signer += 'signer = Signer(signing_key(Path("identity/signing.key")), roster)\n'
+        server = roster + server.replace("ServeSettings(RUN,", "ServeSettings(RUN, roster=roster,")
+        client = roster + signer + client.replace("AttendSettings(RUN,", "AttendSettings(RUN, signer=signer,")
 
     def play(name):
-        told, text = [], server if name == names[0] else client
-        text = text.replace("0.0.0.0:7001", f"127.0.0.1:{port}").replace(
-            "coordinator.example.org:7001", f"127.0.0.1:{port}"
-        )
-        text = re.sub(r"Path\(\"|np\.load\(\"", lambda match: f"{match[0]}{tmp_path}/{name}/", text)
+        told, text = [], at_home(server if name == names[0] else client, tmp_path / name)
+        text = re.sub(r"(0\.0\.0\.0|coordinator\.example\.org):7001", f"127.0.0.1:{port}", text)
         exec(text, {"print": lambda *words: told.append(" ".join(map(str, words)))})  # noqa: S102
         return told
 
@@ -225,3 +225,20 @@ def test_the_programs_of_the_guide_run(tmp_path, monkeypatch):
     assert told[0][-1] == "5 rounds"
     assert told[0][0].startswith("Round(number=1, cohort=3, dropped=0")
     assert all(lines == ["Attendance(rounds=5, trained=5, repeated=0)"] for lines in told[1:])
+
+
+def lay_out(folder, names):
+    """Give everybody a certificate and examples."""
+    now = datetime.now(UTC)
+    authority = make_authority("Test", days=1, now=now)
+    (folder / "vouchers").mkdir()
+    for number, name in enumerate(names):
+        issue(authority, PartyId(name), days=1, now=now).save(folder / name / "identity")
+        rng = np.random.default_rng(number)
+        inputs, labels = rng.random((20, 64), np.float32), rng.integers(0, 10, 20)
+        np.savez(folder / name / "examples.npz", inputs=inputs, labels=labels)
+
+
+def at_home(text, folder):
+    """Return a program whose relative paths begin in a folder."""
+    return re.sub(r"(Path\(f?\"|np\.load\(\")", lambda match: f"{match[0]}{folder}/", text)

@@ -36,7 +36,7 @@ from unseen.learners.horizontal.strategies import strategy
 from unseen.learners.horizontal.sums import Layout
 from unseen.privacy.epsilon import Unlimited
 from unseen.privacy.events import Everyone
-from unseen.protocols.secure_aggregation.secagg_plus import Keys, Masked, Survivors
+from unseen.protocols.secure_aggregation.secagg_plus import Keys, Masked, Openings, Survivors
 from unseen.rounds.attend import AttendSettings, attend
 from unseen.rounds.cohort import Uniform
 from unseen.rounds.events import What
@@ -105,17 +105,20 @@ def test_a_secure_run_has_the_bits_of_a_simulation(process):
     assert told.bytes_up < run.history[1].bytes_up < 1.3 * told.bytes_up
 
 
-def test_distributed_noise_takes_its_sum_in_the_same_round():
-    code = Code(size=SIZE, bound=30.0, step=0.01, deviation=0.1, clients=4, bits=20)
+def distributed(clients):
+    code = Code(size=SIZE, bound=30.0, step=0.01, deviation=0.1, clients=clients, bits=20)
     plan = DistributedPlan(code=code, seed=5, sampling=Everyone(), run="digits", about="people")
     plain = strategy("fed_avg", learning_rate=0.1)
-    process = replace(
+    return replace(
         plain,
         postprocessors=(Encode(code, 5, Prg(bytes(32))),),
         aggregator=ModularSum(code),
         finalizer=Decode(plain.finalizer, plan, Unlimited()),
     )
-    hall = Hall()
+
+
+def test_distributed_noise_takes_its_sum_in_the_same_round():
+    process, hall = distributed(4), Hall()
     with attending(hall, process=process, each=signed):
         run, _ = serve(hall, 1, process)
     assert_same(run, simulated(1, process, EVERYONE))
@@ -184,6 +187,18 @@ def test_who_drops_out_in_a_phase_is_left_out_and_the_others_end_the_round(phase
         run, counts = serve(hall, 1, desk=desk, phase_deadline=0.4)
     assert counts[What.AGAIN] == 0
     assert [one.dropped for one in run.history] == [int(PHASES.index(phase) < 3)]
+
+
+def test_a_sum_with_too_little_noise_is_given_up_before_it_is_opened():
+    """Four of five are a quorum, but the noise is meant for five."""
+    process, hall = distributed(5), Hall()
+    desk = Watched(hall, lambda peer, step: peer == NAMES[4] and kind_of(step) == "masked")
+    with (
+        attending(hall, process=process, each=signed),
+        pytest.raises(PeerFailed, match="4 of 5 clients sent Masked, at least 5 have to"),
+    ):
+        serve(hall, 1, process, desk=desk, phase_deadline=0.4, attempts=1)
+    assert not any(said(word, kind) for _, word in desk.heard for kind in ("consent", "openings"))
 
 
 def test_an_attempt_below_the_quorum_is_taken_again_with_fresh_keys_and_the_same_bits():
@@ -435,6 +450,22 @@ def test_a_client_says_each_thing_once_and_nothing_after_an_error():
         client.answer(replace(word, frame=np.frombuffer(forged, np.uint8)))
     with pytest.raises(RemoteProtocolError, match="does not take part in"):
         client.answer(word)
+
+
+def test_wrong_shares_give_a_sum_that_is_noticed():
+    """Nobody committed to the seeds that are opened, but weights cannot be what a wrong mask makes of them."""
+    table = Table()
+    taken, said = table.begin(NAMES)
+    for _ in range(4):
+        said = table.step(taken, said)
+    opened = decode(Openings, said[NAMES[0]].frame.data)
+    wrong = opened.shares.copy()
+    wrong[:, 0] ^= 1
+    said[NAMES[0]] = taken.plan.step(replace(opened, shares=wrong))
+    table.step(taken, said)
+    assert taken.over
+    with pytest.raises(RemoteProtocolError, match=r"add up to .* expected 5 to 50: one of them cheats"):
+        taken.aggregate()
 
 
 def test_survivors_below_what_is_agreed_get_no_consent():

@@ -21,13 +21,12 @@ import time
 from collections import deque
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TypeVar
 
 import numpy as np
 
-from unseen.clock import Clock, SystemClock
 from unseen.codec import decode, encode
 from unseen.data.atomic import whole_file
 from unseen.dialogue import CancelToken
@@ -43,7 +42,7 @@ from unseen.errors import (
     UnseenError,
     UsageError,
 )
-from unseen.ids import ClientId, JobId, PartyId
+from unseen.ids import ClientId, PartyId
 from unseen.learners.horizontal.compression.compressed import Compressed
 from unseen.learners.horizontal.compression.encoded import Encoded
 from unseen.learners.horizontal.process import (
@@ -59,8 +58,8 @@ from unseen.learners.horizontal.process import (
 from unseen.learners.horizontal.sums import Layout
 from unseen.rounds.checkpoint import Checkpoints
 from unseen.rounds.digest import codec_of, digest_of, sum_of
-from unseen.rounds.events import LOOK_SECONDS, Event, Watch, What
-from unseen.rounds.identities import Signer, secret_of
+from unseen.rounds.events import LOOK_SECONDS, Event, What
+from unseen.rounds.identities import secret_of
 from unseen.rounds.messages import (
     Answer,
     Assigned,
@@ -88,41 +87,15 @@ from unseen.rounds.messages import (
     what_to_tell,
 )
 from unseen.rounds.secure_round import ClientSums
+from unseen.rounds.settings import AttendSettings
 from unseen.transport.channel import Channel
+
+__all__ = ["AttendSettings", "Attendance", "attend"]
 
 _ANSWER, _SUMMED, _SECRET = "answer.bin", "summed.bin", "secret.bin"
 K = TypeVar("K")
 
 _FIRST_PAUSE, _LONGEST_PAUSE = 0.05, 1.0
-
-
-@dataclass(frozen=True, slots=True)
-class AttendSettings:
-    """How a client attends a run.
-
-    Raises:
-        UsageError: A number is not what it has to be.
-    """
-
-    run: JobId
-    """The same name at the server and all clients."""
-    seed: int = field(repr=False)
-    """Of the client's random numbers; the same after a restart."""
-    folder: Path | None = None
-    """Where memory and the last answer are kept; nowhere if ``None``: then both are lost with the process."""
-    patience: float = 600.0
-    """For how many seconds the server may be away."""
-    silence: float = 7200.0
-    """For how many seconds it may be connected and say nothing; it speaks at least once in its deadline for a round."""
-    signer: Signer | None = None
-    """For secure rounds: this client's key, and those of all others."""
-    watch: Watch | None = field(default=None, repr=False)
-    """Is told what happens."""
-    clock: Clock = field(default_factory=SystemClock)
-
-    def __post_init__(self) -> None:
-        if not (self.patience >= 0 and self.silence > 0):
-            raise UsageError(f"run {self.run}: patience is not negative and silence above 0, found {self}")
 
 
 @dataclass(frozen=True, slots=True)

@@ -4,10 +4,10 @@ A sum belongs to run, round, attempt and a number that is used once, to the layo
 identities, and the fingerprint of what was broadcast: whoever was told anything else has signed something else, and is
 not added up. Keys and masks are fresh for every sum; an attempt that fails is followed by another one.
 
-A client adds its update to one set of clients only. Once it has consented to a sum of an assignment, it takes part in
-another sum of that assignment only if exactly the same clients are in it, since two sums over cohorts that differ by
-one client would give that client away; and it trains for no round that lies before. It notes so in its folder before
-it consents. ``protocols.secure_aggregation.secagg_plus`` has what a sum itself promises.
+A client consents to one set of clients for an assignment, and once it has, to no other set: two sums that differ by one
+client would give that client away. It trains for no round that lies before, and for no other broadcast of the same
+round. It notes so in its folder before its consent leaves. ``docs/security/secure_aggregation.md`` says what that is
+worth together with the quorum, and ``protocols.secure_aggregation.secagg_plus`` what a sum itself promises.
 """
 
 from __future__ import annotations

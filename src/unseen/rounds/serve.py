@@ -18,13 +18,11 @@ sends anything else is refused by name and stops nobody; what its numbers do to 
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Mapping, Set
-from dataclasses import asdict, dataclass, field
-from pathlib import Path
+from collections.abc import Callable
+from dataclasses import asdict
 from types import TracebackType
 from typing import Any, Self
 
-from unseen.clock import Clock, SystemClock
 from unseen.codec import Buffer, shown
 from unseen.crypto.prg import Prg
 from unseen.dialogue import CancelToken
@@ -36,14 +34,12 @@ from unseen.errors import (
     RemoteProtocolError,
     UsageError,
 )
-from unseen.ids import ClientId, JobId, PartyId
+from unseen.ids import ClientId, PartyId
 from unseen.learners.horizontal.process import Aggregate, Examples, Process, State, Trainer, Update, stream
-from unseen.learners.horizontal.sums import SCHEMES, Layout, SumAggregator
+from unseen.learners.horizontal.sums import Layout
 from unseen.rounds.checkpoint import Checkpoints
-from unseen.rounds.cohort import Cohort, Uniform
 from unseen.rounds.digest import codec_of, digest_of, sum_of
-from unseen.rounds.events import LOOK_SECONDS, Attempt, Event, Heard, Links, Shelf, Watch, What
-from unseen.rounds.identities import check_roster
+from unseen.rounds.events import LOOK_SECONDS, Attempt, Event, Heard, Links, Shelf, What
 from unseen.rounds.messages import (
     Answer,
     Failed,
@@ -64,71 +60,15 @@ from unseen.rounds.messages import (
     update_in,
 )
 from unseen.rounds.secure_round import NONCE_BYTES, ServerSum, SumPlan
+from unseen.rounds.settings import ServeSettings
 from unseen.rounds.simulate import Round, Run
 from unseen.rounds.traffic import Traffic
 from unseen.transport.channel import Channel
 
+__all__ = ["ServeSettings", "Server"]
+
 _CHUNK = 1000
 """Examples that are evaluated at once: as many as in a simulation, so that the means have the same bits."""
-
-
-def _no_sizes() -> dict[ClientId, int]:
-    return {}
-
-
-def _no_keys() -> dict[PartyId, bytes]:
-    return {}
-
-
-@dataclass(frozen=True, slots=True)
-class ServeSettings:
-    """How a run is served; ``cohort``, ``seed`` and ``sizes`` are those that change its result.
-
-    Raises:
-        UsageError: A number is not what it has to be.
-    """
-
-    run: JobId
-    """The same name at the server and all clients."""
-    cohort: Cohort = field(default_factory=lambda: Uniform(10))
-    """Draws who takes part, from all clients that the channel leads to."""
-    seed: int = 0
-    sizes: Mapping[ClientId, int] = field(default_factory=_no_sizes)
-    """How many examples clients have, as agreed, for cohorts that are drawn in proportion; 1 if it is not said."""
-    minimum: int = 1
-    """A round with fewer answers does not count."""
-    enough: int | None = None
-    """With so many answers a round ends, and later ones are dropped; all of the cohort if ``None``.
-
-    A cohort that is larger by a fifth costs a fifth more training, and does without the slowest fifth.
-    """
-    deadline: float = 600.0
-    """Seconds after which an attempt at a round ends."""
-    attempts: int = 3
-    """How often a round is tried before the run ends with an error."""
-    folder: Path | None = None
-    """Where the run is kept; nowhere if ``None``: then it is lost with its server."""
-    evaluate_every: int = 1
-    phase_deadline: float = 60.0
-    """Seconds after which a phase of the sum of a secure round ends."""
-    roster: Mapping[PartyId, bytes] = field(default_factory=_no_keys, repr=False)
-    """The public keys of all clients, for secure rounds; not needed by scheme ``rlwe``."""
-    held_bytes: int = 1 << 30
-    """Updates beyond so many bytes wait in a file for their aggregation."""
-    watch: Watch | None = field(default=None, repr=False)
-    """Is told what happens in between."""
-    clock: Clock = field(default_factory=SystemClock)
-
-    def __post_init__(self) -> None:
-        faults = {
-            "minimum is at least 1": self.minimum < 1,
-            "enough is not below minimum": self.enough is not None and self.enough < self.minimum,
-            "deadline and phase_deadline are above 0": not min(self.deadline, self.phase_deadline) > 0,
-            "attempts and evaluate_every are at least 1": min(self.attempts, self.evaluate_every) < 1,
-            "held_bytes is not negative": self.held_bytes < 0,
-        }
-        if found := [fault for fault, present in faults.items() if present]:
-            raise UsageError(f"run {self.run} cannot be served so: {', '.join(found)}")
 
 
 class Server:
@@ -161,7 +101,7 @@ class Server:
         self._digest, self._codec, self._sums = digest_of(process), codec_of(process), sum_of(process)
         self._party = channel.party
         self._sum: ServerSum | None = None
-        _check_roster(channel.peers, settings, self._sums)
+        settings.check_keys(channel.peers, self._sums)
         self.counts: Counter[What] = Counter()
         """How often each kind of event has happened."""
         self._cancel: CancelToken | None = None
@@ -490,12 +430,3 @@ class Server:
                 state, history = kept
                 return Run(state, tuple(Round(**fields) for fields in history))
         return Run(self._process.start(self._trainer.initial(settings.seed)), ())
-
-
-def _check_roster(peers: Set[PartyId], settings: ServeSettings, sums: SumAggregator | None) -> None:
-    check_roster(settings.roster)
-    if sums is not None and sums.scheme == SCHEMES[0] and (missing := sorted(peers - set(settings.roster))):
-        raise UsageError(
-            f"run {settings.run} takes sums, and its roster has no key of {', '.join(missing)}: give the server and "
-            "all clients the same roster (rounds.identities)"
-        )

@@ -1,6 +1,5 @@
 """Secure means are the mean but for rounding; what has no sum is refused; sums that honest clients cannot have, too."""
 
-
 import numpy as np
 import pytest
 from hypothesis import given, settings
