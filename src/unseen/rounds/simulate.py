@@ -32,10 +32,13 @@ from unseen.learners.horizontal.process import (
     State,
     Trainer,
     Update,
+    Vector,
     stream,
 )
+from unseen.learners.horizontal.strategies.parts import personal_model
 from unseen.rounds.checkpoint import Checkpoints, KeptState, pack, unpack
 from unseen.rounds.cohort import Cohort, Uniform
+from unseen.rounds.digest import digest_of
 from unseen.rounds.traffic import traffic_of
 from unseen.rounds.workers import Workers, shared_floats
 
@@ -147,14 +150,14 @@ class Simulation:
     ) -> None:
         if not len(clients.ids):
             raise DataError("there are no clients")
-        self._clients, self._trainer, self._process = clients, trainer, process
-        self._settings, self._test = settings or Settings(), test
+        self.clients, self.trainer, self.process = clients, trainer, process
+        self.settings, self.test = settings or Settings(), test
         self._cancel: CancelToken | None = None
         self._stack = ExitStack()
-        self._store = Checkpoints(self._settings.folder or self._temporary())
+        self._store = Checkpoints(self.settings.folder or self._temporary())
         self._store.begin(self._description())
         self._scratch = self._temporary()
-        count = self._settings.workers or len(os.sched_getaffinity(0))
+        count = self.settings.workers or len(os.sched_getaffinity(0))
         self._deltas = shared_floats(count, trainer.size)
         self._given = 0
         self._held: tuple[int, Broadcast] | None = None
@@ -178,6 +181,14 @@ class Simulation:
         """Where the simulation stands."""
         return self._run
 
+    def personal(self, client: ClientId) -> Vector:
+        """Return the model that a client uses: that of everyone, unless the strategy leaves each with its own."""
+        state = self._run.state
+        memory, examples = self._store.memory(client, state.round), Examples(*self.clients.client(client))
+        rng = stream(self.settings.seed, state.round, client, "personal")
+        broadcast = self.process.distributor(state)
+        return personal_model(self.process, self.trainer, Assignment(client, broadcast, examples, memory, rng))
+
     def rounds(
         self, count: int, *, observe: Callable[[Round], None] | None = None, cancel: CancelToken | None = None
     ) -> Run:
@@ -200,9 +211,9 @@ class Simulation:
     # --- one round
 
     def _play_round(self, *, last: bool) -> Run:
-        began, state, settings = time.monotonic(), self._run.state, self._settings
-        cohort = settings.cohort.choose(self._clients.ids, self._clients.sizes, state.round, settings.seed)
-        broadcast = self._process.distributor(state)
+        began, state, settings = time.monotonic(), self._run.state, self.settings
+        cohort = settings.cohort.choose(self.clients.ids, self.clients.sizes, state.round, settings.seed)
+        broadcast = self.process.distributor(state)
         self._hand_out(broadcast)
         tasks = [("train", client, self._given) for client in cohort]
         found = self._workers.map(tasks, name=lambda n: f"client {cohort[n]}", collect=self._collect)
@@ -211,8 +222,8 @@ class Simulation:
             for client, update in zip(cohort, found, strict=True)
             if len(update.delta) and not settings.faults.drops(settings.seed, state.round, client)
         ]
-        moved = traffic_of(self._process, broadcast, len(cohort), heard)
-        after, aggregate = self._process.next(state, heard)
+        moved = traffic_of(self.process, broadcast, len(cohort), heard)
+        after, aggregate = self.process.next(state, heard)
         test = self.evaluate(after) if last or after.round % settings.evaluate_every == 0 else {}
         entry = Round(
             after.round,
@@ -230,13 +241,13 @@ class Simulation:
 
     def evaluate(self, state: State) -> dict[str, float]:
         """Return the metrics of a state's model on the examples to test on; nothing if there are none."""
-        if self._test is None:
+        if self.test is None:
             return {}
         self._hand_out(Broadcast(state.round, state.model))
-        starts = range(0, len(self._test), _CHUNK)
+        starts = range(0, len(self.test), _CHUNK)
         tasks = [("test", start, self._given) for start in starts]
         parts = self._workers.map(tasks, name=lambda n: f"evaluation, part {n}", collect=lambda _n, _w, found: found)
-        weights = [min(_CHUNK, len(self._test) - start) for start in starts]
+        weights = [min(_CHUNK, len(self.test) - start) for start in starts]
         names = parts[0] if parts else {}
         return {
             name: sum(part[name] * weight for part, weight in zip(parts, weights, strict=True)) / sum(weights)
@@ -265,11 +276,11 @@ class Simulation:
         broadcast = self._taken(given)
         if kind == "test":
             return self._tested(broadcast, what)
-        (inputs, labels), number = self._clients.client(what), broadcast.round
+        (inputs, labels), number = self.clients.client(what), broadcast.round
         memory = self._store.memory(what, number)
-        rng = stream(self._settings.seed, number, what, "work")
+        rng = stream(self.settings.seed, number, what, "work")
         assignment = Assignment(what, broadcast, Examples(inputs, labels), memory, rng)
-        update, kept = self._process.client_round(self._trainer, assignment)
+        update, kept = self.process.client_round(self.trainer, assignment)
         self._check(what, update)
         self._store.keep(what, number, kept)
         self._deltas[worker] = update.delta
@@ -283,11 +294,11 @@ class Simulation:
         return self._held[1]
 
     def _tested(self, broadcast: Broadcast, start: int) -> dict[str, float]:
-        if self._test is None:
+        if self.test is None:
             return {}
         part = slice(start, start + _CHUNK)
-        examples = Examples(self._test.inputs[part], self._test.labels[part])
-        return dict(self._trainer.evaluate(broadcast.model, examples))
+        examples = Examples(self.test.inputs[part], self.test.labels[part])
+        return dict(self.trainer.evaluate(broadcast.model, examples))
 
     def _check(self, client: ClientId, update: Update) -> None:
         if not np.isfinite(update.delta).all():
@@ -301,20 +312,20 @@ class Simulation:
     def _first(self) -> Run:
         kept = self._store.load()
         if kept is None:
-            return Run(self._process.start(self._trainer.initial(self._settings.seed)), ())
+            return Run(self.process.start(self.trainer.initial(self.settings.seed)), ())
         state, history = kept
         return Run(state, tuple(Round(**fields) for fields in history))
 
     def _description(self) -> dict[str, Any]:
-        settings = self._settings
+        settings = self.settings
         return {
-            "process": repr(self._process),
+            "process": digest_of(self.process),
             "cohort": repr(settings.cohort),
             "faults": repr(settings.faults),
             "seed": settings.seed,
-            "model size": self._trainer.size,
-            "clients": len(self._clients.ids),
-            "examples": int(sum(self._clients.sizes)),
+            "model size": self.trainer.size,
+            "clients": len(self.clients.ids),
+            "examples": int(sum(self.clients.sizes)),
         }
 
     def _temporary(self) -> Path:

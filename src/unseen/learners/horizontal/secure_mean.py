@@ -159,8 +159,8 @@ def secure(process: Process, by: SecureMean) -> Process:
     mean = process.aggregator
     if not isinstance(mean, WeightedMean):
         raise UsageError(
-            f"{process.name} aggregates by {type(mean).__name__}, which has to see single updates: secure aggregation "
-            "gives sums only; choose a strategy that takes the mean"
+            f"{process.name} aggregates by {type(mean).__name__}: secure aggregation gives means of clipped and "
+            "rounded updates only; choose a strategy that takes the mean, or for privacy distributed noise"
         )
     if isinstance(process.work, Compressed):
         raise UsageError(
