@@ -54,7 +54,7 @@ from unseen.rounds.messages import (
     client_word,
     server_word,
 )
-from unseen.rounds.secure_round import ClientSums, ServerSum, SumPlan
+from unseen.rounds.secure_round import ClientSums, ServerSum, SumPlan, cohort_of
 from unseen.rounds.serve import Server
 
 MEAN = SecureMean(clip=8.0, clients=5, max_weight=10, extras={"control": 16.0}, prg=Prg(bytes(32)))
@@ -88,7 +88,7 @@ def secret(process, **settings):
     "process",
     [
         SECURE,
-        secure(strategy("fed_avg", learning_rate=0.1), MEAN),
+        secure(strategy("fed_avg", learning_rate=0.1), replace(MEAN, bits=16)),
         secure(strategy("fed_nova", learning_rate=0.1), replace(MEAN, extras={"steps": 100.0}, bits=40)),
         secure(strategy("fed_dyn", clients=5, learning_rate=0.1), replace(MEAN, scheme="rlwe", max_weight=1)),
     ],
@@ -247,6 +247,34 @@ def test_a_server_that_is_killed_between_phases_plays_the_round_again(tmp_path, 
         done = [client.result(5) for client in clients.values()]
     assert_same(run, simulated(3, SECURE, EVERYONE))
     assert {one.trained for one in done} == {3}
+
+
+def test_a_sum_that_was_cut_off_after_consents_goes_on_with_the_same_clients(tmp_path):
+    """One has dropped out of it, and is back before the server is: it waits for the next round."""
+    hall, gone = Hall(), []
+
+    def watch(event):
+        if event.what is What.SUMMED and event.note == "Openings" and not gone:
+            gone.append(True)
+            raise KeyboardInterrupt
+
+    desk = Watched(hall, lambda peer, step: peer == NAMES[0] and kind_of(step) == "masked")
+    with attending(hall, process=SECURE, each=signed):
+        with pytest.raises(KeyboardInterrupt):
+            serve(hall, 2, desk=desk, folder=tmp_path, watch=watch, phase_deadline=0.4)
+        run, counts = serve(hall, 2, folder=tmp_path)
+    assert [one.dropped for one in run.history] == [1, 0]
+    assert counts[What.AGAIN] == counts[What.FAILED] == 0
+
+
+def test_whose_sum_is_taken():
+    everyone, four = dict.fromkeys(NAMES, ()), tuple(NAMES[:4])
+    assert cohort_of(everyone) == tuple(NAMES)
+    assert cohort_of(everyone | dict.fromkeys(NAMES[:2], four)) == four
+    # Fewer than a third may lie about it.
+    assert cohort_of(everyone | {NAMES[0]: tuple(NAMES[:3])}) == tuple(NAMES)
+    with pytest.raises(PeerUnreachable, match="wait for client-3, who took part"):
+        cohort_of({name: four for name in NAMES if name != NAMES[3]})
 
 
 def test_a_client_that_is_killed_in_mid_sum_is_out_of_it_and_there_for_the_next(tmp_path):

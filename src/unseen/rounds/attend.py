@@ -287,7 +287,8 @@ class _Client:
             self._say(channel, answer)
             return
         layout = Layout.of(update_in(answer, self._trainer.size, None))
-        self._say(channel, ready_with(Place(answer.run, answer.round, answer.attempt), layout))
+        summed = self._sums.summed(self._kept.assigned) if self._kept else ()
+        self._say(channel, ready_with(Place(answer.run, answer.round, answer.attempt), layout, summed))
 
     def _take_part(self, channel: Channel, server: PartyId, word: Summing | SumStep) -> None:
         """Take part in a sum, step by step; whatever goes wrong ends this client's part in it and no more."""

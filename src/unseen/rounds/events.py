@@ -50,7 +50,7 @@ class What(StrEnum):
     ANSWERED = "answered"
     """An update was taken, or sent; in a secure round: is there, and kept by its client."""
     SUMMED = "summed"
-    """A phase of the sum of a secure round has ended."""
+    """A phase of the sum of a secure round begins; the note names what clients are to send."""
     REPEATED = "repeated"
     """A client sent the update again that it had sent before."""
     FAILED = "failed"
@@ -307,6 +307,8 @@ class Attempt:
     shelf: Shelf
     answers: dict[ClientId, Update | Layout] = field(default_factory=dict, repr=False)
     """Updates, or in a secure round the layouts of those that stay with their clients."""
+    notes: dict[ClientId, tuple[str, ...]] = field(default_factory=dict, repr=False)
+    """With whom an update may have been summed already, as its client says in a secure round."""
     out: dict[ClientId, str] = field(default_factory=dict)
     """Who failed or was refused, and why."""
 

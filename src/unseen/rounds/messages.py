@@ -113,6 +113,8 @@ class Ready:
     size: int
     extra: tuple[Length, ...]
     metrics: tuple[str, ...]
+    summed: tuple[str, ...] = ()
+    """With whom this update may have been added up already: it goes into no other sum."""
 
 
 @message("rounds/sum-step")
@@ -381,10 +383,10 @@ def _refuse_not_finite(values: Mapping[str, NDArray[np.float32] | float]) -> Non
         )
 
 
-def ready_with(place: Place, layout: Layout) -> Ready:
-    """Return the message that says that an update of this layout is there."""
+def ready_with(place: Place, layout: Layout, summed: tuple[str, ...] = ()) -> Ready:
+    """Return the message that says that an update of this layout is there, and with whom it may have been summed."""
     extra = tuple(Length(name, length) for name, length in layout.extra)
-    return Ready(place.run, place.round, place.attempt, layout.size, extra, layout.metrics)
+    return Ready(place.run, place.round, place.attempt, layout.size, extra, layout.metrics, summed)
 
 
 def layout_in(ready: Ready, size: int) -> Layout:

@@ -12,16 +12,17 @@ worth together with the quorum, and ``protocols.secure_aggregation.secagg_plus``
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Protocol
 
 import numpy as np
 
-from unseen.codec import Buffer, decode, encode_bytes
+from unseen.codec import Buffer, decode, encode_bytes, shown
 from unseen.crypto.hashing import framed_digest
 from unseen.crypto.prg import Prg
-from unseen.errors import LocalProtocolError, PermissionDenied, RemoteProtocolError, UsageError
+from unseen.errors import LocalProtocolError, PeerUnreachable, PermissionDenied, RemoteProtocolError, UsageError
 from unseen.ids import ClientId, PartyId
 from unseen.learners.horizontal.process import Aggregate, Update
 from unseen.learners.horizontal.sums import Layout, SumAggregator, check_count
@@ -67,6 +68,27 @@ class SumPlan:
         """Return the word that a sum begins with."""
         place = self.place
         return Summing(place.run, place.round, place.attempt, self.nonce, self.clients)
+
+
+def cohort_of(ready: Mapping[ClientId, tuple[str, ...]]) -> tuple[PartyId, ...]:
+    """Return over whom a sum is to be taken: over all that are ready, or over those of a sum that may have been taken.
+
+    A sum that was cut off after consents goes on with the same clients alone, if more than a third of those that are
+    ready say so; fewer, who may lie, are left to refuse.
+
+    Raises:
+        PeerUnreachable: Not all of these are there.
+    """
+    said = Counter(note for note in ready.values() if note)
+    note, count = max(said.items(), key=lambda one: one[1], default=((), 0))
+    if 3 * count <= len(ready):
+        return tuple(sorted(map(PartyId, ready)))
+    if missing := sorted(set(note) - set(ready)):
+        raise PeerUnreachable(
+            f"{count} clients have consented to a sum that was cut off, and to no other one of this round: wait for "
+            f"{shown(', '.join(missing))}, who took part in it"
+        )
+    return tuple(sorted(map(PartyId, note)))
 
 
 # --- the server --------------------------------------------------------------------------------------------------
@@ -200,6 +222,10 @@ class ClientSums:
                 f"{round_number + 1} with another model: two such sums could give single updates away; begin a run "
                 "with another name"
             )
+
+    def summed(self, assigned: bytes) -> tuple[str, ...]:
+        """Return with whom an update may have been added up; nobody if it has not."""
+        return self.note.clients if self.note and self.note.assigned == assigned else ()
 
     def begin(self, word: Summing, assigned: bytes, update: Update) -> SumStep:
         """Take part in a sum; return the first message, the same one if this is heard twice.

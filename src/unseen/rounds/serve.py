@@ -59,7 +59,7 @@ from unseen.rounds.messages import (
     said_by_server,
     update_in,
 )
-from unseen.rounds.secure_round import NONCE_BYTES, ServerSum, SumPlan
+from unseen.rounds.secure_round import NONCE_BYTES, ServerSum, SumPlan, cohort_of
 from unseen.rounds.settings import ServeSettings
 from unseen.rounds.simulate import Round, Run
 from unseen.rounds.traffic import Traffic
@@ -234,7 +234,7 @@ class Server:
         if self._sums is None or not attempt.answers:
             return self._process.aggregate(state, attempt.updates()), len(attempt.answers)
         (layout,) = {answer for answer in attempt.answers.values() if isinstance(answer, Layout)}
-        clients = tuple(sorted(map(PartyId, attempt.answered)))
+        clients = cohort_of({client: attempt.notes.get(client, ()) for client in attempt.answered})
         plan = SumPlan(attempt.place, Prg.fresh().bytes(NONCE_BYTES), clients, layout, attempt.fingerprint)
         self._sum = ServerSum(plan, self._sums, self._settings.roster, self._party)
         try:
@@ -351,6 +351,8 @@ class Server:
             self._tell(What.DUPLICATE, client=client)
         else:
             attempt.add(client, self._read(client, answer))
+            if isinstance(answer, Ready):
+                attempt.notes[client] = answer.summed
             self._tell(What.ANSWERED, client=client)
 
     def _read(self, client: ClientId, answer: Answer | Ready) -> Update | Layout:

@@ -13,6 +13,7 @@ from unseen.codec import Buffer
 from unseen.ids import ClientId
 from unseen.learners.horizontal.process import Broadcast, Process, Update
 from unseen.learners.horizontal.sums import Layout, SumAggregator
+from unseen.protocols.secure_aggregation.port import word_type
 from unseen.rounds.digest import codec_of, sum_of
 from unseen.rounds.messages import Place, answer_with, assigned, ready_with, said_by_client, said_by_server
 
@@ -63,5 +64,5 @@ def _sum_bytes(by: SumAggregator, words: int, clients: int) -> tuple[int, int]:
         part = 16 * 8192  # one polynomial: two residues of each coefficient
         count = -(-words // 8192) + 1
         return part * (1 + 2 * count) + 16 * (words + 1), part * (1 + count)
-    vector = words * (4 if by.bits <= 32 else 8)
+    vector = words * word_type(by.bits).itemsize
     return vector + 119 * (clients - 1) + 640, 208 * clients + 82 * (clients - 1)

@@ -52,6 +52,7 @@ class SecureMean:
     metrics_clip: float = 100.0
     """To what metrics, such as the loss, are clipped."""
     bits: int = 32
+    """Of a word: 16 or fewer travel in 2 bytes, up to 32 in 4; fewer bits are a coarser step."""
     least: int = MIN_CONTRIBUTORS
     scheme: str = SCHEMES[0]
     equal: bool = False

@@ -16,7 +16,7 @@ import numpy as np
 from unseen.crypto.prg import Prg
 from unseen.errors import RemoteProtocolError, UsageError
 from unseen.learners.horizontal.process import Aggregate, Update
-from unseen.protocols.secure_aggregation.port import MIN_CONTRIBUTORS, Contribution, Words
+from unseen.protocols.secure_aggregation.port import MIN_CONTRIBUTORS, Contribution, Words, reduce_modulo
 
 SCHEMES = ("secagg_plus", "rlwe")
 """Schemes of ``protocols.secure_aggregation`` that give the total to the server alone."""
@@ -109,8 +109,7 @@ def total_of(aggregator: SumAggregator, updates: Sequence[Update]) -> Aggregate:
         contribution = aggregator.encode(update, _SIMULATED)
         np.add(words, contribution.words, out=words)
         weight += contribution.weight
-    if aggregator.bits not in (32, 64):
-        np.bitwise_and(words, words.dtype.type((1 << aggregator.bits) - 1), out=words)
+    reduce_modulo(words, aggregator.bits)
     return aggregator.decode(words, weight, len(updates), layout)
 
 

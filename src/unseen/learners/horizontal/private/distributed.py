@@ -32,7 +32,7 @@ from unseen.learners.horizontal.sums import SCHEMES, Layout, total_of
 from unseen.privacy.epsilon import Meter
 from unseen.privacy.events import DistributedGaussian, Everyone, Fixed, Relation, Spend, Unit
 from unseen.privacy.mechanisms import discrete_gaussian
-from unseen.protocols.secure_aggregation.port import MAX_CLIENTS, MIN_CONTRIBUTORS, Contribution, Words
+from unseen.protocols.secure_aggregation.port import MAX_CLIENTS, MIN_CONTRIBUTORS, Contribution, Words, word_type
 
 Integers = NDArray[np.int64]
 
@@ -194,7 +194,7 @@ class ModularSum:
             raise UsageError(
                 "an update holds more than the integers of Encode: put Encode last among the postprocessors"
             )
-        words = (update.delta.astype(np.int64) & ((1 << self.bits) - 1)).astype(np.uint32)
+        words = (update.delta.astype(np.int64) & ((1 << self.bits) - 1)).astype(word_type(self.bits))
         return Contribution(words)
 
     def decode(self, words: Words, weight: int, clients: int, layout: Layout) -> Aggregate:
