@@ -14,7 +14,21 @@ from unseen.cli.main import app
 from unseen.version import VERSION
 
 GOLDEN = Path(__file__).parent / "golden"
-COMMANDS = ("clients", "components", "demo", "lineage", "party", "report", "resume", "run", "schema", "validate")
+COMMANDS = (
+    "clients",
+    "components",
+    "demo",
+    "doctor",
+    "lineage",
+    "party",
+    "report",
+    "resume",
+    "run",
+    "schema",
+    "validate",
+)
+GROUPS = {"node": ("init", "invite", "join", "renew", "revoke", "status")}
+PAGES = ("unseen", *COMMANDS, *GROUPS, *(f"{group} {name}" for group, names in GROUPS.items() for name in names))
 HEAVY = ("numpy", "polars", "numba", "grpc", "pydantic", "yaml", "cryptography", "plotly")
 
 
@@ -26,10 +40,10 @@ def text_of(*arguments):
     return "\n".join(line.rstrip() for line in result.output.splitlines()) + "\n"
 
 
-@pytest.mark.parametrize("command", ["unseen", *COMMANDS])
+@pytest.mark.parametrize("command", PAGES)
 def test_help_is_as_agreed(command):
-    found = text_of(*() if command == "unseen" else (command,))
-    path = GOLDEN / f"{command}.txt"
+    found = text_of(*() if command == "unseen" else command.split())
+    path = GOLDEN / f"{command.replace(' ', '-')}.txt"
     if os.environ.get("UNSEEN_UPDATE_GOLDEN"):
         path.write_text(found, encoding="utf-8")
     assert found == path.read_text(encoding="utf-8")
@@ -37,8 +51,12 @@ def test_help_is_as_agreed(command):
 
 def test_every_command_has_a_golden_help_and_a_sentence():
     assert sorted(command.callback.__name__ for command in app.registered_commands) == sorted(COMMANDS)
-    assert sorted(path.stem for path in GOLDEN.iterdir()) == sorted(["unseen", *COMMANDS])
-    for command in app.registered_commands:
+    groups = {
+        group.typer_instance.info.name: group.typer_instance.registered_commands for group in app.registered_groups
+    }
+    assert {name: tuple(sorted(each.callback.__name__ for each in made)) for name, made in groups.items()} == GROUPS
+    assert sorted(path.stem for path in GOLDEN.iterdir()) == sorted(page.replace(" ", "-") for page in PAGES)
+    for command in [*app.registered_commands, *(each for made in groups.values() for each in made)]:
         assert command.callback.__doc__.endswith(".")
 
 

@@ -99,7 +99,8 @@ TEST = Examples(np.random.default_rng(9).normal(4, 1, (2500, SIZE)).astype(np.fl
 
 
 def simulate(rounds=4, people=None, process=PROCESS, **settings):
-    with Simulation(people or People(12), Means(), process, Settings(Uniform(5), **settings), test=TEST) as simulation:
+    chosen = Settings(**{"cohort": Uniform(5), **settings})
+    with Simulation(people or People(12), Means(), process, chosen, test=TEST) as simulation:
         return simulation.rounds(rounds)
 
 
@@ -110,6 +111,14 @@ def test_any_number_of_workers_gives_the_same_bits():
         assert [replace(one, seconds=0) for one in run.history] == [replace(one, seconds=0) for one in runs[0].history]
     assert runs[0].history[-1].test["loss"] < runs[0].history[0].test["loss"]
     assert [one.number for one in runs[0].history] == [1, 2, 3, 4]
+
+
+def test_many_clients_are_handed_out_in_groups_to_the_same_bits():
+    runs = [simulate(2, People(90), workers=workers, cohort=Uniform(80)) for workers in (1, 2)]
+    np.testing.assert_array_equal(runs[1].state.model, runs[0].state.model)
+    with pytest.raises(DataError, match="its file is damaged") as caught:
+        simulate(1, People(90, fail=41), workers=2, cohort=Uniform(90))
+    assert caught.value.__notes__ == ["at client client-41"]
 
 
 def test_another_seed_gives_another_run():

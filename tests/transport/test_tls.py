@@ -1,7 +1,6 @@
 from __future__ import annotations
 
 import copy
-import json
 import pickle
 from datetime import timedelta
 
@@ -21,8 +20,6 @@ from unseen.transport.tls import (
     party_in,
     party_named,
     request,
-    vouch,
-    vouched,
 )
 
 ALICE, BOB = PartyId("alice"), PartyId("bob")
@@ -95,23 +92,3 @@ def test_a_missing_file_is_named(tmp_path):
 )
 def test_a_name_stands_for_one_party_or_none(names, party):
     assert party_named(names) == party
-
-
-def test_a_certificate_vouches_for_another_key_of_its_party(identities, authority, now):
-    voucher = vouch(identities[ALICE], b"k" * 32)
-    assert vouched(voucher, authority.certificate_pem, now) == (ALICE, b"k" * 32)
-    fields = json.loads(voucher)
-    other = make_authority("Other", days=1, now=now)
-    for wrong, complaint in (
-        (fields | {"key": (b"m" * 32).hex()}, "not signed by the key"),
-        (fields | {"certificate": identities[BOB].certificate_pem.decode()}, "voucher of bob is not signed"),
-        (fields | {"certificate": "nonsense"}, "cannot be read"),
-        ({"key": "00"}, "cannot be read"),
-        ([], "cannot be read"),
-    ):
-        with pytest.raises(UsageError, match=complaint):
-            vouched(json.dumps(wrong).encode(), authority.certificate_pem, now)
-    with pytest.raises(UsageError, match="is not of this federation"):
-        vouched(voucher, other.certificate_pem, now)
-    with pytest.raises(UsageError, match="not valid now"):
-        vouched(voucher, authority.certificate_pem, now + timedelta(days=2))

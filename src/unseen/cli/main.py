@@ -13,6 +13,7 @@ from rich.console import Console
 from rich.text import Text
 
 from unseen import errors
+from unseen.cli import node_commands
 from unseen.cli.terminal import harmless
 from unseen.version import VERSION
 
@@ -23,6 +24,8 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     rich_markup_mode=None,
 )
+
+app.add_typer(node_commands.app)
 
 EXIT_CODES: tuple[tuple[type[errors.UnseenError], int], ...] = (
     (errors.UsageError, 2),
@@ -120,6 +123,16 @@ def party(
 ) -> None:
     """Run, or resume, one party's side of a job as a process of its own, over mutual TLS."""
     _command("party").run(config=config, listen=listen, peer=peer, events=events)
+
+
+@app.command()
+def doctor(
+    peer: Annotated[str | None, typer.Argument(help="The peer; without, all of them.")] = None,
+    at: Annotated[Path, typer.Option(help="Folder of the node, or a party file.")] = Path("node"),
+    json: Annotated[bool, typer.Option("--json", help="Print the findings as JSON.")] = False,
+) -> None:
+    """Walk the way to a peer, from its name to its version, and say what is wrong and what to do."""
+    _command("doctor").run(peer=peer, at=at, as_json=json)
 
 
 @app.command()

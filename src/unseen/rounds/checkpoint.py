@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 import os
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any
@@ -110,8 +110,21 @@ class Checkpoints:
 
     def memory(self, client: ClientId, finished: int) -> Memory:
         """Return what a client kept in the last of the ``finished`` rounds in which it took part."""
-        found = [number for number in self._rounds(client) if number < finished]
-        return unpack(_decoded(KeptMemory, self._path(client, max(found))).vectors) if found else {}
+        return self.memories(finished)(client)
+
+    def memories(self, finished: int) -> Callable[[ClientId], Memory]:
+        """Return ``memory`` for many clients, after one look at the folder."""
+        newest: dict[str, int] = {}
+        for name in os.listdir(self.folder / "memory"):
+            match = _MEMORY.fullmatch(name)
+            if match is not None and int(match["round"]) < finished:
+                newest[match["client"]] = max(newest.get(match["client"], -1), int(match["round"]))
+
+        def of(client: ClientId) -> Memory:
+            number = newest.get(client.encode().hex())
+            return {} if number is None else unpack(_decoded(KeptMemory, self._path(client, number)).vectors)
+
+        return of
 
     def keep(self, client: ClientId, round_number: int, memory: Memory) -> None:
         """Keep what a client has after a round, beside what it had before."""
@@ -121,11 +134,6 @@ class Checkpoints:
 
     def _path(self, client: ClientId, round_number: int) -> Path:
         return self.folder / "memory" / f"{client.encode().hex()}.{round_number}.bin"
-
-    def _rounds(self, client: ClientId) -> list[int]:
-        begin = f"{client.encode().hex()}."
-        names = [name for name in os.listdir(self.folder / "memory") if name.startswith(begin)]
-        return [int(match["round"]) for name in names if (match := _MEMORY.fullmatch(name))]
 
     def _forget(self, finished: int) -> None:
         """Remove memories that a newer one of a finished round has replaced."""

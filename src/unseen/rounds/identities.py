@@ -1,7 +1,7 @@
 """By which keys clients of secure rounds know each other: a signing key of each, and the roster of all public ones.
 
 The roster comes to everybody by a way that the server cannot change: as a file that people exchange, or made of what
-the certificates of the federation vouch for (``transport.tls.vouch``). A server that could put its own keys into it
+the certificates of the federation vouch for (``transport.vouchers``). A server that could put its own keys into it
 could play all other clients of a cohort, and learn the remaining one's update.
 """
 

@@ -13,6 +13,7 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import asdict, dataclass, field
+from itertools import chain
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Protocol, Self
@@ -28,6 +29,7 @@ from unseen.learners.horizontal.process import (
     Assignment,
     Broadcast,
     Examples,
+    Memory,
     Process,
     State,
     Trainer,
@@ -44,6 +46,8 @@ from unseen.rounds.workers import Workers, shared_floats
 
 _CHUNK = 1000
 """Examples that are evaluated as one task."""
+_GROUP, _NUMBERS = 32, 1 << 18
+"""Clients that are handed out as one task: at most so many, with at most so many numbers in their models."""
 
 
 class Clients(Protocol):
@@ -128,6 +132,19 @@ class Settings:
     """Where the run is kept; nowhere if ``None``."""
 
 
+@dataclass(frozen=True, slots=True, eq=False)
+class _Held:
+    """What a worker holds of a round."""
+
+    given: int
+    broadcast: Broadcast
+    memory: Callable[[ClientId], Memory]
+
+
+def _called(group: Sequence[ClientId]) -> str:
+    return f"client {group[0]}" if len(group) == 1 else f"one of clients {group[0]} … {group[-1]}"
+
+
 class Simulation:
     """One federation in one program.
 
@@ -158,9 +175,10 @@ class Simulation:
         self._store.begin(self._description())
         self._scratch = self._temporary()
         count = self.settings.workers or len(os.sched_getaffinity(0))
-        self._deltas = shared_floats(count, trainer.size)
+        self._count, self._most = count, max(1, min(_GROUP, _NUMBERS // trainer.size))
+        self._deltas = shared_floats(count * self._most, trainer.size).reshape(count, self._most, -1)
         self._given = 0
-        self._held: tuple[int, Broadcast] | None = None
+        self._held: _Held | None = None
         self._workers = self._stack.enter_context(Workers(self._play, count, prepare=trainer.settle))
         self._run = self._first()
 
@@ -215,11 +233,12 @@ class Simulation:
         cohort = settings.cohort.choose(self.clients.ids, self.clients.sizes, state.round, settings.seed)
         broadcast = self.process.distributor(state)
         self._hand_out(broadcast)
-        tasks = [("train", client, self._given) for client in cohort]
-        found = self._workers.map(tasks, name=lambda n: f"client {cohort[n]}", collect=self._collect)
+        groups = self._groups(cohort)
+        tasks = [("train", group, self._given) for group in groups]
+        found = self._workers.map(tasks, name=lambda n: _called(groups[n]), collect=self._collect)
         heard = [
             update
-            for client, update in zip(cohort, found, strict=True)
+            for client, update in zip(cohort, chain.from_iterable(found), strict=True)
             if len(update.delta) and not settings.faults.drops(settings.seed, state.round, client)
         ]
         moved = traffic_of(self.process, broadcast, len(cohort), heard)
@@ -238,6 +257,11 @@ class Simulation:
         history = (*self._run.history, entry)
         self._store.save(after, [asdict(one) for one in history])
         return Run(after, history)
+
+    def _groups(self, cohort: Sequence[ClientId]) -> list[Sequence[ClientId]]:
+        """Return the cohort in pieces, small enough that all workers have something to do to the end."""
+        size = max(1, min(self._most, len(cohort) // (4 * self._count)))
+        return [cohort[place : place + size] for place in range(0, len(cohort), size)]
 
     def evaluate(self, state: State) -> dict[str, float]:
         """Return the metrics of a state's model on the examples to test on; nothing if there are none."""
@@ -262,36 +286,44 @@ class Simulation:
         path.replace(self._scratch / "broadcast")
         self._given += 1
 
-    def _collect(self, number: int, worker: int, answer: Any) -> Update:
-        """Take an update out of the memory that its worker writes to."""
+    def _collect(self, number: int, worker: int, answer: Any) -> list[Update]:
+        """Take a group's updates out of the memory that its worker writes to."""
         del number
         self._look()
-        weight, extra, metrics = answer
-        return Update(self._deltas[worker].copy(), weight, extra, metrics)
+        deltas = self._deltas[worker, : len(answer)].copy()
+        return [Update(delta, *rest) for delta, rest in zip(deltas, answer, strict=True)]
 
     # --- in a worker
 
     def _play(self, worker: int, task: Any) -> Any:
         kind, what, given = task
-        broadcast = self._taken(given)
+        held = self._taken(given)
         if kind == "test":
-            return self._tested(broadcast, what)
-        (inputs, labels), number = self.clients.client(what), broadcast.round
-        memory = self._store.memory(what, number)
-        rng = stream(self.settings.seed, number, what, "work")
-        assignment = Assignment(what, broadcast, Examples(inputs, labels), memory, rng)
-        update, kept = self.process.client_round(self.trainer, assignment)
-        self._check(what, update)
-        self._store.keep(what, number, kept)
-        self._deltas[worker] = update.delta
+            return self._tested(held.broadcast, what)
+        return [self._trained(worker, place, client, held) for place, client in enumerate(what)]
+
+    def _trained(self, worker: int, place: int, client: ClientId, held: _Held) -> tuple[Any, ...]:
+        """Leave a client's difference in the shared memory; return the rest of its update."""
+        try:
+            (inputs, labels), number = self.clients.client(client), held.broadcast.round
+            rng = stream(self.settings.seed, number, client, "work")
+            assignment = Assignment(client, held.broadcast, Examples(inputs, labels), held.memory(client), rng)
+            update, kept = self.process.client_round(self.trainer, assignment)
+            self._check(client, update)
+            self._store.keep(client, number, kept)
+            self._deltas[worker, place] = update.delta
+        except Exception as error:
+            error.add_note(f"at client {client}")
+            raise
         return update.weight, dict(update.extra), dict(update.metrics)
 
-    def _taken(self, given: int) -> Broadcast:
+    def _taken(self, given: int) -> _Held:
         """Return what the parent has left as number ``given``; a worker reads each once."""
-        if self._held is None or self._held[0] != given:
+        if self._held is None or self._held.given != given:
             kept = decode(KeptState, (self._scratch / "broadcast").read_bytes(), sender="broadcast")
-            self._held = given, Broadcast(kept.round, kept.model, unpack(kept.extra))
-        return self._held[1]
+            broadcast = Broadcast(kept.round, kept.model, unpack(kept.extra))
+            self._held = _Held(given, broadcast, self._store.memories(kept.round))
+        return self._held
 
     def _tested(self, broadcast: Broadcast, start: int) -> dict[str, float]:
         if self.test is None:

@@ -125,6 +125,8 @@ class LocalPlan:
 
     def at(self, round_number: int) -> LocalPlan:
         """Return the plan of one round: with its learning rate, and no more decay."""
+        if self.decay == 1:
+            return self
         return replace(self, learning_rate=self.learning_rate * self.decay**round_number, decay=1.0)
 
 
