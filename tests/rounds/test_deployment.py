@@ -51,8 +51,13 @@ from unseen.rounds.digest import digest_of
 from unseen.rounds.events import Shelf, What
 from unseen.rounds.messages import (
     Hello,
+    Length,
+    Ready,
+    Summing,
+    SumStep,
     client_word,
     said_by_client,
+    said_by_server,
     server_word,
 )
 from unseen.rounds.serve import Server
@@ -184,13 +189,33 @@ def test_a_process_is_known_by_its_parts_and_parameters():
         assert digest_of(parts) != digest_of(replace(parts, **change))
 
 
-@given(st.binary(max_size=300), st.integers(0, 60))
-def test_whatever_comes_is_a_word_or_a_protocol_error(noise, place):
-    good = b"".join(said_by_client(Hello("run", "00", 3)))
-    for frame in (noise, good[:place], good[:place] + noise, good + noise[:1]):
+@given(
+    st.binary(max_size=300),
+    st.integers(0, 60),
+    st.sampled_from(
+        [
+            said_by_client(Hello("run", "00", 3)),
+            said_by_client(Ready("run", 0, 1, 3, (Length("a", 2),), ("loss",), ("x", "y"))),
+            said_by_client(SumStep("run", 0, 1, b"nonce", np.arange(9, dtype=np.uint8))),
+            said_by_server(Summing("run", 0, 1, b"nonce", ("x", "y"))),
+        ]
+    ),
+)
+def test_whatever_comes_is_a_word_or_a_protocol_error(noise, place, said):
+    good = b"".join(said)
+    for frame in (noise, good, good[:place], good[:place] + noise, good + noise[:1]):
         for read in (client_word, server_word):
             with suppress(RemoteProtocolError):
-                assert isinstance(read(frame, sender="peer"), Hello)
+                assert isinstance(read(frame, sender="peer"), Hello | Ready | SumStep | Summing)
+    assert sum(
+        isinstance(word_of(read, good), Hello | Ready | SumStep | Summing) for read in (client_word, server_word)
+    )
+
+
+def word_of(read, frame):
+    with suppress(RemoteProtocolError):
+        return read(frame, sender="peer")
+    return None
 
 
 # --- the guide ---------------------------------------------------------------------------------------------------

@@ -332,10 +332,11 @@ def test_whatever_a_client_says_in_a_secure_round_stops_nobody_else():
             word,
             replace(word, size=SIZE, metrics=("b", "a")),
             replace(word, size=SIZE, metrics=("a",) * 99),
+            replace(word, summed=("nobody",)),
         ):
             script.say(wrong)
         script.say(SumStep(RUN, 0, 0, bytes(16), np.zeros(3, np.uint8)))
-        refusals.extend(script.wait_for(Refusal).reason for _ in range(4))
+        refusals.extend(script.wait_for(Refusal).reason for _ in range(5))
         good = Ready(RUN, 0, 0, SIZE, (Length("control", SIZE),), ("loss",))
         script.say(good)
         script.say(good)
@@ -351,7 +352,14 @@ def test_whatever_a_client_says_in_a_secure_round_stops_nobody_else():
         run, counts = serve(hall, 1, desk=hall.desk, watch=events.append)
         played.result(5)
     assert [one.dropped for one in run.history] == [1]
-    expected = ["takes sums of what stays", "39 numbers and 0 further", "not in order", "at most 64", "malformed"]
+    expected = [
+        "takes sums of what stays",
+        "39 numbers and 0 further",
+        "not in order",
+        "at most 64",
+        "an earlier sum",
+        "malformed",
+    ]
     assert all(part in reason for part, reason in zip(expected, refusals, strict=True))
     assert (counts[What.LATE], counts[What.DUPLICATE], counts[What.AGAIN]) == (2, 2, 0)
 

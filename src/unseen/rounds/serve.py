@@ -360,6 +360,8 @@ class Server:
             how = "takes sums of what stays with clients" if self._sums else "takes updates in the clear"
             raise RemoteProtocolError(f"it sends {type(answer).__name__}, and this run {how}")
         if isinstance(answer, Ready):
+            if not set(answer.summed) <= set(self._links.clients):
+                raise RemoteProtocolError("it names clients of an earlier sum that take no part in this run")
             return layout_in(answer, self._trainer.size)
         if answer.client != client:
             raise RemoteProtocolError(f"it calls itself '{shown(answer.client)}'")

@@ -52,7 +52,7 @@ class ServeSettings:
     folder: Path | None = None
     """Where the run is kept; nowhere if ``None``: then it is lost with its server."""
     evaluate_every: int = 1
-    phase_deadline: float = 60.0
+    phase_deadline: float = 120.0
     """Seconds after which a phase of the sum of a secure round ends."""
     roster: Mapping[PartyId, bytes] = field(default_factory=_no_keys, repr=False)
     """The public keys of all clients, for secure rounds; not needed by scheme ``rlwe``."""

@@ -260,7 +260,7 @@ class Decode:
     """A finalizer: the mean update that a sum of integers stands for, then another finalizer.
 
     Raises:
-        PermissionDenied: The round would pass the budget; nothing is released.
+        PermissionDenied: The round would pass the budget, or the sum has the noise of too few; nothing is released.
     """
 
     inner: Finalizer
@@ -269,8 +269,13 @@ class Decode:
 
     def __call__(self, state: State, aggregate: Aggregate) -> State:
         """Return the state after a round."""
-        self.meter.spend(self.plan.spend(state.round + 1))
         code = self.plan.code
+        if aggregate.clients < code.clients:
+            raise PermissionDenied(
+                f"round {state.round + 1} has the noise of {aggregate.clients} clients, and that of {code.clients} is "
+                "stated: wait for more, or give each more noise"
+            )
+        self.meter.spend(self.plan.spend(state.round + 1))
         summed = code.decode(aggregate.delta.astype(np.int64), _rotation(code, self.plan.seed, state.round))
         mean = (summed / aggregate.clients).astype(np.float32)
         return self.inner(state, Aggregate(mean, aggregate.clients, float(aggregate.clients)))
