@@ -8,7 +8,9 @@ from dataclasses import replace
 from functools import partial
 
 import numpy as np
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
+from unseen.crypto.prg import Prg
 from unseen.errors import (
     DeadlineExceeded,
     PeerUnreachable,
@@ -16,10 +18,12 @@ from unseen.errors import (
 )
 from unseen.ids import JobId, PartyId
 from unseen.learners.horizontal.process import Examples, Fit
+from unseen.learners.horizontal.secure_mean import SecureMean, secure
 from unseen.learners.horizontal.strategies import strategy
 from unseen.rounds.attend import AttendSettings, attend
 from unseen.rounds.cohort import Uniform
 from unseen.rounds.digest import digest_of
+from unseen.rounds.identities import public_key
 from unseen.rounds.messages import (
     Answer,
     Assigned,
@@ -36,6 +40,12 @@ SIZE, SEED = 40, 3
 RUN, SERVER = JobId("digits"), PartyId("server")
 NAMES = [PartyId(f"client-{number}") for number in range(5)]
 PROCESS = strategy("scaffold", clients=len(NAMES), learning_rate=0.1, epochs=2, batch=4)
+
+
+MEAN = SecureMean(clip=8.0, clients=5, max_weight=10, extras={"control": 16.0}, prg=Prg(bytes(32)))
+SECURE = secure(PROCESS, MEAN)
+KEYS = {name: Ed25519PrivateKey.from_private_bytes(name.encode().ljust(32)) for name in NAMES}
+ROSTER = {name: public_key(key) for name, key in KEYS.items()}
 
 
 class Means:

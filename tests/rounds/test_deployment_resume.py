@@ -16,9 +16,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 from halls import (
+    KEYS,
     NAMES,
     PROCESS,
+    ROSTER,
     RUN,
+    SECURE,
     SEED,
     SERVER,
     TEST,
@@ -44,6 +47,7 @@ from unseen.ids import PartyId
 from unseen.rounds.attend import AttendSettings, attend
 from unseen.rounds.cohort import Uniform
 from unseen.rounds.events import What
+from unseen.rounds.identities import Signer
 from unseen.rounds.messages import (
     Answer,
     client_word,
@@ -199,24 +203,26 @@ def test_a_damaged_answer_is_named(tmp_path):
 # --- real processes ----------------------------------------------------------------------------------------------
 
 
-FEW, PAIR = NAMES[:3], Uniform(2)
+FEW = NAMES[:3]
+WAYS = {"plain": (PROCESS, Uniform(2)), "secure": (SECURE, Uniform(3))}
 
 
-def pair(round_number):
-    return PAIR.choose(FEW, [1] * len(FEW), round_number, SEED)
+def cohort(way, round_number):
+    return WAYS[way][1].choose(FEW, [1] * len(FEW), round_number, SEED)
 
 
-def play_server(folder, port, rounds):
+def play_server(folder, port, way, rounds):
+    process, drawn = WAYS[way]
     identity = Identity.load(folder / SERVER)
     channel = GrpcChannel(identity, dict.fromkeys(FEW), listen=f"127.0.0.1:{port}")
-    settings = serving(folder=folder / "run", deadline=60.0, minimum=2, cohort=PAIR)
-    with Server(channel, PROCESS, Means(), settings, test=TEST) as server:
+    settings = serving(folder=folder / "run", deadline=60.0, minimum=drawn.size, cohort=drawn, roster=ROSTER)
+    with Server(channel, process, Means(), settings, test=TEST) as server:
         run = server.rounds(rounds, observe=lambda one: tell(f"round {one.number}"))
     np.save(folder / "model.npy", run.state.model)
     (folder / "counts.json").write_text(json.dumps(server.counts))
 
 
-def play_client(folder, port, name, pause):
+def play_client(folder, port, way, name, pause):
     identity = Identity.load(folder / name)
 
     def connect():
@@ -226,8 +232,9 @@ def play_client(folder, port, name, pause):
         tell("training")
         time.sleep(pause)
 
-    settings = AttendSettings(RUN, SEED, folder=folder / f"{name}-run", patience=30.0)
-    done = attend(connect, PROCESS, Means(before), examples_of(name), settings)
+    signer = Signer(KEYS[name], ROSTER)
+    settings = AttendSettings(RUN, SEED, folder=folder / f"{name}-run", patience=30.0, signer=signer)
+    done = attend(connect, WAYS[way][0], Means(before), examples_of(name), settings)
     tell(f"finished {done.rounds}")
     return done.rounds
 
@@ -272,27 +279,31 @@ def finish(process):
     return out
 
 
-def test_a_server_and_a_client_that_are_killed_come_back_to_the_same_bits(federation, tmp_path):
+@pytest.mark.parametrize("way", ["plain", pytest.param("secure", marks=pytest.mark.evidence)])
+def test_a_server_and_a_client_that_are_killed_come_back_to_the_same_bits(federation, tmp_path, way):
     """SIGKILL in mid-training, of the server in round 2 and of a client in the last round; the others are threads."""
-    rounds, port, victim = 4, free_port(), pair(1)[0]
-    assert victim in pair(3)
-    assert victim not in pair(0)
+    rounds, port, victim = 4, free_port(), cohort("plain", 1)[0]
+    asked = [victim in cohort(way, number) for number in range(rounds)]
+    assert asked[1]
+    assert asked[3]
     with ThreadPoolExecutor(2) as pool:
-        others = [pool.submit(play_client, tmp_path, port, name, 0.1) for name in FEW if name != victim]
-        client, server = federation("client", port, victim, 0.3), federation("server", port, rounds)
+        others = [pool.submit(play_client, tmp_path, port, way, name, 0.1) for name in FEW if name != victim]
+        client, server = federation("client", port, way, victim, 0.3), federation("server", port, way, rounds)
         lines_until(client, "training")
+        if asked[0]:
+            lines_until(client, "training")
         kill(server)
-        server = federation("server", port, rounds)
+        server = federation("server", port, way, rounds)
         lines_until(server, "round 3")
         kill(client)
-        client = federation("client", port, victim, 0.0)
+        client = federation("client", port, way, victim, 0.0)
         finish(server)
         assert finish(client).splitlines()[-1] == "finished 4"
         assert [other.result(10) for other in others] == [4, 4]
-    expected = simulated(rounds, cohort=PAIR, names=FEW)
+    expected = simulated(rounds, WAYS[way][0], WAYS[way][1], FEW)
     np.testing.assert_array_equal(np.load(tmp_path / "model.npy"), expected.state.model)
     counts = json.loads((tmp_path / "counts.json").read_text())
-    assert counts["answered"] == 6
+    assert counts["answered"] == 3 * len(cohort(way, 0))
     assert counts["joined"] == 4
     assert counts["lost"] >= 1
 
@@ -303,11 +314,11 @@ def kill(process):
 
 
 def main():
-    folder, role, port, *rest = sys.argv[1:]
+    folder, role, port, way, *rest = sys.argv[1:]
     if role == "server":
-        play_server(Path(folder), int(port), int(rest[0]))
+        play_server(Path(folder), int(port), way, int(rest[0]))
     else:
-        play_client(Path(folder), int(port), PartyId(rest[0]), float(rest[1]))
+        play_client(Path(folder), int(port), way, PartyId(rest[0]), float(rest[1]))
 
 
 if __name__ == "__main__":

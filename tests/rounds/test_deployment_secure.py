@@ -5,11 +5,14 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from halls import (
+    KEYS,
+    MEAN,
     NAMES,
     PROCESS,
+    ROSTER,
     RUN,
+    SECURE,
     SEED,
     SERVER,
     SIZE,
@@ -31,7 +34,7 @@ from unseen.errors import PeerFailed, PeerUnreachable, PermissionDenied, RemoteP
 from unseen.ids import PartyId
 from unseen.learners.horizontal.private.distributed import Code, Decode, DistributedPlan, Encode, ModularSum
 from unseen.learners.horizontal.process import Update
-from unseen.learners.horizontal.secure_mean import SecureMean, secure
+from unseen.learners.horizontal.secure_mean import secure
 from unseen.learners.horizontal.strategies import strategy
 from unseen.learners.horizontal.sums import Layout
 from unseen.privacy.epsilon import Unlimited
@@ -57,10 +60,6 @@ from unseen.rounds.messages import (
 from unseen.rounds.secure_round import ClientSums, ServerSum, SumPlan, cohort_of
 from unseen.rounds.serve import Server
 
-MEAN = SecureMean(clip=8.0, clients=5, max_weight=10, extras={"control": 16.0}, prg=Prg(bytes(32)))
-SECURE = secure(PROCESS, MEAN)
-KEYS = {name: Ed25519PrivateKey.from_private_bytes(name.encode().ljust(32)) for name in NAMES}
-ROSTER = {name: public_key(key) for name, key in KEYS.items()}
 EVERYONE = Uniform(5)
 
 
