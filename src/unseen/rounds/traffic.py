@@ -44,18 +44,24 @@ def traffic_of(process: Process, broadcast: Broadcast, asked: int, updates: Sequ
     down = asked * frame_bytes(said_by_server(assigned(place, broadcast)))
     by = sum_of(process)
     if by is None or not updates:
-        return Traffic(sum(_answer_bytes(process, place, update) for update in updates), down)
+        return Traffic(_answers_bytes(process, place, updates), down)
     layout = Layout.of(updates[0])
     up, told = _sum_bytes(by, layout.length, len(updates))
     ready = frame_bytes(said_by_client(ready_with(place, layout)))
     return Traffic(len(updates) * (up + ready), down + len(updates) * told)
 
 
-def _answer_bytes(process: Process, place: Place, update: Update) -> int:
-    whole = frame_bytes(said_by_client(answer_with(place, ClientId("client"), update, None)))
+def _answers_bytes(process: Process, place: Place, updates: Sequence[Update]) -> int:
+    """Return the bytes of all answers; those of one layout have one length."""
+    alike = {Layout.of(update): update for update in updates}
+    lengths = {
+        layout: frame_bytes(said_by_client(answer_with(place, ClientId("client"), update, None)))
+        for layout, update in alike.items()
+    }
+    plain = sum(lengths[Layout.of(update)] for update in updates)
     if codec_of(process) is None:
-        return whole
-    return whole - update.delta.nbytes + int(update.metrics["upload_bytes"])
+        return plain
+    return plain + sum(int(update.metrics["upload_bytes"]) - update.delta.nbytes for update in updates)
 
 
 def _sum_bytes(by: SumAggregator, words: int, clients: int) -> tuple[int, int]:
