@@ -43,7 +43,7 @@ def test_columns_decide_as_often_as_they_do():
     assert small().importance().splits.tolist() == [1, 0]
 
 
-@pytest.mark.parametrize("value", [-1.0, 0.5, 2.0, 255.0, 1e9, np.nan, np.inf])
+@pytest.mark.parametrize("value", [-1.0, 0.5, 2.0, 255.0, 1e9, 1e30, np.nan, np.inf])
 def test_no_changed_number_leads_anybody_astray(value):
     vector = small().vector()
     inputs = np.array([[0.2, 0.0], [np.nan, 5.0]])

@@ -1,10 +1,11 @@
 """A forest as a flat vector of 32-bit floats that grows with its trees, and what it says about rows.
 
-``header`` (outputs, features, trees, nodes, edges), base scores, of each feature the number of edges, whether missing
-values have a bin, and which bin they fall into otherwise; edges; the first node of each tree; and for all nodes
-feature (−1: a leaf), last bin that goes left, whether missing values do, left child, value. Children are neighbours and
-come after their parent; numbers of nodes count from the root of their tree. Base scores and edges are 64-bit floats in
-three parts, leaf values 32-bit floats: what is trained is exactly what is used.
+Header (outputs, features, trees, nodes, edges), base scores, of each feature the number of edges, whether missing values
+have a bin, and which bin they fall into otherwise; edges; the first node of each tree; then of each node two numbers: −1
+and its value if it is a leaf, else twice its feature, and one more if missing values go left, and the last bin that goes
+left. Nodes of a tree stand level by level, so that the children of its r-th inner node are nodes 2r + 1 and 2r + 2.
+Base scores and edges are 64-bit floats in three parts, leaf values 32-bit floats: what is trained is exactly what is
+used.
 """
 
 from __future__ import annotations
@@ -19,7 +20,7 @@ from unseen.errors import DataError, RemoteProtocolError
 from unseen.kernels.jit import compiled
 from unseen.learners.binning import LARGEST_BINS
 from unseen.learners.horizontal.process import Vector
-from unseen.learners.horizontal.tables.exact import to_floats, to_reals
+from unseen.learners.horizontal.tables.exact import to_floats, to_reals, whole
 from unseen.learners.vertical.boosting.model import Importance, importance
 
 Floats = NDArray[np.float64]
@@ -27,7 +28,7 @@ Integers = NDArray[np.int64]
 Codes = NDArray[np.uint8]
 
 _HEADER = 5
-_FIELDS = 5
+_FIELDS = 2
 _LARGEST = 1 << 22
 
 
@@ -139,15 +140,16 @@ class Forest:
         counts = [len(own) for own in bins.edges]
         header = [self.outputs, len(bins.edges), self.trees, len(self.feature), sum(counts)]
         about = np.array([counts, bins.missing, bins.typical]).reshape(-1)
-        whole = [
+        first = [
             header,
             to_floats(self.base),
             about,
             to_floats(np.concatenate([*bins.edges, np.empty(0)])),
             self.starts,
         ]
-        nodes = [self.feature, self.cut, self.missing_left, self.left, self.value]
-        return np.concatenate([*whole, *nodes]).astype(np.float32)
+        inner = self.feature >= 0
+        nodes = [np.where(inner, 2 * self.feature + self.missing_left, -1), np.where(inner, self.cut, self.value)]
+        return np.concatenate([*first, *nodes]).astype(np.float32)
 
     @classmethod
     def of(cls, vector: Vector) -> Forest:
@@ -170,19 +172,33 @@ class Forest:
         if sum(lengths) + _HEADER != len(vector):
             raise ValueError("another length")
         parts = np.split(vector[_HEADER:], np.cumsum(lengths)[:-1])
-        counts, missing, typical = (part.astype(np.int64) for part in parts[1:4])
+        counts, missing, typical = map(whole, parts[1:4])
         own = np.split(to_reals(parts[4]), np.cumsum(counts)[:-1]) if features else []
         bins = Bins(tuple(own), tuple((missing > 0).tolist()), tuple(typical.tolist()))
-        starts, feature, cut, side, left = (part.astype(np.int64) for part in parts[5:10])
-        forest = cls(to_reals(parts[0]), bins, starts, feature, cut, side, left, parts[10])
+        starts, code = map(whole, parts[5:7])
+        if starts[0] != 0 or starts[-1] != nodes or not (np.diff(starts) > 0).all():
+            raise ValueError("trees")
+        inner = code >= 0
+        before: Integers = np.cumsum(inner) - inner
+        left: Integers = 2 * (before - np.repeat(before[starts[:-1]], np.diff(starts))) + 1
+        cut = whole(np.where(inner, parts[7], np.float32(0)))
+        value = np.where(inner, np.float32(0), parts[7])
+        forest = cls(
+            to_reals(parts[0]),
+            bins,
+            starts,
+            np.where(inner, code // 2, -1),
+            cut,
+            np.where(inner, code % 2, 0),
+            np.where(inner, left, -1),
+            value,
+        )
         forest._check(counts, edges)
         return forest
 
     def _check(self, counts: Integers, edges: int) -> None:
         """Raise ``ValueError`` unless every walk from a root ends at a leaf of its tree."""
         sizes = np.diff(self.starts)
-        if self.starts[0] != 0 or self.starts[-1] != len(self.feature) or not (sizes > 0).all():
-            raise ValueError("trees")
         inner = self.feature >= 0
         own = np.arange(len(self.feature)) - np.repeat(self.starts[:-1], sizes)
         ends = np.repeat(sizes, sizes)

@@ -95,13 +95,15 @@ class Growth:
     @classmethod
     def unpack(cls, packed: Vector, sums: Vector, columns: int) -> Self:
         """Return what ``pack`` took."""
-        values = to_integers(packed).tolist()
-        nodes, pairs, mark = values[:3]
-        flat, table = values[3 : 3 + 2 * pairs], values[3 + 2 * pairs :]
-        width = len(_FIELDS)
-        found = [Node(*table[width * node : width * (node + 1)]) for node in range(nodes)]
-        kept = to_integers(sums).reshape(-1, 2, columns)
-        return cls(found, list(zip(flat[::2], flat[1::2], strict=True)), mark, dict(enumerate(kept)))
+        values = to_integers(packed)
+        nodes, pairs, mark = values[:3].tolist()
+        _, flat, table = np.split(values, [3, 3 + 2 * pairs])
+        return cls(
+            [Node(*row) for row in table.reshape(nodes, -1).tolist()],
+            [(int(asked), int(other)) for asked, other in flat.reshape(-1, 2)],
+            mark,
+            dict(enumerate(to_integers(sums).reshape(-1, 2, columns))),
+        )
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -157,16 +159,23 @@ class Grower:
         node.slot = max(growth.kept, default=-1) + 1
         growth.kept[node.slot] = sums
         node.best_feature = split.feature
-        node.best_cut, node.best_missing_left = self._cut(split)
+        node.best_cut, node.best_missing_left = self._cut(split, sums)
         node.best_gain = int(np.float64(split.gain).view(np.int64))
         node.best_gradient, node.best_hessian = split.left_gradient, split.left_hessian
 
-    def _cut(self, split: Split) -> tuple[int, int]:
-        """Return the last bin that goes left, and whether missing values do."""
-        bins, apart = int(self.bins.counts[split.feature]), self.bins.missing[split.feature]
-        left = np.unpackbits(split.left, count=LARGEST_BINS)[:bins]
-        ordered = left[:-1] if apart else left
-        return int(ordered.sum()) - 1, int(left[-1]) if apart else 0
+    def _cut(self, split: Split, sums: Integers) -> tuple[int, int]:
+        """Return the last bin that goes left, and whether missing values do.
+
+        Where no row of the node decides, it is as in LightGBM: bins that are empty here go left with the one before,
+        and so do missing values.
+        """
+        start, stop = self.bins.offsets[split.feature : split.feature + 2].tolist()
+        apart, filled = self.bins.missing[split.feature], sums[:, start:stop].any(axis=0)
+        left = np.unpackbits(split.left, count=LARGEST_BINS)[: stop - start].view(np.bool_)
+        missing_left = apart and bool(left[-1] or not filled[-1])
+        ordered, filled = (left[:-1], filled[:-1]) if apart else (left, filled)
+        cut = int(ordered.sum()) - 1
+        return cut + int(np.append(filled[cut + 1 :], True).argmax()), int(missing_left)
 
     def _may_split(self, node: Node) -> bool:
         """Return whether limits other than that of rows let a node be split."""
@@ -197,13 +206,23 @@ class Grower:
             growth.pairs.append((first + 1, first))
 
     def finish(self, growth: Growth, base: NDArray[np.float64]) -> Forest:
-        """Return the tree as a forest of its own."""
-        nodes, params = growth.nodes, self.params
+        """Return the tree as a forest of its own, its nodes level by level."""
+        nodes, params = _by_level(growth.nodes), self.params
         sums = np.array([[node.gradient, node.hessian] for node in nodes], np.float64)
         weights = sums[:, 1] / self.hessian_scale + params.l2
         steps = np.divide(sums[:, 0] / self.gradient_scale, weights, out=np.zeros(len(nodes)), where=weights > 0)
-        inner = np.array([node.left >= 0 for node in nodes])
-        columns = [[node.feature, node.cut, node.missing_left, node.left] for node in nodes]
-        feature, cut, missing_left, left = np.array(columns, np.int64).T
+        columns = [[node.feature, node.cut, node.missing_left] for node in nodes]
+        feature, cut, missing_left = np.array(columns, np.int64).T
+        inner = feature >= 0
+        left = np.where(inner, 2 * (np.cumsum(inner) - inner) + 1, -1)
         values = np.where(inner, 0.0, -params.learning_rate * steps).astype(np.float32)
         return Forest(base, self.bins, np.array([0, len(nodes)]), feature, cut, missing_left, left, values)
+
+
+def _by_level(nodes: list[Node]) -> list[Node]:
+    """Return the nodes of a tree so that each inner one's children follow those of the inner ones before."""
+    found = [nodes[0]]
+    for node in found:
+        if node.left >= 0:
+            found += nodes[node.left : node.left + 2]
+    return found

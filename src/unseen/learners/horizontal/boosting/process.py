@@ -45,7 +45,7 @@ from unseen.learners.horizontal.process import (
     Vector,
     stream,
 )
-from unseen.learners.horizontal.tables.exact import ExactSum, Integers, Limbs, answer
+from unseen.learners.horizontal.tables.exact import ExactSum, Integers, Limbs, answer, whole
 from unseen.learners.horizontal.tables.rows import client_rows
 from unseen.learners.horizontal.tables.sketch import unpack
 from unseen.learners.vertical.boosting.objectives import derivatives
@@ -152,8 +152,8 @@ def _told(broadcast: Broadcast) -> tuple[Forest, Integers, list[int]]:
     """
     try:
         forest = Forest.of(broadcast.extra["forest"])
-        tree = broadcast.extra[GROWTH].astype(np.int64).reshape(4, -1)
-        asked = broadcast.extra["asked"].astype(np.int64)
+        tree = whole(broadcast.extra[GROWTH]).reshape(4, -1)
+        asked = whole(broadcast.extra["asked"])
     except (KeyError, ValueError, DataError) as error:
         raise RemoteProtocolError(f"the broadcast of a round of boosting is malformed: {error}") from error
     feature, _, _, left = tree

@@ -10,7 +10,7 @@ import numpy as np
 
 from unseen.errors import RemoteProtocolError, UsageError
 from unseen.learners.horizontal.process import Vector
-from unseen.learners.horizontal.tables.exact import Limbs, head_size
+from unseen.learners.horizontal.tables.exact import Limbs, head_size, whole
 from unseen.learners.horizontal.tables.sketch import ROUNDS, WIDTH
 from unseen.learners.vertical.boosting.setting import BINARY, DEPTH, MULTICLASS, SQUARED, BoostingParams
 
@@ -152,10 +152,10 @@ def read_control(vector: Vector) -> tuple[Phase, Scale]:
     Raises:
         RemoteProtocolError: It cannot have made the vector.
     """
-    numbers = vector[:3].tolist()
-    if len(numbers) != 3 or any(number != int(number) for number in numbers) or numbers[0] not in list(Phase):
+    numbers = whole(vector[:3]).tolist()
+    if len(numbers) != 3 or numbers[0] not in list(Phase):
         raise RemoteProtocolError("the broadcast of a round of boosting says nothing that is known here")
-    phase, room, bound = (int(number) for number in numbers)
+    phase, room, bound = numbers
     if not (0 <= room <= _LARGEST_ROOM and -200 <= bound <= 200):
         raise RemoteProtocolError(f"the broadcast of a round of boosting has a scale of {room} and {bound} bits")
     return Phase(phase), Scale(room, bound)

@@ -205,6 +205,17 @@ def to_integers(floats: Vector) -> Integers:
     return np.asarray(words.view(np.int64))
 
 
+def whole(floats: Vector) -> Integers:
+    """Return 32-bit floats as the integers that they are.
+
+    Raises:
+        RemoteProtocolError: One is not whole, or beyond 2^24, from where on floats are not all whole numbers.
+    """
+    if not ((np.abs(floats) <= 1 << 24) & (floats == np.rint(floats))).all():
+        raise RemoteProtocolError("a vector holds numbers that are not whole, or too large to be exact")
+    return floats.astype(np.int64)
+
+
 def to_reals(floats: Vector) -> Floats:
     """Return the 64-bit floats that ``to_floats`` took; raises as ``to_integers``."""
     return to_integers(floats).view(np.float64)

@@ -116,8 +116,10 @@ class Ranges:
             shifts.append(np.full(len(kept), width))
             rows.append(new[kept])
             at += parts if bits else 0
-        start, shift, held = (np.concatenate(found) for found in (starts, shifts, rows))
-        return Ranges(start, shift, held, np.zeros(len(start), np.int64), int(counts[-1]))
+        kept_rows = np.concatenate(rows)
+        return Ranges(
+            np.concatenate(starts), np.concatenate(shifts), kept_rows, np.zeros_like(kept_rows), int(counts[-1])
+        )
 
     def planned(self, bins: int, width: int) -> Ranges:
         """Return the ranges with what the next round is to split."""
