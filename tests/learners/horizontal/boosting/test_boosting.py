@@ -203,12 +203,12 @@ def test_a_server_that_sends_nonsense_is_refused():
         ("growth", []),
         ("forest", [1.0]),
     ):
-        with pytest.raises(RemoteProtocolError, match="boosting|whole"):
+        with pytest.raises(RemoteProtocolError, match=r"boosting|whole"):
             work(Broadcast(good.round, good.model, {**good.extra, name: np.array(change, np.float32)}))
     for place, value in ((0, 9.0), (0, 0.5), (1, 99.0), (2, 1e9), (1, np.nan)):
         control = good.model.copy()
         control[place] = value
-        with pytest.raises(RemoteProtocolError, match="boosting|whole"):
+        with pytest.raises(RemoteProtocolError, match=r"boosting|whole"):
             work(Broadcast(good.round, control, good.extra))
 
 

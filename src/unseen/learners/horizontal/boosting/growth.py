@@ -170,7 +170,8 @@ class Grower:
         and so do missing values.
         """
         start, stop = self.bins.offsets[split.feature : split.feature + 2].tolist()
-        apart, filled = self.bins.missing[split.feature], sums[:, start:stop].any(axis=0)
+        apart = self.bins.missing[split.feature]
+        filled: NDArray[np.bool_] = np.asarray(sums[:, start:stop].any(axis=0))
         left = np.unpackbits(split.left, count=LARGEST_BINS)[: stop - start].view(np.bool_)
         missing_left = apart and bool(left[-1] or not filled[-1])
         ordered, filled = (left[:-1], filled[:-1]) if apart else (left, filled)
