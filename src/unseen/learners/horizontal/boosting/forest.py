@@ -4,8 +4,8 @@ Header (outputs, features, trees, nodes, edges), base scores; of each feature th
 values have a bin, and which bin they fall into otherwise; edges; the first node of each tree; then of each node two
 numbers: −1 and its value if it is a leaf, else twice its feature, and one more if missing values go left, and the last
 bin that goes left. Nodes of a tree stand level by level, so that the children of its r-th inner node are nodes 2r + 1
-and 2r + 2. Base scores and edges are 64-bit floats in three parts, leaf values 32-bit floats: what is trained is exactly
-what is used.
+and 2r + 2. Base scores and edges are 64-bit floats in three parts, leaf values 32-bit floats: what is trained is
+exactly what is used.
 """
 
 from __future__ import annotations
