@@ -1,15 +1,21 @@
 """Trees from sums over clients are those of LightGBM on all rows, whoever has which row and whoever stays away."""
 
+from dataclasses import dataclass, field
+
 import lightgbm
 import numpy as np
 import pytest
 from table_rounds import examples, play, shared_out
 
-from unseen.errors import DataError, RemoteProtocolError, UsageError
+from unseen.crypto.prg import Prg
+from unseen.errors import DataError, PermissionDenied, RemoteProtocolError, UsageError
 from unseen.ids import ClientId
 from unseen.learners.horizontal.boosting.forest import Forest
 from unseen.learners.horizontal.boosting.process import horizontal_boosting
 from unseen.learners.horizontal.process import Aggregate, Assignment, Broadcast
+from unseen.learners.horizontal.tables.noise import CountNoise
+from unseen.privacy.events import Relation, Unit
+from unseen.rounds.messages import digest_of
 
 NAMES = ("a", "b", "c", "d")
 CLIENTS = 4
@@ -150,6 +156,76 @@ def test_columns_that_tell_nothing_make_no_trees():
     states = play(learner(), [(inputs, labels)])
     assert Forest.of(states[-1].model).trees == 0
     assert learner().trainer.predict(states[-1].model, inputs).tolist() == [0.5] * 50
+
+
+def test_a_round_of_counts_with_nobody_is_played_again():
+    clients = shared_out(INPUTS, LABELS["squared"], CLIENTS)
+    usual = play(learner("squared"), clients)[-1].model
+    found = play(learner("squared"), clients, present=lambda round_, number: round_ not in (0, 2, 5), rounds=50)
+    np.testing.assert_array_equal(found[-1].model, usual)
+
+
+# --- bins with noise ---------------------------------------------------------------------------------------------
+
+
+@dataclass
+class Ledger:
+    """A meter that remembers, and says no beyond some rounds."""
+
+    most: int = 100
+    facts: list = field(default_factory=list)
+
+    def spend(self, fact):
+        if fact.rounds > self.most:
+            raise PermissionDenied("spent")
+        self.facts.append(fact)
+
+
+def noisy(deviation, ledger, **changes):
+    noise = CountNoise(run="trees", about="people", meter=ledger, prg=Prg(bytes(32)))
+    return learner(bin_noise=deviation, **changes).private(noise)
+
+
+def test_bins_with_little_noise_are_those_without_and_are_accounted():
+    clients, ledger = shared_out(INPUTS, LABELS["binary"], CLIENTS), Ledger()
+    found = play(noisy(0.2, ledger), clients)[-1].model
+    np.testing.assert_array_equal(found, play(learner(), clients)[-1].model)
+    assert [fact.rounds for fact in ledger.facts] == [1, 2, 3, 4]
+    fact = ledger.facts[-1]
+    assert (fact.unit, fact.relation) == (Unit.EXAMPLE, Relation.ADD_OR_REMOVE)
+    # A row changes one count of each of the four columns by one.
+    assert fact.mechanism.noise_multiplier == pytest.approx(0.2 / 2)
+
+
+def test_noise_hides_a_single_row_far_out():
+    outlier = np.vstack([INPUTS, [1e6] * 4])
+    labels = np.append(LABELS["binary"], 1.0)
+    for deviation, seen in ((0.2, True), (3.0, False)):
+        model = play(noisy(deviation, Ledger()), [(outlier, labels)], rounds=5)[-1].model
+        assert (max(own[-1] for own in Forest.of(model).bins.edges) > 1000) == seen
+
+
+def test_noise_is_the_same_after_a_restart_and_another_for_other_counts():
+    clients = shared_out(INPUTS, LABELS["binary"], CLIENTS)
+    one, again = (play(noisy(5.0, Ledger()), clients)[-1].model for _ in range(2))
+    np.testing.assert_array_equal(one, again)
+    noise = CountNoise(run="trees", about="people", meter=Ledger(), prg=Prg(bytes(32)))
+    counts = [np.full(4000, 1000)]
+    drawn = noise.noisy(counts, 5.0, 0)[0] - 1000
+    assert drawn.std() == pytest.approx(5.0, rel=0.1)
+    assert abs(np.corrcoef(drawn, noise.noisy([counts[0] + 1], 5.0, 0)[0])[0, 1]) < 0.1
+    assert "bytes" not in repr(noise)
+
+
+def test_no_round_passes_the_budget_and_no_server_forgets_the_noise():
+    clients = shared_out(INPUTS, LABELS["binary"], CLIENTS)
+    with pytest.raises(PermissionDenied):
+        play(noisy(5.0, Ledger(2)), clients)
+    with pytest.raises(UsageError, match="private"):
+        play(learner(bin_noise=5.0), clients)
+    with pytest.raises(UsageError, match="bin_noise"):
+        noisy(0.0, Ledger())
+    assert digest_of(noisy(5.0, Ledger()).process) == digest_of(learner(bin_noise=5.0).process)
 
 
 # --- what is refused ---------------------------------------------------------------------------------------------

@@ -8,11 +8,11 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 
-from unseen.errors import DataError
+from unseen.errors import DataError, UsageError
 from unseen.learners.horizontal.boosting.forest import Bins, Floats, Forest
 from unseen.learners.horizontal.boosting.growth import Grower, Growth
 from unseen.learners.horizontal.boosting.setting import (
@@ -26,10 +26,11 @@ from unseen.learners.horizontal.boosting.setting import (
 )
 from unseen.learners.horizontal.process import Aggregate, Broadcast, State, Vector, stream
 from unseen.learners.horizontal.tables.exact import Integers, Limbs, Summed
+from unseen.learners.horizontal.tables.noise import CountNoise
 from unseen.learners.horizontal.tables.sketch import Ranges, numbers, pack, unpack
 from unseen.learners.vertical.boosting.setting import BINARY, SQUARED
 
-CONTROL, RANGES, GROWTH, SUMS = "control", "ranges", "growth", "sums"
+CONTROL, RANGES, COUNTED, GROWTH, SUMS = "control", "ranges", "counted", "growth", "sums"
 _START = Scale(0, 0)
 
 
@@ -73,9 +74,13 @@ class GrowForest:
     Raises:
         RemoteProtocolError: The aggregate holds other sums than were asked for.
         DataError: All labels are equal, or there are no rows.
+        PermissionDenied: Bins have noise, and a round would pass its budget; nothing is released.
+        UsageError: Bins have noise, and this server has not been given it.
     """
 
     setting: Setting
+    noise: CountNoise | None = field(default=None, repr=False)
+    """The server's alone."""
 
     def __call__(self, state: State, aggregate: Aggregate) -> State:
         """Return the state after a round; a round with nobody changes nothing but its number."""
@@ -93,23 +98,30 @@ class GrowForest:
     def _bins(self, state: State, summed: Summed) -> State:
         setting = self.setting
         before = unpack(state.extra[RANGES]) if RANGES in state.extra else [Ranges.everything()] * setting.counted
+        done = int(state.extra[COUNTED][0]) if COUNTED in state.extra else 0
         asked = [one.asked for one in before]
         counts = np.split(summed.integers(Limbs(setting.clients, COUNTS), sum(asked)), np.cumsum(asked)[:-1])
-        ranges = [
-            one.refined(own).planned(setting.bins, setting.sketch_width)
-            for one, own in zip(before, counts, strict=True)
-        ]
+        if setting.bin_noise:
+            counts = self._noisy(counts, done)
+        refined = [one.refined(own) for one, own in zip(before, counts, strict=True)]
+        ranges = [one.planned(setting.bins, setting.sketch_width) for one in refined]
         bound = 0
         if setting.params.objective == SQUARED:
-            bound = read_control(state.extra[CONTROL])[1].bound if CONTROL in state.extra else _label_bound(ranges[-1])
+            bound = read_control(state.extra[CONTROL])[1].bound if done else _label_bound(ranges[-1])
             ranges[-1] = replace(ranges[-1], split=0 * ranges[-1].split)  # its magnitude is enough
         scale = Scale.of(summed.rows, bound)
-        if state.round + 1 < setting.sketch_rounds:
-            return self._at(state, Phase.BINS, scale, {RANGES: pack(ranges)})
+        if done + 1 < setting.sketch_rounds:
+            extra = {RANGES: pack(ranges), COUNTED: np.array([done + 1], np.float32)}
+            return self._at(state, Phase.BINS, scale, extra)
         found = [one.bins(setting.bins) for one in ranges[: len(setting.columns)]]
         edges, missing, typical = zip(*found, strict=True)
         forest = Forest.empty(np.zeros(setting.outputs), Bins(edges, missing, typical))
         return self._at(replace(state, model=forest.vector()), Phase.BASE, scale, {})
+
+    def _noisy(self, counts: list[Integers], done: int) -> list[Integers]:
+        if self.noise is None:
+            raise UsageError("bins are to have noise: give the server its secret and its budget with `private`")
+        return self.noise.noisy(counts, self.setting.bin_noise, done)
 
     # --- base scores
 
@@ -178,10 +190,10 @@ class GrowForest:
 
 
 def _label_bound(ranges: Ranges) -> int:
-    ends = numbers(
-        np.array([ranges.start[0], ranges.start[-1] + ((np.uint64(1) << np.uint64(ranges.shift[-1])) - np.uint64(1))])
-    )
-    largest = float(np.abs(ends).max()) if len(ranges.rows) else 0.0
+    if not len(ranges.rows):
+        return label_bound(0.0)
+    last = ranges.start[-1] + ((np.uint64(1) << np.uint64(ranges.shift[-1])) - np.uint64(1))
+    largest = float(np.abs(numbers(np.array([ranges.start[0], last]))).max())
     if not math.isfinite(largest):
         raise DataError("a label is infinite, or too large to be summed")
     return label_bound(largest)

@@ -22,7 +22,7 @@ Sources: Ke and others, LightGBM, NeurIPS 2017, section 2 (histograms, subtracti
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -46,6 +46,7 @@ from unseen.learners.horizontal.process import (
     stream,
 )
 from unseen.learners.horizontal.tables.exact import ExactSum, Integers, Limbs, answer, whole
+from unseen.learners.horizontal.tables.noise import CountNoise
 from unseen.learners.horizontal.tables.rows import client_rows
 from unseen.learners.horizontal.tables.sketch import unpack
 from unseen.learners.vertical.boosting.objectives import derivatives
@@ -177,6 +178,17 @@ class Boosting:
         """Rounds after which the forest is complete, if the same clients take part in all; more do no harm."""
         return self.trainer.setting.rounds
 
+    def private(self, noise: CountNoise) -> Boosting:
+        """Return the learner for a server that makes bins with this noise; clients have it without.
+
+        Raises:
+            UsageError: ``bin_noise`` is 0.
+        """
+        setting = self.trainer.setting
+        if not setting.bin_noise:
+            raise UsageError("bins without noise spend nothing: set bin_noise")
+        return Boosting(replace(self.process, finalizer=GrowForest(setting, noise)), self.trainer)
+
     def complete(self, state: State) -> bool:
         """Return whether the forest has all its trees."""
         return Forest.of(state.model).trees >= self.trainer.setting.trees or SendForest.phase(state) is Phase.DONE
@@ -200,6 +212,7 @@ def horizontal_boosting(  # noqa: PLR0913  # these are a user's parameters, all 
     bins: int = 64,
     row_rate: float = 1.0,
     column_rate: float = 1.0,
+    bin_noise: float = 0.0,
     seed: int = 0,
 ) -> Boosting:
     """Return gradient boosting on rows of these columns at different clients.
@@ -221,7 +234,8 @@ def horizontal_boosting(  # noqa: PLR0913  # these are a user's parameters, all 
         bins: Of a column, at most.
         row_rate: Share of the rows that each boosting round learns from, by a coin for each row.
         column_rate: Share of the columns that each tree may use.
-        seed: Of these draws; public.
+        bin_noise: Deviation of the noise on the counts of which bins are made; then the server needs ``private``.
+        seed: Of the draws of rows and columns; public.
 
     Raises:
         UsageError: A parameter is not what it has to be.
@@ -241,7 +255,7 @@ def horizontal_boosting(  # noqa: PLR0913  # these are a user's parameters, all 
         row_rate=row_rate,
         column_rate=column_rate,
     )
-    setting = Setting(params, tuple(columns), clients, bins, seed=seed)
+    setting = Setting(params, tuple(columns), clients, bins, seed=seed, bin_noise=bin_noise)
     process = Process(
         "Horizontal boosting", SendForest(setting), TableSums(setting), ExactSum(clients), GrowForest(setting)
     )

@@ -56,6 +56,8 @@ class Setting:
     sketch_width: int = WIDTH
     seed: int = 0
     """Of the draws of rows and columns; public."""
+    bin_noise: float = 0.0
+    """Deviation of the noise on the counts of which bins are made; 0: none."""
     head: int = field(init=False, repr=False)
 
     def __post_init__(self) -> None:
@@ -64,6 +66,7 @@ class Setting:
             "there is at least one column": not self.columns,
             "columns have different names": len(set(self.columns)) != len(self.columns),
             "bins lie between 3 and 256": not 3 <= self.bins <= 256,
+            "bin_noise is not negative": not 0 <= self.bin_noise < math.inf,
             "sketch_rounds lie between 1 and 5": not 1 <= self.sketch_rounds <= 5,
             "sketch_width lies between 4 · bins and 65536": not 4 * self.bins <= self.sketch_width <= 1 << 16,
         }
