@@ -48,9 +48,11 @@ from unseen.learners.horizontal.process import (
 from unseen.learners.horizontal.tables.exact import ExactSum, Integers, Limbs, answer, whole
 from unseen.learners.horizontal.tables.noise import CountNoise
 from unseen.learners.horizontal.tables.rows import client_rows
+from unseen.learners.horizontal.tables.secure import SecureExactSum
 from unseen.learners.horizontal.tables.sketch import unpack
 from unseen.learners.vertical.boosting.objectives import derivatives
 from unseen.learners.vertical.boosting.setting import BINARY, DEPTH, SQUARED, BoostingParams
+from unseen.protocols.secure_aggregation.port import MIN_CONTRIBUTORS
 
 
 @dataclass(frozen=True, slots=True)
@@ -177,6 +179,15 @@ class Boosting:
     def rounds(self) -> int:
         """Rounds after which the forest is complete, if the same clients take part in all; more do no harm."""
         return self.trainer.setting.rounds
+
+    def secure(self, *, least: int = MIN_CONTRIBUTORS, scheme: str = "secagg_plus") -> Boosting:
+        """Return the learner whose server sees sums over at least ``least`` clients, and no client's.
+
+        Raises:
+            UsageError: ``least`` is below 3, or above the number of clients.
+        """
+        by = SecureExactSum(self.trainer.setting.clients, least, scheme)
+        return Boosting(replace(self.process, aggregator=by), self.trainer)
 
     def private(self, noise: CountNoise) -> Boosting:
         """Return the learner for a server that makes bins with this noise; clients have it without.

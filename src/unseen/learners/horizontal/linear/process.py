@@ -22,7 +22,7 @@ Sources: T. Hastie, R. Tibshirani, J. Friedman, "The Elements of Statistical Lea
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from unseen.learners.horizontal.linear.plan import LOGISTIC, SQUARED, LinearSetting, Phase
 from unseen.learners.horizontal.linear.solve import SendPlan, Solve
@@ -30,6 +30,8 @@ from unseen.learners.horizontal.linear.trainer import RegressionTrainer
 from unseen.learners.horizontal.linear.work import RegressionSums
 from unseen.learners.horizontal.process import Process, State
 from unseen.learners.horizontal.tables.exact import ExactSum
+from unseen.learners.horizontal.tables.secure import SecureExactSum
+from unseen.protocols.secure_aggregation.port import MIN_CONTRIBUTORS
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,6 +42,15 @@ class LinearLearner:
     trainer: RegressionTrainer
     rounds: int
     """Rounds after which the model is found, or nearly always is; more do no harm."""
+
+    def secure(self, *, least: int = MIN_CONTRIBUTORS, scheme: str = "secagg_plus") -> LinearLearner:
+        """Return the learner whose server sees sums over at least ``least`` clients, and no client's.
+
+        Raises:
+            UsageError: ``least`` is below 3, or above the number of clients.
+        """
+        by = SecureExactSum(self.trainer.setting.clients, least, scheme)
+        return replace(self, process=replace(self.process, aggregator=by))
 
     def complete(self, state: State) -> bool:
         """Return whether the model is found."""
