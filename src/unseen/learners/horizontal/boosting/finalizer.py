@@ -26,7 +26,7 @@ from unseen.learners.horizontal.boosting.setting import (
 )
 from unseen.learners.horizontal.process import Aggregate, Broadcast, State, Vector, stream
 from unseen.learners.horizontal.tables.exact import Integers, Limbs, Summed
-from unseen.learners.horizontal.tables.noise import CountNoise
+from unseen.learners.horizontal.tables.noise import THRESHOLD, CountNoise
 from unseen.learners.horizontal.tables.sketch import Ranges, numbers, pack, unpack
 from unseen.learners.vertical.boosting.setting import BINARY, SQUARED
 
@@ -104,7 +104,8 @@ class GrowForest:
         if setting.bin_noise:
             counts = self._noisy(counts, done)
         refined = [one.refined(own) for one, own in zip(before, counts, strict=True)]
-        ranges = [one.planned(setting.bins, setting.sketch_width) for one in refined]
+        least = 2 * THRESHOLD * setting.bin_noise
+        ranges = [one.planned(setting.bins, setting.sketch_width, least) for one in refined]
         bound = 0
         if setting.params.objective == SQUARED:
             bound = read_control(state.extra[CONTROL])[1].bound if done else _label_bound(ranges[-1])

@@ -104,26 +104,32 @@ class Ranges:
         return counts
 
     def refined(self, counts: Integers) -> Ranges:
-        """Return the ranges after a round that brought these counts."""
+        """Return the ranges after a round that brought these counts.
+
+        A range of whose rows less than half are found again, since noise hides them or clients are away, stays whole.
+        """
         at = 0
         starts, shifts, rows = [self.start[:0]], [self.shift[:0]], [self.rows[:0]]
         for start, shift, held, bits in zip(self.start, self.shift, self.rows, self.split, strict=True):
-            parts = 1 << int(bits) if bits else 1
-            width = int(shift) - int(bits)
-            new = counts[at : at + parts] if bits else np.array([held])
+            parts = 1 << int(bits) if bits else 0
+            new, width = counts[at : at + parts], int(shift) - int(bits)
+            if not parts or 2 * int(new.sum()) < held:
+                new, width = np.array([held]), int(shift)
             kept = np.flatnonzero(new > 0)
             starts.append(start + (kept.astype(np.uint64) << np.uint64(min(width, _ALL - 1))))
             shifts.append(np.full(len(kept), width))
             rows.append(new[kept])
-            at += parts if bits else 0
+            at += parts
         kept_rows = np.concatenate(rows)
         return Ranges(
             np.concatenate(starts), np.concatenate(shifts), kept_rows, np.zeros_like(kept_rows), int(counts[-1])
         )
 
-    def planned(self, bins: int, width: int) -> Ranges:
-        """Return the ranges with what the next round is to split."""
+    def planned(self, bins: int, width: int, least: float = 0.0) -> Ranges:
+        """Return the ranges with what the next round is to split, so that parts hold ``least`` rows or more if even."""
         total, few = int(self.rows.sum()), len(self.rows) <= 2 * bins
+        if least > 0:
+            width = int(np.clip(total / least, min(width, 2 * bins), width))
         wanted = (self.shift > 0) & (few | (self.rows > total / (_FINE * bins)))
         chosen = np.maximum(1, self.rows[wanted])
         if not len(chosen):
