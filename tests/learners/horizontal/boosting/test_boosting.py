@@ -8,6 +8,7 @@ import pytest
 from table_rounds import examples, play, shared_out
 
 from unseen.crypto.prg import Prg
+from unseen.data.demo import load_credit
 from unseen.errors import DataError, PermissionDenied, RemoteProtocolError, UsageError
 from unseen.ids import ClientId
 from unseen.learners.horizontal.boosting.forest import Forest
@@ -76,6 +77,19 @@ def test_level_by_level_it_is_lightgbm_where_leaves_do_not_run_out():
     assert len(states) - 1 == 4 + 1 + 3 * 3
     found = trained.trainer.predict(states[-1].model, INPUTS)
     np.testing.assert_allclose(found, lightgbm_says("binary", 3, max_depth=3), atol=1e-7)
+
+
+def test_on_people_with_its_bins_it_is_lightgbm():
+    """Ten trees of 31 leaves, many of them as small as they may be."""
+    people = load_credit().sample(4000, seed=1)
+    inputs, labels = people.drop("default").to_numpy().astype(np.float64), people["default"].to_numpy()
+    names = people.columns[:-1]
+    trained = horizontal_boosting(names, clients=2, trees=10, growth="leaf", max_depth=64)
+    model = play(trained, shared_out(inputs, labels.astype(np.float64), 2))[-1].model
+    codes = Forest.of(model).bins.codes(inputs).T.astype(np.float64)
+    settings = {"objective": "binary", "max_bin": 256, "min_data_in_bin": 1, "num_threads": 1, "verbosity": -1}
+    reference = lightgbm.train(settings, lightgbm.Dataset(codes, labels), 10).predict(codes)
+    np.testing.assert_allclose(trained.trainer.predict(model, inputs), reference, atol=1e-7)
 
 
 def test_the_forest_is_the_same_whoever_has_which_row():

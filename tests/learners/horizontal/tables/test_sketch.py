@@ -16,7 +16,9 @@ def sketched(values, *, clients=3, bins=16, rounds=ROUNDS):
     for _ in range(rounds):
         (ranges,) = unpack(pack([ranges]))
         assert ranges.asked <= WIDTH + 1
-        counts = sum(ranges.count(part) for part in np.array_split(values, clients))
+        (question,) = unpack(pack([ranges.question()]))
+        assert not question.rows.any()
+        counts = sum(question.count(part) for part in np.array_split(values, clients))
         ranges = ranges.refined(counts).planned(bins, WIDTH)
     return ranges
 

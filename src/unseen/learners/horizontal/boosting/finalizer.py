@@ -55,7 +55,7 @@ class SendForest:
     def _extra(self, state: State) -> Mapping[str, Vector]:
         phase = self.phase(state)
         if phase is Phase.BINS:
-            return {RANGES: state.extra.get(RANGES, pack([Ranges.everything()] * self.setting.counted))}
+            return {RANGES: pack([one.question() for one in _ranges(state, self.setting)])}
         if phase is Phase.NODES:
             forest = Forest.of(state.model)
             growth = Growth.unpack(state.extra[GROWTH], state.extra[SUMS], int(forest.bins.offsets[-1]))
@@ -97,7 +97,7 @@ class GrowForest:
 
     def _bins(self, state: State, summed: Summed) -> State:
         setting = self.setting
-        before = unpack(state.extra[RANGES]) if RANGES in state.extra else [Ranges.everything()] * setting.counted
+        before = _ranges(state, setting)
         done = int(state.extra[COUNTED][0]) if COUNTED in state.extra else 0
         asked = [one.asked for one in before]
         counts = np.split(summed.integers(Limbs(setting.clients, COUNTS), sum(asked)), np.cumsum(asked)[:-1])
@@ -188,6 +188,10 @@ class GrowForest:
 
     def _at(self, state: State, phase: Phase, scale: Scale, extra: Mapping[str, Vector]) -> State:
         return replace(state, extra={CONTROL: control(phase, scale, self.setting.head), **extra})
+
+
+def _ranges(state: State, setting: Setting) -> list[Ranges]:
+    return unpack(state.extra[RANGES]) if RANGES in state.extra else [Ranges.everything()] * setting.counted
 
 
 def _label_bound(ranges: Ranges) -> int:

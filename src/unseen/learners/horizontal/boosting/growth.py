@@ -19,7 +19,7 @@ from unseen.learners.horizontal.process import Vector
 from unseen.learners.horizontal.tables.exact import Integers, to_floats, to_integers
 from unseen.learners.vertical.boosting.packing import Packed
 from unseen.learners.vertical.boosting.setting import DEPTH, BoostingParams
-from unseen.learners.vertical.boosting.splits import FeatureSpace, Split, best_split
+from unseen.learners.vertical.boosting.splits import FeatureSpace, Split, lightgbm_split
 
 _NOBODY = -1
 
@@ -153,7 +153,7 @@ class Grower:
         if not self._may_split(node) or rows < 2 * self.params.min_rows_in_leaf:
             return
         packed = Packed(np.empty((0, 0), np.int64), 0, self.gradient_scale, self.hessian_scale)
-        split = best_split(self.space, self.allowed, packed, sums, rows, self.params)
+        split = lightgbm_split(self.space, self.allowed, packed, sums, rows, self.params)
         if split is None:
             return
         node.slot = max(growth.kept, default=-1) + 1

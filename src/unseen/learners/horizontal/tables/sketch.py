@@ -82,6 +82,12 @@ class Ranges:
         """How many counts the next round brings: one for each part, and one of missing values."""
         return int((1 << self.split[self.split > 0]).sum()) + 1
 
+    def question(self) -> Ranges:
+        """Return what a client needs for its counts: the ranges to be split, without how many rows they hold."""
+        wanted = self.split > 0
+        none = np.zeros(int(wanted.sum()), np.int64)
+        return Ranges(self.start[wanted], self.shift[wanted], none, self.split[wanted])
+
     def count(self, column: Floats) -> Integers:
         """Return these counts for a client's column, shape (asked,)."""
         absent = np.isnan(column)
