@@ -132,6 +132,19 @@ class Forest:
             self.value[:nodes],
         )
 
+    def begins(self, other: Forest, trees: int) -> bool:
+        """Return whether the first ``trees`` trees, and what they stand on, are those of another forest."""
+        mine, its = self.first(trees), other.first(trees)
+        return (
+            (mine.bins.missing, mine.bins.typical) == (its.bins.missing, its.bins.typical)
+            and len(mine.bins.edges) == len(its.bins.edges)
+            and all(map(np.array_equal, mine.bins.edges, its.bins.edges))
+            and all(
+                np.array_equal(getattr(mine, name), getattr(its, name))
+                for name in ("base", "starts", "feature", "cut", "missing_left", "value")
+            )
+        )
+
     # --- as a vector
 
     def vector(self) -> Vector:

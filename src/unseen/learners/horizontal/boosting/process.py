@@ -111,7 +111,7 @@ class _Own:
 
     def nodes(self, trainer: ForestTrainer, broadcast: Broadcast, scale: Scale) -> Vector:
         """Return for each node asked for its rows, and gradients and hessians by bin: (nodes, 1 + 2 · columns)."""
-        setting, (forest, tree, asked) = self.setting, _told(broadcast)
+        setting, (forest, tree, asked) = self.setting, _told(trainer, broadcast)
         codes, scores = trainer.scored(self.client, self.rows, forest)
         places = forest.grown(tree, codes)
         drawn = self._drawn(forest.trees // forest.outputs)
@@ -147,14 +147,14 @@ def _total(values: Floats, limit: float, factor: float) -> Integers:
     return np.array([_fixed(values, limit, factor).sum()])
 
 
-def _told(broadcast: Broadcast) -> tuple[Forest, Integers, list[int]]:
+def _told(trainer: ForestTrainer, broadcast: Broadcast) -> tuple[Forest, Integers, list[int]]:
     """Return the forest so far, the tree that grows, and the nodes asked for.
 
     Raises:
         RemoteProtocolError: The broadcast does not hold them.
     """
     try:
-        forest = Forest.of(broadcast.extra["forest"])
+        forest = trainer.forest(broadcast.extra["forest"])
         tree = whole(broadcast.extra[GROWTH]).reshape(4, -1)
         asked = whole(broadcast.extra["asked"])
     except (KeyError, ValueError, DataError) as error:

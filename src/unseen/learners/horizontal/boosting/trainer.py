@@ -51,6 +51,7 @@ class ForestTrainer(BySums):
         self.size = setting.head
         """Numbers of what travels in the model's place; the forest itself grows with its trees, and travels beside."""
         self._kept: OrderedDict[ClientId, _Kept] = OrderedDict()
+        self._read = np.empty(0, np.float32), Forest.empty(np.zeros(1), Bins((), (), ()))
 
     def settle(self) -> None:
         """Let kernels use one thread."""
@@ -103,6 +104,16 @@ class ForestTrainer(BySums):
 
     # --- at a client
 
+    def forest(self, vector: Vector) -> Forest:
+        """Return the forest of a flat vector, which is read once as long as it stays the same.
+
+        Raises:
+            DataError: It holds none.
+        """
+        if not np.array_equal(self._read[0], vector):
+            self._read = vector.copy(), Forest.of(vector)
+        return self._read[1]
+
     def scored(self, client: ClientId, rows: Floats, forest: Forest) -> tuple[Codes, Floats]:
         """Return the bins (features, rows) and scores (rows, outputs) of a client's rows; not to be changed.
 
@@ -126,7 +137,7 @@ class ForestTrainer(BySums):
         return (
             (kept.print_, kept.codes.shape[1]) == (print_, len(rows))
             and kept.trees <= forest.trees
-            and np.array_equal(kept.forest.first(kept.trees).vector(), forest.first(kept.trees).vector())
+            and (kept.forest is forest or kept.forest.begins(forest, kept.trees))
         )
 
 

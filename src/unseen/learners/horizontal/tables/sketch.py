@@ -78,9 +78,14 @@ class Ranges:
         return cls(np.zeros(1, np.uint64), np.array([_ALL]), np.zeros(1, np.int64), np.array([_FIRST]))
 
     @property
+    def _parts(self) -> Integers:
+        """Into how many ranges the next round divides each; 0: it stays as it is."""
+        return np.where(self.split > 0, 1 << self.split, 0)
+
+    @property
     def asked(self) -> int:
         """How many counts the next round brings: one for each part, and one of missing values."""
-        return int((1 << self.split[self.split > 0]).sum()) + 1
+        return int(self._parts.sum()) + 1
 
     def question(self) -> Ranges:
         """Return what a client needs for its counts: the ranges to be split, without how many rows they hold."""
@@ -114,22 +119,19 @@ class Ranges:
 
         A range of whose rows less than half are found again, since noise hides them or clients are away, stays whole.
         """
-        at = 0
-        starts, shifts, rows = [self.start[:0]], [self.shift[:0]], [self.rows[:0]]
-        for start, shift, held, bits in zip(self.start, self.shift, self.rows, self.split, strict=True):
-            parts = 1 << int(bits) if bits else 0
-            new, width = counts[at : at + parts], int(shift) - int(bits)
-            if not parts or 2 * int(new.sum()) < held:
-                new, width = np.array([held]), int(shift)
-            kept = np.flatnonzero(new > 0)
-            starts.append(start + (kept.astype(np.uint64) << np.uint64(min(width, _ALL - 1))))
-            shifts.append(np.full(len(kept), width))
-            rows.append(new[kept])
-            at += parts
-        kept_rows = np.concatenate(rows)
-        return Ranges(
-            np.concatenate(starts), np.concatenate(shifts), kept_rows, np.zeros_like(kept_rows), int(counts[-1])
-        )
+        owner = np.repeat(np.arange(len(self.rows)), self._parts)
+        found = np.bincount(owner, counts[:-1], len(self.rows))
+        whole = (self.split == 0) | (2 * found < self.rows)
+        part = np.flatnonzero((counts[:-1] > 0) & ~whole[owner])
+        owner = owner[part]
+        width = self.shift[owner] - self.split[owner]
+        place = (part - (np.cumsum(self._parts) - self._parts)[owner]).astype(np.uint64)
+        whole &= self.rows > 0
+        start = np.concatenate([self.start[whole], self.start[owner] + (place << width.astype(np.uint64))])
+        order = np.argsort(start, kind="stable")
+        shift = np.concatenate([self.shift[whole], width])[order]
+        rows = np.concatenate([self.rows[whole], counts[part]])[order]
+        return Ranges(start[order], shift, rows, np.zeros_like(rows), int(counts[-1]))
 
     def planned(self, bins: int, width: int, least: float = 0.0) -> Ranges:
         """Return the ranges with what the next round is to split, so that parts hold ``least`` rows or more if even."""
