@@ -14,7 +14,9 @@ from unseen.ids import ClientId
 from unseen.learners.horizontal.boosting.forest import Forest
 from unseen.learners.horizontal.boosting.process import horizontal_boosting
 from unseen.learners.horizontal.process import Aggregate, Assignment, Broadcast
+from unseen.learners.horizontal.tables.exact import Limbs, answer
 from unseen.learners.horizontal.tables.noise import CountNoise
+from unseen.learners.horizontal.tables.sketch import Ranges, pack
 from unseen.privacy.events import Relation, Unit
 
 NAMES = ("a", "b", "c", "d")
@@ -301,9 +303,41 @@ def test_a_server_that_sends_nonsense_is_refused():
             work(Broadcast(good.round, control, good.extra))
 
 
+def test_a_server_that_asks_for_too_much_is_refused():
+    trained = learner()
+    good = trained.process.distributor(trained.process.start(trained.trainer.initial(0)))
+    wide = Ranges(np.zeros(1, np.uint64), np.array([64]), np.zeros(1, np.int64), np.array([20]))
+    own = examples(INPUTS[:50], LABELS["binary"][:50])
+    for ranges, story in (([wide] * 4, "more counts"), ([Ranges.everything()] * 3, "ranges of 3 columns")):
+        broadcast = Broadcast(0, good.model, {"ranges": pack(ranges)})
+        assignment = Assignment(ClientId("c0"), broadcast, own, {}, np.random.default_rng(0))
+        with pytest.raises(RemoteProtocolError, match=story):
+            trained.process.client_round(trained.trainer, assignment)
+
+
+@pytest.mark.parametrize("rounds", [1, 3, 5, 6])
+def test_a_client_that_sends_any_limbs_spoils_the_model_at_most(rounds):
+    """Whatever it claims, rounds go on, or end with an error that says what is wrong."""
+    trained, clients = learner(trees=1), shared_out(INPUTS, LABELS["binary"], CLIENTS)
+    rng = np.random.default_rng(rounds)
+    state = play(trained, clients, rounds=rounds)[-1]
+    for _ in range(5):
+        updates = []
+        for number, own in enumerate(clients):
+            assignment = Assignment(ClientId(f"c{number}"), trained.process.distributor(state), examples(*own), {}, rng)
+            updates.append(trained.process.client_round(trained.trainer, assignment)[0])
+        most = 1 << Limbs(CLIENTS, 2).width
+        for vector in (updates[0].delta[1:], *updates[0].extra.values()):
+            vector[:] = rng.integers(0, most, len(vector))
+        try:
+            state = trained.process.next(state, updates)[0]
+        except (DataError, RemoteProtocolError):
+            return
+
+
 def test_sums_of_something_else_are_refused():
     trained = learner()
     state = trained.process.start(trained.trainer.initial(0))
-    head = np.ones(trained.trainer.size, np.float32)
+    said = answer(CLIENTS, ClientId("c0"), 5, np.ones(3, np.float32))
     with pytest.raises(RemoteProtocolError, match="expected sums of"):
-        trained.process.finalizer(state, Aggregate(head, 1, 1.0, {"sums": np.ones(3, np.float32)}))
+        trained.process.finalizer(state, Aggregate(said.delta, 1, 1.0, said.extra))

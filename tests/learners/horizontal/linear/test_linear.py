@@ -14,7 +14,7 @@ from unseen.ids import ClientId
 from unseen.learners.horizontal.linear.model import Regression
 from unseen.learners.horizontal.linear.process import horizontal_linear, horizontal_logistic
 from unseen.learners.horizontal.process import Aggregate, Assignment, Broadcast
-from unseen.learners.horizontal.tables.exact import answer
+from unseen.learners.horizontal.tables.exact import Limbs, answer
 
 NAMES = ("small", "large", "far", "skewed")
 RNG = np.random.default_rng(3)
@@ -213,3 +213,24 @@ def test_a_server_that_sends_nonsense_and_sums_of_something_else_are_refused():
     head = np.concatenate([said.delta, np.zeros(learner.trainer.size - len(said.delta), np.float32)])
     with pytest.raises(RemoteProtocolError, match="expected sums of"):
         learner.process.finalizer(state, Aggregate(head, 1, 1.0, said.extra))
+
+
+@pytest.mark.parametrize("make", [horizontal_linear, horizontal_logistic])
+@pytest.mark.parametrize("rounds", [1, 2, 3, 4])
+def test_a_client_that_sends_any_limbs_spoils_the_model_at_most(make, rounds):
+    """Whatever it claims, rounds go on, or end with an error that says what is wrong."""
+    learner, clients = make(NAMES, clients=4), shared_out(INPUTS, CLASSES, 4)
+    rng, most = np.random.default_rng(rounds), 1 << Limbs(4, 2).width
+    state = play(learner, clients, rounds=rounds)[-1]
+    for _ in range(4):
+        updates = []
+        for number, own in enumerate(clients):
+            broadcast = learner.process.distributor(state)
+            assignment = Assignment(ClientId(f"c{number}"), broadcast, examples(*own), {}, rng)
+            updates.append(learner.process.client_round(learner.trainer, assignment)[0])
+        for vector in updates[0].extra.values():
+            vector[:] = rng.integers(0, most, len(vector))
+        try:
+            state = learner.process.next(state, updates)[0]
+        except (DataError, RemoteProtocolError):
+            return

@@ -13,6 +13,7 @@ from typing import Self
 import numpy as np
 from numpy.typing import NDArray
 
+from unseen.errors import RemoteProtocolError
 from unseen.learners.binning import LARGEST_BINS
 from unseen.learners.horizontal.boosting.forest import Bins, Forest
 from unseen.learners.horizontal.process import Vector
@@ -22,6 +23,7 @@ from unseen.learners.vertical.boosting.setting import DEPTH, BoostingParams
 from unseen.learners.vertical.boosting.splits import FeatureSpace, Split, lightgbm_split
 
 _NOBODY = -1
+_LARGEST = 1e30
 
 
 @dataclass(slots=True)
@@ -207,7 +209,11 @@ class Grower:
             growth.pairs.append((first + 1, first))
 
     def finish(self, growth: Growth, base: NDArray[np.float64]) -> Forest:
-        """Return the tree as a forest of its own, its nodes level by level."""
+        """Return the tree as a forest of its own, its nodes level by level.
+
+        Raises:
+            RemoteProtocolError: The sums are none of honest clients.
+        """
         nodes, params = _by_level(growth.nodes), self.params
         sums = np.array([[node.gradient, node.hessian] for node in nodes], np.float64)
         weights = sums[:, 1] / self.hessian_scale + params.l2
@@ -216,8 +222,12 @@ class Grower:
         feature, cut, missing_left = np.array(columns, np.int64).T
         inner = feature >= 0
         left = np.where(inner, 2 * (np.cumsum(inner) - inner) + 1, -1)
-        values = np.where(inner, 0.0, -params.learning_rate * steps).astype(np.float32)
-        return Forest(base, self.bins, np.array([0, len(nodes)]), feature, cut, missing_left, left, values)
+        values = np.where(inner, 0.0, -params.learning_rate * steps)
+        if not (np.abs(values) < _LARGEST).all():
+            raise RemoteProtocolError("the sums of a tree make leaves beyond all bounds: one of the clients cheats")
+        return Forest(
+            base, self.bins, np.array([0, len(nodes)]), feature, cut, missing_left, left, values.astype(np.float32)
+        )
 
 
 def _by_level(nodes: list[Node]) -> list[Node]:

@@ -98,6 +98,8 @@ class _Own:
         ranges = unpack(broadcast.extra.get(RANGES, np.empty(0, np.float32)))
         if len(ranges) != self.setting.counted:
             raise RemoteProtocolError(f"ranges of {len(ranges)} columns, expected {self.setting.counted}")
+        if max(one.asked for one in ranges) > max(4096, 2 * self.setting.sketch_width) + 1:
+            raise RemoteProtocolError("the broadcast of a round of boosting asks for more counts than was agreed")
         columns = [*self.rows.T, self.truth][: len(ranges)]
         found = [one.count(column) for one, column in zip(ranges, columns, strict=True)]
         return Limbs(self.setting.clients, COUNTS).encode(np.concatenate(found))
@@ -163,7 +165,9 @@ def _told(trainer: ForestTrainer, broadcast: Broadcast) -> tuple[Forest, Integer
     inner, count = feature >= 0, tree.shape[1]
     walks = (left[inner] > np.flatnonzero(inner)).all() and (left[inner] + 1 < count).all()
     known = (feature < len(forest.bins.edges)).all() and ((asked >= 0) & (asked < count)).all()
-    if not (count and walks and known and len(set(asked.tolist())) == len(asked)):
+    if not (
+        0 < count < 2 * trainer.setting.params.max_leaves and walks and known and len(set(asked.tolist())) == len(asked)
+    ):
         raise RemoteProtocolError("the broadcast of a round of boosting holds a tree that is none")
     return forest, tree, asked.tolist()
 

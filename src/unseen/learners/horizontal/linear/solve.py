@@ -19,6 +19,8 @@ _STEP = 1e-9
 """Steps of all standardised coefficients below this are the last."""
 _MOST_STEPS = 100
 """Newton's steps; without a penalty, separable rows have no optimum."""
+_SINGULAR = 1e-12
+"""Directions whose eigenvalue is below this share of the largest one are none."""
 _CONSTANT = 1e-12
 """A column whose deviation is below this share of its largest magnitude varies by rounding errors only."""
 
@@ -145,7 +147,8 @@ class Solve:
 
     def _covariance(self, hessian: Floats, rows: int, variance: float) -> Floats:
         """Return that of standardised coefficients; NaN under a penalty, or where it does not exist."""
-        if self.setting.l2 > 0 or np.linalg.matrix_rank(hessian, hermitian=True) < len(hessian):
+        least, *_, most = np.linalg.eigvalsh(hessian).tolist()
+        if self.setting.l2 > 0 or least <= _SINGULAR * most:
             return np.full(hessian.shape, math.nan)
         return np.asarray(np.linalg.inv(hessian * rows) * variance, np.float64)
 
@@ -159,7 +162,7 @@ class Solve:
         turn = np.eye(count + 1)
         turn[:count, :count] = np.diag(1 / deviations)
         turn[count, :count] = -means / deviations
-        errors = np.sqrt(np.diag(turn @ covariance @ turn.T))
+        errors = np.sqrt(np.maximum(np.diag(turn @ covariance @ turn.T), 0.0))
         return Regression(means, deviations, coefficients, intercept, errors, math.nan, rows, converged=False)
 
 
@@ -169,4 +172,4 @@ def _room(rows: int) -> int:
 
 def _solved(matrix: Floats, vector: Floats) -> Floats:
     """Return the solution, of least norm if there are several."""
-    return np.asarray(np.linalg.lstsq(matrix, vector, rcond=1e-12)[0], np.float64)
+    return np.asarray(np.linalg.lstsq(matrix, vector, rcond=_SINGULAR)[0], np.float64)

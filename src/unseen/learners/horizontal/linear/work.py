@@ -40,7 +40,9 @@ class RegressionSums:
             sums = np.empty(0, np.float32)
         else:
             own = {Phase.MEANS: _means, Phase.DEVIATIONS: _deviations}.get(plan.phase, _moments)(values, labels, plan)
-            sums = Limbs(clients, SUMS).encode(np.rint(own * plan.factor).astype(np.int64))
+            # More rows than there is room for make sums that do not count; they only must not be too large for a word.
+            whole = np.clip(np.rint(own * plan.factor), -(2.0**SUMS), 2.0**SUMS)
+            sums = Limbs(clients, SUMS).encode(whole.astype(np.int64))
         update = answer(clients, client, len(rows), sums)
         delta = np.zeros(trainer.size, np.float32)
         delta[: len(update.delta)] = update.delta

@@ -32,6 +32,7 @@ _LIMB = 22
 """Bits of a limb of what is kept or broadcast, and never added up."""
 _LIMBS = 3
 _MARK_BITS = 40
+_MOST_ROWS = 1 << 38
 HEAD = 3
 """Numbers that begin an answer: how many clients (1), rows, and the client's mark."""
 
@@ -123,7 +124,7 @@ class Summed:
         """Take an aggregate apart; it may hold sums, or means with equal weights.
 
         Raises:
-            RemoteProtocolError: It is neither.
+            RemoteProtocolError: It is neither, or there cannot be so many rows.
         """
         first = float(aggregate.delta[0]) if len(aggregate.delta) == head_size(clients) else 0.0
         if not first > 0 or not 1 <= aggregate.clients <= clients:
@@ -133,6 +134,8 @@ class Summed:
             )
         factor = aggregate.clients / first
         rows, found = head_limbs(clients).decode(aggregate.delta[1:], factor).tolist()
+        if not 0 <= rows <= _MOST_ROWS:
+            raise RemoteProtocolError(f"{aggregate.clients} clients claim to have {rows} rows: one of them cheats")
         return cls(rows, found, aggregate.extra.get("sums", np.empty(0, np.float32)), factor)
 
     def integers(self, limbs: Limbs, count: int) -> Integers:
@@ -163,7 +166,10 @@ class ExactSum:
         """Return the sums over a cohort."""
         same_shapes(updates)
         if len(updates) > self.clients:
-            raise RemoteProtocolError(f"{len(updates)} clients take part, the learner was made for {self.clients}")
+            raise RemoteProtocolError(
+                f"{len(updates)} clients take part, the learner was made for {self.clients}: draw smaller cohorts, or "
+                "make it with more `clients`"
+            )
         limit = 1 << Limbs(self.clients, 2).width
         for place, update in enumerate(updates, 1):
             for vector in (update.delta, *update.extra.values()):
