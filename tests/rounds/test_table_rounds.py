@@ -64,7 +64,7 @@ def test_a_deployed_run_has_the_bits_of_a_simulation(make):
     with ThreadPoolExecutor(3) as pool:
         for client in clients:
             own = make()
-            connect = partial(_narrow, network, client)
+            connect = partial(narrow, network, client)
             examples = Examples(*SITES.client(ClientId(client)))
             pool.submit(attend, connect, own.process, own.trainer, examples, AttendSettings(RUN, 0), cancel=cancel)
         try:
@@ -79,7 +79,7 @@ def test_a_deployed_run_has_the_bits_of_a_simulation(make):
     assert learner.complete(found.state)
 
 
-def _narrow(network, client):
+def narrow(network, client):
     """Return a client's channel, which leads to the server and nobody else."""
     channel = network.channel(client)
     channel.peers = frozenset([SERVER])

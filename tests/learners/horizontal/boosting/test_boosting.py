@@ -14,6 +14,7 @@ from unseen.ids import ClientId
 from unseen.learners.horizontal.boosting.forest import Forest
 from unseen.learners.horizontal.boosting.process import horizontal_boosting
 from unseen.learners.horizontal.process import Aggregate, Assignment, Broadcast
+from unseen.learners.horizontal.strategies.parts import personal_model
 from unseen.learners.horizontal.tables.exact import Limbs, answer
 from unseen.learners.horizontal.tables.noise import CountNoise
 from unseen.learners.horizontal.tables.sketch import Ranges, pack
@@ -163,6 +164,14 @@ def test_the_best_number_of_trees_is_found_afterwards():
     best = trained.trainer.best(model, held_out)
     assert Forest.of(best).trees == int(np.argmin(losses)) < 12
     assert trained.trainer.evaluate(best, held_out)["loss"] == pytest.approx(min(losses), rel=1e-12)
+
+
+def test_every_client_has_the_forest_in_every_round():
+    trained = learner(trees=1)
+    for state in play(trained, shared_out(INPUTS, LABELS["binary"], CLIENTS)):
+        own = examples(INPUTS[:5], LABELS["binary"][:5])
+        assignment = Assignment(ClientId("c0"), trained.process.distributor(state), own, {}, np.random.default_rng(0))
+        np.testing.assert_array_equal(personal_model(trained.process, trained.trainer, assignment), state.model)
 
 
 def test_columns_that_tell_nothing_make_no_trees():

@@ -31,6 +31,7 @@ from unseen.learners.horizontal.tables.sketch import Ranges, numbers, pack, unpa
 from unseen.learners.vertical.boosting.setting import BINARY, SQUARED
 
 CONTROL, RANGES, COUNTED, GROWTH, SUMS = "control", "ranges", "counted", "growth", "sums"
+FOREST, ASKED = "forest", "asked"
 _START = Scale(0, 0)
 
 
@@ -55,16 +56,13 @@ class SendForest:
     def _extra(self, state: State) -> Mapping[str, Vector]:
         phase = self.phase(state)
         if phase is Phase.BINS:
-            return {RANGES: pack([one.question() for one in _ranges(state, self.setting)])}
+            ranges = pack([one.question() for one in _ranges(state, self.setting)])
+            return {FOREST: state.model, RANGES: ranges}
         if phase is Phase.NODES:
-            forest = Forest.of(state.model)
-            growth = Growth.unpack(state.extra[GROWTH], state.extra[SUMS], int(forest.bins.offsets[-1]))
-            return {
-                "forest": state.model,
-                GROWTH: growth.shape(),
-                "asked": np.array(growth.asked, np.float32),
-            }
-        return {}
+            columns = int(Forest.of(state.model).bins.offsets[-1])
+            growth = Growth.unpack(state.extra[GROWTH], state.extra[SUMS], columns)
+            return {FOREST: state.model, GROWTH: growth.shape(), ASKED: np.array(growth.asked, np.float32)}
+        return {FOREST: state.model}
 
 
 @dataclass(frozen=True, slots=True)

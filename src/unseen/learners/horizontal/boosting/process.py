@@ -30,7 +30,7 @@ from numpy.typing import NDArray
 from unseen.errors import DataError, RemoteProtocolError, UsageError
 from unseen.ids import ClientId
 from unseen.kernels.binned import sums as sums_by_bin
-from unseen.learners.horizontal.boosting.finalizer import GROWTH, RANGES, GrowForest, SendForest
+from unseen.learners.horizontal.boosting.finalizer import ASKED, FOREST, GROWTH, RANGES, GrowForest, SendForest
 from unseen.learners.horizontal.boosting.forest import Floats, Forest
 from unseen.learners.horizontal.boosting.setting import COUNTS, Phase, Scale, Setting, read_control
 from unseen.learners.horizontal.boosting.trainer import ForestTrainer, labels_of
@@ -83,6 +83,11 @@ class TableSums:
         elif phase is Phase.NODES:
             found = own.nodes(trainer, broadcast, scale)
         return answer(setting.clients, client, len(rows), found), {}
+
+    def personal(self, trainer: Trainer, assignment: Assignment) -> Vector:
+        """Return the forest of everyone, which is not where a broadcast has its model."""
+        del trainer
+        return assignment.broadcast.extra[FOREST]
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -156,9 +161,9 @@ def _told(trainer: ForestTrainer, broadcast: Broadcast) -> tuple[Forest, Integer
         RemoteProtocolError: The broadcast does not hold them.
     """
     try:
-        forest = trainer.forest(broadcast.extra["forest"])
+        forest = trainer.forest(broadcast.extra[FOREST])
         tree = whole(broadcast.extra[GROWTH]).reshape(4, -1)
-        asked = whole(broadcast.extra["asked"])
+        asked = whole(broadcast.extra[ASKED])
     except (KeyError, ValueError, DataError) as error:
         raise RemoteProtocolError(f"the broadcast of a round of boosting is malformed: {error}") from error
     feature, _, _, left = tree
