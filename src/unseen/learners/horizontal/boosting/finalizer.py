@@ -59,8 +59,7 @@ class SendForest:
             ranges = pack([one.question() for one in _ranges(state, self.setting)])
             return {FOREST: state.model, RANGES: ranges}
         if phase is Phase.NODES:
-            columns = int(Forest.of(state.model).bins.offsets[-1])
-            growth = Growth.unpack(state.extra[GROWTH], state.extra[SUMS], columns)
+            growth = Growth.unpack(state.extra[GROWTH])
             return {FOREST: state.model, GROWTH: growth.shape(), ASKED: np.array(growth.asked, np.float32)}
         return {FOREST: state.model}
 

@@ -95,8 +95,8 @@ class Growth:
         )
 
     @classmethod
-    def unpack(cls, packed: Vector, sums: Vector, columns: int) -> Self:
-        """Return what ``pack`` took."""
+    def unpack(cls, packed: Vector, sums: Vector | None = None, columns: int = 1) -> Self:
+        """Return what ``pack`` took, without the sums by bin if they are not given."""
         values = to_integers(packed)
         nodes, pairs, mark = values[:3].tolist()
         _, flat, table = np.split(values, [3, 3 + 2 * pairs])
@@ -104,7 +104,7 @@ class Growth:
             [Node(*row) for row in table.reshape(nodes, -1).tolist()],
             [(int(asked), int(other)) for asked, other in flat.reshape(-1, 2)],
             mark,
-            dict(enumerate(to_integers(sums).reshape(-1, 2, columns))),
+            {} if sums is None else dict(enumerate(to_integers(sums).reshape(-1, 2, columns))),
         )
 
 
