@@ -27,7 +27,7 @@ from typing import Any
 import numpy as np
 
 from benchmarks.data import Population, Split
-from benchmarks.measure import Cost, peak_rss_mb, timed
+from benchmarks.measure import peak_rss_mb, timed
 from benchmarks.pooled import lightgbm_forest, logistic_regression
 from unseen.data.demo import load_credit
 from unseen.data.federated.clients import FederatedData
@@ -70,6 +70,11 @@ def split(options: Options) -> Split:
     order = np.random.default_rng(options.seed).permutation(frame.height)
     features = frame.drop("default").to_numpy().astype(np.float64)[order]
     return Split.at(frame.height * 7 // 10, features, frame["default"].to_numpy().astype(np.float64)[order])
+
+
+def people_of(options: Options, data: Split) -> FederatedData:
+    """Return the rows to train on, shared out to clients that are unlike."""
+    return deal((data.features, data.labels), DirichletPerLabel(0.5), options.clients, seed=options.seed)
 
 
 @dataclass(slots=True)
@@ -173,13 +178,12 @@ def regressed(options: Options, data: Split, people: FederatedData) -> dict[str,
     model, means, scales = learner.trainer.model(state.model), data.features.mean(axis=0), data.features.std(axis=0)
     scaled = [(rows - means) / scales for rows in (data.features, data.test_features)]
     reference = logistic_regression(Split(*scaled, data.labels, data.test_labels), _PENALTY)
-    gap: Cost = cost
     return {
         "logistic_auc": auc(data.test_labels, learner.trainer.predict(state.model, data.test_features)),
         "logistic_pooled_auc": reference.auc,
         "logistic_largest_difference": float(np.abs(model.coefficients * scales - reference.coefficients[:-1]).max()),
         "logistic_rounds": state.round,
-        "logistic_seconds": gap.seconds,
+        "logistic_seconds": cost.seconds,
         "sklearn_seconds": reference.cost.seconds,
     }
 
@@ -201,7 +205,7 @@ def main() -> None:
     depth = asked.depth or (5 if asked.growth == DEPTH else _UNLIMITED)
     options = Options(**{**vars(asked), "depth": depth})
     data = split(options)
-    people = deal((data.features, data.labels), DirichletPerLabel(0.5), options.clients, seed=options.seed)
+    people = people_of(options, data)
     small = replace(options, trees=1)
     boosted(small, data, people)  # machine code comes from the cache: it is not the training that is slow at first
     line = {
