@@ -6,7 +6,6 @@ made again if they are gone or belong to other rows, bins or trees: no result de
 
 from __future__ import annotations
 
-import os
 import zlib
 from collections import OrderedDict
 from collections.abc import Mapping
@@ -54,8 +53,7 @@ class ForestTrainer(BySums):
         self._read = np.empty(0, np.float32), Forest.empty(np.zeros(1), Bins((), (), ()))
 
     def settle(self) -> None:
-        """Let kernels use one thread."""
-        os.environ["UNSEEN_THREADS"] = "1"
+        """Do nothing: sums are exact, and do not depend on the number of threads (``UNSEEN_THREADS``)."""
 
     def initial(self, seed: int) -> Vector:
         """Return the forest without trees; nothing is drawn."""
