@@ -287,3 +287,8 @@ def simulated_cohort(round_number):
 def free_port():
     with socket.create_server(("127.0.0.1", 0)) as probe:
         return probe.getsockname()[1]
+
+
+def kind_of(step):
+    """Return what a step of SecAgg+ carries, by its name on the wire."""
+    return bytes(step.frame[4 : 4 + step.frame[3]]).decode().removeprefix("secagg_plus/")
