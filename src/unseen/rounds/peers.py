@@ -392,9 +392,7 @@ class _Play:
     def _hello(self, held: int) -> PeerHello:
         settings, size = self.settings, self.part.trainer.size
         peers, digest = ",".join(settings.peers), digest_of(self.part.process)
-        return PeerHello(
-            settings.run, digest, peers, settings.scheme, size, settings.seed, settings.rounds, held
-        )
+        return PeerHello(settings.run, digest, peers, settings.scheme, size, settings.seed, settings.rounds, held)
 
     def _agreed(self) -> str:
         agreed = asdict(self._hello(0))
