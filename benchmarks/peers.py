@@ -1,7 +1,7 @@
 """Rounds without a server and without training: peers that are processes, over mutual TLS on loopback.
 
-``python -m benchmarks.peers [--peers 8 --size 1000000 --rounds 5]`` prints one JSON line. Each peer adds 1 to a model of
-``size`` numbers. For ``shares``, ``ring`` (sums of 32-bit words) and ``gossip`` (a ring of neighbours):
+``python -m benchmarks.peers [--peers 8 --size 1000000 --rounds 5]`` prints one JSON line. Each peer adds 1 to a model
+of ``size`` numbers. For ``shares``, ``ring`` (sums of 32-bit words) and ``gossip`` (a ring of neighbours):
 
 * ``…_seconds_per_round``: on the wall, the median over rounds of the slowest peer; the first round is not measured.
 * ``…_core_seconds_per_round``: CPU seconds of all peers with all their threads, start and first round not counted.
@@ -51,26 +51,27 @@ def play(folder: Path, me: PartyId, kind: str, ports: list[int], asked: argparse
     """Play one peer to its end; leave what was measured in the folder."""
     names, run = names_of(asked.peers), JobId("benchmark")
     here, process, trainer = names.index(me), strategy("fed_avg"), AddOne(asked.size)
-    gossip = NeighbourSettings(run, names, Topology("ring"), asked.rounds + 1, deadline=_PATIENCE)
+    marks = [core_seconds()]
+
+    def observe(one: Round) -> None:
+        del one
+        marks.append(core_seconds())
+
+    gossip = NeighbourSettings(run, names, Topology("ring"), asked.rounds + 1, deadline=_PATIENCE, observe=observe)
     linked = neighbours_of(gossip, me) if kind == "gossip" else frozenset(names) - {me}
     # Of two peers the later one dials.
     ends = {peer: f"127.0.0.1:{ports[names.index(peer)]}" if peer < me else None for peer in sorted(linked)}
     listen = f"127.0.0.1:{ports[here]}" if None in ends.values() else None
     options = Options(connect_grace=_PATIENCE)
     channel = GrpcChannel(Identity.load(folder / me), ends, listen=listen, options=options)
-    examples, marks = Examples(np.zeros((1, 1), np.float32), np.zeros(1, np.int64)), [core_seconds()]
-
-    def observe(one: Round) -> None:
-        del one
-        marks.append(core_seconds())
-
+    examples = Examples(np.zeros((1, 1), np.float32), np.zeros(1, np.int64))
     found: Run
     if kind == "gossip":
-        found = exchange_models(channel, process, trainer, examples, gossip, observe=observe).run
+        found = exchange_models(channel, process, trainer, examples, gossip).run
     else:
         mean = SecureMean(clip=4.0, clients=len(names), max_weight=1)
-        settings = PeerSettings(run, names, asked.rounds + 1, kind, deadline=_PATIENCE)
-        found = take_part(channel, secure(process, mean), trainer, examples, settings, observe=observe)
+        settings = PeerSettings(run, names, asked.rounds + 1, kind, deadline=_PATIENCE, observe=observe)
+        found = take_part(channel, secure(process, mean), trainer, examples, settings)
     if not np.allclose(found.state.model, asked.rounds + 1, atol=1e-3):
         raise SystemExit(f"the model is {found.state.model[:3]}, expected {asked.rounds + 1} everywhere")
     measured = found.history[1:]

@@ -1,4 +1,4 @@
-"""Rounds without a server: the same bits at all peers and after a resume, and nobody can part from the others unseen."""
+"""Rounds without a server: the same bits at all peers and after a resume, and nobody parts from the others unseen."""
 
 import os
 import signal
@@ -78,12 +78,12 @@ class People:
 
 
 def settings(**changes):
-    return PeerSettings(**{"run": JobId("digits"), "peers": PEERS, "rounds": 3, "seed": SEED, **changes})
+    return PeerSettings(**{"run": JobId("digits"), "peers": PEERS, "rounds": 3, "seed": SEED, "test": TEST, **changes})
 
 
-def part(me, process=SCAFFOLD, trainer=None, **changes):
+def part(me, process=SCAFFOLD, trainer=None):
     secret = Prg(b"rounds".ljust(32, b"-")).derive("of", me.encode())
-    return Part(me, process, trainer or Means(), Examples(*People().client(me)), secret, TEST, **changes)
+    return Part(me, process, trainer or Means(), Examples(*People().client(me)), secret)
 
 
 def dialogue(me, process=SCAFFOLD, trainer=None, **changes):
@@ -218,7 +218,7 @@ class ControlStep(scaffold.ControlStep):
     """A step that looks like all others' and is not."""
 
     def __call__(self, state, aggregate):
-        after = super(ControlStep, self).__call__(state, aggregate)
+        after = super().__call__(state, aggregate)
         return replace(after, model=after.model + np.float32(1e-6))
 
 

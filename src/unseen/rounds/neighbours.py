@@ -59,7 +59,7 @@ class Share:
 
 @dataclass(frozen=True, slots=True)
 class NeighbourSettings:
-    """How a node takes part; all but ``deadline``, ``folder`` and ``evaluate_every`` agreed by all.
+    """How a node takes part; what stands after ``seed`` is a node's own choice.
 
     Raises:
         UsageError: A number is not what it has to be.
@@ -78,6 +78,10 @@ class NeighbourSettings:
     folder: Path | None = None
     """Where the last round is kept; nowhere if ``None``."""
     evaluate_every: int = 1
+    test: Examples | None = field(default=None, repr=False)
+    """This node's own examples to evaluate its model on."""
+    observe: Callable[[Round], None] | None = field(default=None, repr=False)
+    """Is told every finished round."""
 
     def __post_init__(self) -> None:
         if list(self.nodes) != sorted(set(self.nodes)):
@@ -112,8 +116,6 @@ def exchange_models(
     examples: Examples,
     settings: NeighbourSettings,
     *,
-    test: Examples | None = None,
-    observe: Callable[[Round], None] | None = None,
     cancel: CancelToken | None = None,
 ) -> Exchanged:
     """Play a node of gossip to its last round over ``channel``, which is closed; return its model and history.
@@ -133,9 +135,9 @@ def exchange_models(
         trainer.settle()
         node = _Node(channel, process, trainer, examples, settings, cancel)
         while node.run.state.round < settings.rounds:
-            node.play(test)
-            if observe is not None:
-                observe(node.run.history[-1])
+            node.play()
+            if settings.observe is not None:
+                settings.observe(node.run.history[-1])
         with suppress(TransportError):
             channel.flush(settings.deadline)
         return Exchanged(node.run, node.refused)
@@ -175,7 +177,7 @@ class _Node:
         state, history = kept
         return state.model, Run(State(state.round, model_of(state.model)), tuple(Round(**one) for one in history))
 
-    def play(self, test: Examples | None) -> None:
+    def play(self) -> None:
         """Play one round."""
         began, number, settings = time.monotonic(), self.run.state.round, self._settings
         self._bytes = [0, 0]
@@ -192,13 +194,13 @@ class _Node:
         self._row = total.astype(np.float32)
         model = model_of(self._row)
         last = number + 1 == settings.rounds
-        tested = test is not None and (last or (number + 1) % settings.evaluate_every == 0)
+        tested = last or (number + 1) % settings.evaluate_every == 0
         entry = Round(
             number=number + 1,
             cohort=1 + len(sources),
             dropped=missing,
             training={"loss": loss, "mass": float(self._row[-1])},
-            test=dict(self._trainer.evaluate(model, test)) if tested and test is not None else {},
+            test=dict(self._trainer.evaluate(model, settings.test)) if tested and settings.test is not None else {},
             seconds=round(time.monotonic() - began, 6),
             bytes_up=self._bytes[0],
             bytes_down=self._bytes[1],

@@ -127,7 +127,7 @@ class KeptRound:
 
 @dataclass(frozen=True, slots=True)
 class PeerSettings:
-    """How a run without a server is played; all but ``folder``, ``deadline`` and ``evaluate_every`` agreed by all.
+    """How a run without a server is played; what stands after ``seed`` is a peer's own choice.
 
     Raises:
         UsageError: A number or a name is not what it has to be.
@@ -147,6 +147,10 @@ class PeerSettings:
     deadline: float = 600.0
     """Seconds for which a peer may be connected and silent: the longest training takes less."""
     evaluate_every: int = 1
+    test: Examples | None = field(default=None, repr=False)
+    """This peer's own examples to evaluate on: where peers have different ones, their histories differ in that."""
+    observe: Callable[[Round], None] | None = field(default=None, repr=False)
+    """Is told every finished round."""
 
     def __post_init__(self) -> None:
         if self.scheme not in SUMS:
@@ -204,9 +208,6 @@ class Part:
     examples: Examples
     secret: Prg = field(repr=False)
     """Rounds its updates; the same after a restart."""
-    test: Examples | None = None
-    """Its own, to evaluate on: peers may have different ones, and then different histories."""
-    observe: Callable[[Round], None] | None = None
 
 
 def take_part(
@@ -216,8 +217,6 @@ def take_part(
     examples: Examples,
     settings: PeerSettings,
     *,
-    test: Examples | None = None,
-    observe: Callable[[Round], None] | None = None,
     cancel: CancelToken | None = None,
 ) -> Run:
     """Play a run with the peers at the other ends of ``channel``, which is closed; return the common state.
@@ -228,8 +227,6 @@ def take_part(
         trainer: The model.
         examples: This peer's own.
         settings: What is agreed, and what is this peer's own choice.
-        test: Examples to evaluate on.
-        observe: Is told every finished round.
         cancel: Looked at while waiting.
 
     Raises:
@@ -242,7 +239,7 @@ def take_part(
     folder = None if settings.folder is None else PeerFolder(settings.folder)
     store: CheckpointStore = folder or MemoryCheckpoints()
     secret = folder.secret() if folder else Prg.fresh()
-    part = Part(channel.party, process, trainer, examples, secret, test, observe)
+    part = Part(channel.party, process, trainer, examples, secret)
     trainer.settle()
     session = Session(channel, job=settings.run, checkpoints=store, cancel=cancel, silence=settings.deadline)
     with session:
@@ -352,8 +349,8 @@ class _Play:
         yield from checkpoint(
             KeptRound(self._agreed(), after.round, after.model, pack(after.extra), pack(kept), history)
         )
-        if part.observe is not None:
-            part.observe(entry)
+        if settings.observe is not None:
+            settings.observe(entry)
         return run, kept
 
     def _sum(self, state: State, update: Update) -> Dialogue[Aggregate]:
@@ -386,7 +383,7 @@ class _Play:
         )
 
     def _evaluated(self, state: State) -> dict[str, float]:
-        test = self.part.test
+        test = self.settings.test
         return {} if test is None else dict(self.part.trainer.evaluate(state.model, test))
 
     def _hello(self, held: int) -> PeerHello:

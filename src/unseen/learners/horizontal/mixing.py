@@ -1,4 +1,4 @@
-"""Decentralised learning, one exchange: push-sum of models, of which the mean of nodes is kept exactly but for rounding.
+"""One exchange of decentralised learning: push-sum of models, which keeps the mean of all nodes but for rounding.
 
 Every node has a row of numbers x and a *mass* w, at first its model and 1. In a round it trains at z = x/w, adds what
 that has changed to x, and divides x and w among its neighbours (stochastic gradient push: M. Assran, N. Loizou, N.
