@@ -1,8 +1,10 @@
 """Gossip reaches the optimum on every graph, with the same bits for any workers, and a bad neighbour stops nobody."""
 
+import re
 import threading
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -284,3 +286,18 @@ def test_a_channel_without_a_neighbour_is_refused():
     network = MemoryNetwork(NODES[:3])
     with pytest.raises(UsageError, match="missing: node-5"):
         exchange_models(network.channel(NODES[0]), PROCESS, Means(), Examples(*People().client(NODES[0])), settings())
+
+
+def test_the_examples_of_the_guide_run(capsys):
+    pytest.importorskip("torch")
+    guide = Path(__file__).parents[2] / "docs" / "guides" / "peer_to_peer.md"
+    peers, gossip = re.findall(r"^```python\n(.*?)^```", guide.read_text(encoding="utf-8"), re.MULTILINE | re.DOTALL)
+    exec(peers, {})  # noqa: S102  # it is our own
+    assert capsys.readouterr().out == "1 state after 3 rounds\n"
+    exec(gossip, {})  # noqa: S102
+    gap, measured = capsys.readouterr().out.splitlines()
+    assert gap == f"spectral gap {Topology('exponential').spectral_gap(20):.2f}"
+    accuracy, lowest, apart = map(float, measured.split())
+    assert accuracy > 0.85
+    assert lowest > 0.7
+    assert apart < 0.2
