@@ -24,7 +24,7 @@ from unseen.learners.horizontal.secure_mean import SecureMean, secure
 from unseen.learners.horizontal.strategies import scaffold, strategy
 from unseen.protocols.secure_aggregation.shares import PartSum
 from unseen.rounds.cohort import Uniform
-from unseen.rounds.peers import Part, PeerSettings, Stands, peer_rounds, take_part
+from unseen.rounds.peers import Part, PeerSettings, Stands, peer_rounds, simulate_peers, take_part
 from unseen.rounds.simulate import Settings, Simulation
 
 # First of what imports gRPC: it sets what gRPC reads then.
@@ -116,6 +116,16 @@ def test_all_peers_end_with_one_state_which_is_that_of_a_server_but_for_rounding
 
 def test_the_schemes_take_the_same_sums():
     assert states(played(scheme="ring").values()) == states(played().values())
+
+
+def test_a_simulation_plays_all_peers():
+    seen = []
+    run = simulate_peers(People(), Means(), SCAFFOLD, settings(observe=seen.append))
+    assert [one.number for one in seen] == [1, 2, 3]
+    assert seen[-1].test["loss"] == run.test["loss"]
+    np.testing.assert_allclose(run.state.model, played()[PEERS[0]].state.model, atol=1e-6)
+    with pytest.raises(UsageError, match="a client for each of 3 peers, found 4"):
+        simulate_peers(People(), Means(), SCAFFOLD, settings(peers=PEERS[:3]))
 
 
 def test_peers_that_stopped_at_different_rounds_go_on_from_the_last_common_one():

@@ -24,7 +24,7 @@ import json
 import re
 from collections import Counter
 from collections.abc import Callable, Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Annotated
 
@@ -47,6 +47,7 @@ from unseen.dialogue import (
     Progress,
     Usage,
     checkpoint,
+    converse,
     receive_all,
     send_all,
 )
@@ -70,7 +71,7 @@ from unseen.protocols.secure_aggregation.shares import AdditiveShares
 from unseen.rounds.checkpoint import NamedVector, pack, unpack
 from unseen.rounds.digest import digest_of
 from unseen.rounds.identities import secret_of
-from unseen.rounds.simulate import Round, Run
+from unseen.rounds.simulate import Clients, Round, Run
 from unseen.transport.channel import Channel
 from unseen.transport.session import Session
 
@@ -244,6 +245,26 @@ def take_part(
     session = Session(channel, job=settings.run, checkpoints=store, cancel=cancel, silence=settings.deadline)
     with session:
         return session.run(peer_rounds(part, settings, Prg.fresh()))
+
+
+def simulate_peers(clients: Clients, trainer: Trainer, process: Process, settings: PeerSettings) -> Run:
+    """Play all peers in one thread; the n-th peer has the examples of the n-th client. Return the common end.
+
+    Nothing is secret here: what peers round and mask with follows from the seed. ``folder`` is not used.
+
+    Raises:
+        UsageError: There are not as many clients as peers, or the process takes no sums.
+    """
+    if len(clients.ids) != len(settings.peers):
+        raise UsageError(f"expected a client for each of {len(settings.peers)} peers, found {len(clients.ids)}")
+    trainer.settle()
+    dialogues: dict[PartyId, Dialogue[Run]] = {}
+    for me, client in zip(settings.peers, clients.ids, strict=True):
+        secret = Prg(framed_digest(b"unseen/peers/simulated", str(settings.seed).encode(), me.encode()))
+        part = Part(me, process, trainer, Examples(*clients.client(client)), secret.derive("rounding"))
+        only_one = settings if me == settings.peers[0] else replace(settings, observe=None, test=None)
+        dialogues[me] = peer_rounds(part, only_one, secret.derive("masks"))
+    return converse(dialogues)[settings.peers[0]]
 
 
 # --- the dialogue ------------------------------------------------------------------------------------------------
