@@ -21,7 +21,6 @@ from unseen.learners.horizontal.topology import GRAPHS, Topology
 from unseen.rounds.digest import digest_of
 from unseen.rounds.gossip import Gossip, GossipSettings
 from unseen.rounds.neighbours import NeighbourSettings, Share, exchange_models, neighbours_of
-from unseen.rounds.simulate import Faults
 from unseen.transport.memory import MemoryNetwork
 
 SIZE, SEED = 5, 3
@@ -100,7 +99,7 @@ def test_the_known_optimum_is_reached_on_every_graph(name):
 
 def test_nodes_that_are_down_now_and_then_do_not_move_the_optimum_far():
     people, process = People(12), strategy("fed_avg", learning_rate=0.06, epochs=1)
-    run, _ = simulated(100, "one_peer", people, Means(0), process, faults=Faults(0.3), evaluate_every=100)
+    run, _ = simulated(100, "one_peer", people, Means(0), process, drop=0.3, evaluate_every=100)
     np.testing.assert_allclose(run.state.model, people.points().mean(axis=0), atol=0.3)
     assert 0.2 < np.mean([one.dropped for one in run.history]) / 12 < 0.4
 
@@ -125,14 +124,14 @@ def test_digits_that_are_split_by_label_are_learned_by_all():
 
 
 def test_workers_and_a_resume_do_not_change_a_bit(tmp_path):
-    expected, models = simulated(5, "one_peer", faults=Faults(0.2))
-    two, same_models = simulated(5, "one_peer", faults=Faults(0.2), workers=2)
+    expected, models = simulated(5, "one_peer", drop=0.2)
+    two, same_models = simulated(5, "one_peer", drop=0.2, workers=2)
     same(two, expected)
     assert models.tobytes() == same_models.tobytes()
-    simulated(2, "one_peer", faults=Faults(0.2), folder=tmp_path)
-    same(simulated(5, "one_peer", faults=Faults(0.2), folder=tmp_path, workers=2)[0], expected)
+    simulated(2, "one_peer", drop=0.2, folder=tmp_path)
+    same(simulated(5, "one_peer", drop=0.2, folder=tmp_path, workers=2)[0], expected)
     with pytest.raises(UsageError, match="another run, with other gossip"):
-        simulated(5, "ring", faults=Faults(0.2), folder=tmp_path)
+        simulated(5, "ring", drop=0.2, folder=tmp_path)
 
 
 def test_a_thousand_nodes():

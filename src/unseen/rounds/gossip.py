@@ -11,7 +11,7 @@ import os
 import time
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
@@ -26,7 +26,7 @@ from unseen.learners.horizontal.process import Assignment, Broadcast, Examples, 
 from unseen.learners.horizontal.topology import Topology
 from unseen.rounds.checkpoint import Checkpoints
 from unseen.rounds.digest import digest_of
-from unseen.rounds.simulate import Clients, Faults, Round, Run
+from unseen.rounds.simulate import Clients, Round, Run
 from unseen.rounds.workers import Workers, shared_floats
 
 _CHUNK = 1000
@@ -35,15 +35,15 @@ _GROUP = 32
 
 @dataclass(frozen=True, slots=True)
 class GossipSettings:
-    """How gossip is simulated; only ``seed`` and ``faults`` change its result.
+    """How gossip is simulated; only ``seed`` and ``drop`` change its result.
 
     Raises:
         UsageError: A number is not what it has to be.
     """
 
     seed: int = 0
-    faults: Faults = field(default_factory=Faults)
-    """A node that is down in a round neither trains nor exchanges; its neighbours keep what it would have got."""
+    drop: float = 0.0
+    """With this probability a node is down in a round: it neither trains nor exchanges; its neighbours keep what it would have got."""
     workers: int | None = None
     """All cores if ``None``."""
     evaluate_every: int = 1
@@ -55,6 +55,8 @@ class GossipSettings:
     def __post_init__(self) -> None:
         if self.evaluate_every < 1 or self.evaluated < 1:
             raise UsageError("evaluate_every and evaluated are at least 1")
+        if not 0 <= self.drop < 1:
+            raise UsageError(f"nodes are down with a probability from 0 to below 1, found {self.drop}")
 
 
 class Gossip:
@@ -66,7 +68,7 @@ class Gossip:
         process: ``fed_avg``, ``fed_prox`` or ``fed_sgd``: how a node trains between two exchanges, and what of clipping
             and noise it puts on the change; its server's learning rate is a factor before that.
         topology: Who exchanges with whom.
-        settings: The seed, faults, how many workers, …
+        settings: The seed, how many workers, …
         test: Examples that no client has, to evaluate on.
 
     The state of a run is the mean of all models, which no node knows; ``models`` has them all.
@@ -141,7 +143,7 @@ class Gossip:
 
     def _play_round(self, *, last: bool) -> Run:
         began, number, settings = time.monotonic(), self._run.state.round, self._settings
-        down = np.array([settings.faults.drops(settings.seed, number, client) for client in self._ids])
+        down = stream(settings.seed, number, "down").random(len(self._ids)) < settings.drop
         losses = self._trained(number, np.flatnonzero(~down).tolist())
         exchange = self._exchanges[number % len(self._exchanges)]
         if down.any():
@@ -251,7 +253,7 @@ class Gossip:
         return {
             "gossip": repr(self._topology),
             "process": digest_of(self._process),
-            "faults": repr(self._settings.faults),
+            "drop": self._settings.drop,
             "seed": self._settings.seed,
             "model size": self._trainer.size,
             "clients": len(self._ids),
