@@ -43,7 +43,7 @@ class GossipSettings:
 
     seed: int = 0
     drop: float = 0.0
-    """With this probability a node is down in a round: it neither trains nor exchanges; its neighbours keep what it would have got."""
+    """With this probability a node is down in a round: its neighbours keep what it would have got."""
     workers: int | None = None
     """All cores if ``None``."""
     evaluate_every: int = 1
