@@ -23,6 +23,7 @@ from unseen.learners.horizontal.process import Examples, Memory, Process, Traine
 from unseen.learners.horizontal.strategies.fed_buff import aged
 from unseen.rounds.pace import Pace
 from unseen.rounds.simulate import Clients, Round, Run, Settings, Simulation
+from unseen.rounds.traffic import traffic_of
 
 
 @dataclass(frozen=True, slots=True)
@@ -150,7 +151,9 @@ class AsynchronousSimulation(Simulation):
             self._park(ticket, update)
         updates = [aged(self._waiting[ticket.number], state.round - ticket.version) for ticket in landed]
         after, aggregate = self.process.next(state, updates)
-        entry = Round(after.round, len(landed), 0, dict(aggregate.metrics), clock=self._schedule.clock)
+        moved = traffic_of(self.process, self.process.distributor(state), len(begun), updates)
+        clock, metrics = self._schedule.clock, dict(aggregate.metrics)
+        entry = Round(after.round, len(landed), 0, metrics, {}, 0.0, moved.up, moved.down, clock)
         run = self._finished(after, entry, began, last=last)
         self._planned = None
         flying = {ticket.number for ticket in self._schedule.flying}

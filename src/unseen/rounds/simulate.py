@@ -40,8 +40,9 @@ from unseen.learners.horizontal.process import (
 from unseen.learners.horizontal.strategies.parts import personal_model
 from unseen.rounds.checkpoint import Checkpoints, KeptState, pack, unpack
 from unseen.rounds.cohort import Cohort, Uniform
-from unseen.rounds.messages import digest_of
+from unseen.rounds.digest import digest_of
 from unseen.rounds.pace import Faults
+from unseen.rounds.traffic import traffic_of
 from unseen.rounds.workers import Workers, shared_floats
 
 _CHUNK = 1000
@@ -81,6 +82,9 @@ class Round:
     test: Mapping[str, float] = field(default_factory=dict)
     """Of the model after the round; empty if it was not evaluated."""
     seconds: float = 0.0
+    bytes_up: int = 0
+    """Of all clients' messages; in a simulation, what they would have."""
+    bytes_down: int = 0
     clock: float = 0.0
     """Simulated seconds from the beginning of the run to the end of the round; 0 if clients have no pace."""
 
@@ -225,7 +229,9 @@ class Simulation:
         heard = [update for client, update in zip(cohort, updates, strict=True) if client in staying]
         after, aggregate = self.process.next(state, heard)
         clock = (self._run.history[-1].clock if self._run.history else 0.0) + took
-        entry = Round(after.round, len(cohort), len(cohort) - len(heard), dict(aggregate.metrics), clock=clock)
+        moved = traffic_of(self.process, self.process.distributor(state), len(cohort), heard)
+        missing = len(cohort) - len(heard)
+        entry = Round(after.round, len(cohort), missing, dict(aggregate.metrics), {}, 0.0, moved.up, moved.down, clock)
         return self._finished(after, entry, began, last=last)
 
     def _train(self, cohort: Sequence[ClientId], state: State) -> list[Update]:
