@@ -207,7 +207,7 @@ def none(job: Job, _epsilon: float, _prg: Prg, _trainer: TorchTrainer) -> Privat
 
 
 TUTORIAL = Job("perceptron", 100, 120, LocalPlan(learning_rate=0.01, batch=128), 0.1, Quantile(deviation=6.0), beta=0.9)
-OURS = Job("logistic", 40, 850, LocalPlan(learning_rate=0.1, epochs=2, batch=20), 0.25, beta=0.5)
+OURS = Job("logistic", 40, 850, LocalPlan(learning_rate=0.1, epochs=2, batch=20), 0.5, beta=0.8)
 LINEAR = LocalPlan(learning_rate=0.05, epochs=1, batch=20)
 MECHANISMS: Mapping[str, tuple[Make, Job]] = {
     "tutorial": (central, TUTORIAL),
