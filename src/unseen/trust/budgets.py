@@ -1,0 +1,332 @@
+"""The ledger of what an owner has let a partner have, debited before anything leaves, receipted by the partner.
+
+What a charge means is ``privacy``'s business: points are decided by ``enumeration.before`` and ``after``, ε by
+``epsilon.Budget``. Here charges become durable, ordered, and known to both sides:
+
+* Each charge is a **receipt**: numbered, naming the digest of the one before, signed by the owner. It is kept before
+  its points are evaluated or its noise is drawn. A crash after that leaves a charge for nothing, never the reverse.
+* The partner checks that it follows the last one it has, keeps it and **countersigns**. Before all receipts are
+  countersigned, no result leaves.
+* An owner whose ledger comes from an old backup issues a number that the partner has already seen. The partner refuses
+  and sends what it holds; ``recover`` puts it back, so that the budget is what it was. A partner that would rather
+  keep silent gains nothing from that alone: the owner's trail says how many charges there were, and all other members
+  hold heads of it (``audit``).
+"""
+
+from __future__ import annotations
+
+import base64
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
+from datetime import datetime
+from typing import Annotated, ClassVar, Literal, TypeAlias
+
+from pydantic import AwareDatetime, Base64Bytes, Field, TypeAdapter
+
+from unseen.errors import DataError, PermissionDenied, RemoteProtocolError, UnseenError
+from unseen.flow.spec import canonical_json
+from unseen.ids import PartyId
+from unseen.privacy.decisions import Allow, Freeze, FromCache, Refuse, Release, Result, Withhold
+from unseen.privacy.enumeration import after, before
+from unseen.privacy.epsilon import Account, Budget, Limit
+from unseen.privacy.events import Spend
+from unseen.privacy.facts import Began, Ended, Fact, Froze, Released, Request, Seen, SessionId, Thawed
+from unseen.privacy.limits import Limits
+from unseen.privacy.lines import read_line
+from unseen.trust.agreement import Part, ProjectId
+from unseen.trust.envelope import NOTHING, Envelope, Statement, countersigned, open_envelope, read_envelope, seal
+from unseen.trust.keys import Digest, SigningKey, key_id
+
+MAX_CHARGES = 1_000_000
+
+
+class Receipt(Statement):
+    """One charge: a session of intersection, or noise that is spent."""
+
+    kind: ClassVar[str] = "application/vnd.unseen.receipt.v1+json"
+
+    project: ProjectId
+    owner: PartyId
+    partner: PartyId
+    number: Annotated[int, Field(ge=1, le=MAX_CHARGES)]
+    previous: Digest
+    """Of the receipt before; zeros for the first one."""
+    grant: Digest
+    """Under which it is charged."""
+    at: AwareDatetime
+    charge: Annotated[Request | Spend, Field(discriminator="fact")]
+
+
+class Charged(Part):
+    """The ledger's line for a charge: the receipt in its envelope, as the owner signed it."""
+
+    entry: Literal["charged"] = "charged"
+    envelope: Base64Bytes
+
+
+class Acknowledged(Part):
+    """The same receipt with both signatures, as the partner returned it."""
+
+    entry: Literal["acknowledged"] = "acknowledged"
+    envelope: Base64Bytes
+
+
+class Noted(Part):
+    """What became of a session that was charged."""
+
+    entry: Literal["noted"] = "noted"
+    fact: Annotated[Seen | Released | Ended | Froze | Thawed, Field(discriminator="fact")]
+
+
+Entry: TypeAlias = Charged | Acknowledged | Noted
+_ENTRY: TypeAdapter[Entry] = TypeAdapter(Annotated[Entry, Field(discriminator="entry")])
+
+
+def entry_line(entry: Entry) -> bytes:
+    """Return a line for a store; ``read_entry`` gives it back."""
+    return entry.payload()
+
+
+def read_entry(line: bytes, where: str) -> Entry:
+    """Return the entry in a line; ``where`` names it in messages.
+
+    Raises:
+        DataError: It is none.
+    """
+    return read_line(_ENTRY, line, where, "an entry of a ledger")
+
+
+@dataclass(frozen=True, slots=True)
+class Parties:
+    """Whose ledger it is: project, owner and partner, and the public keys of the two."""
+
+    project: ProjectId
+    owner: PartyId
+    partner: PartyId
+    owner_key: str
+    partner_key: str
+
+
+@dataclass(frozen=True, slots=True)
+class Ledger:
+    """An owner's account of one partner in one project: a value, to which entries are added."""
+
+    parties: Parties
+    receipts: tuple[Receipt, ...] = ()
+    acknowledged: int = 0
+    """How many receipts the partner has countersigned."""
+    noted: tuple[Fact, ...] = ()
+    _charged: frozenset[SessionId] = field(default=frozenset(), repr=False)
+
+    @property
+    def facts(self) -> tuple[Fact, ...]:
+        """All facts about sessions; each charge is a request that began."""
+        requests = [receipt.charge for receipt in self.receipts if isinstance(receipt.charge, Request)]
+        began = [Began(partner=asked.partner, session=asked.session, at=asked.at) for asked in requests]
+        return (*requests, *began, *self.noted)
+
+    @property
+    def spends(self) -> tuple[Spend, ...]:
+        """All noise that was spent."""
+        return tuple(receipt.charge for receipt in self.receipts if isinstance(receipt.charge, Spend))
+
+    @property
+    def head(self) -> str:
+        """Digest of the last receipt."""
+        return self.receipts[-1].digest if self.receipts else NOTHING
+
+    def after(self, entry: Entry) -> Ledger:
+        """Return the ledger with one more entry.
+
+        Raises:
+            DataError: It does not follow: the file is damaged, or not this ledger's.
+        """
+        try:
+            if isinstance(entry, Charged):
+                return self._with_charge(read_envelope(entry.envelope, sender="ledger"))
+            if isinstance(entry, Acknowledged):
+                return self._with_acknowledgement(read_envelope(entry.envelope, sender="ledger"))
+        except RemoteProtocolError as error:
+            raise DataError(f"{self}: entry {len(self.receipts) + 1} does not follow: {error}; restore it") from error
+        if entry.fact.partner != self.parties.partner or entry.fact.session not in self._charged:
+            raise DataError(f"{self}: a fact about session {entry.fact.session}, which was not charged; restore it")
+        return replace(self, noted=(*self.noted, entry.fact))
+
+    def _with_charge(self, envelope: Envelope) -> Ledger:
+        receipt = open_envelope(envelope, Receipt, (self.parties.owner_key,), sender=self.parties.owner)
+        _check_place(receipt, self.parties, len(self.receipts), self.head)
+        charged = self._charged | {receipt.charge.session} if isinstance(receipt.charge, Request) else self._charged
+        return replace(self, receipts=(*self.receipts, receipt), _charged=charged)
+
+    def _with_acknowledgement(self, envelope: Envelope) -> Ledger:
+        number = self.acknowledged + 1
+        keys = (self.parties.owner_key, self.parties.partner_key)
+        receipt = open_envelope(envelope, Receipt, keys, sender=self.parties.partner)
+        if number > len(self.receipts) or receipt.digest != self.receipts[number - 1].digest:
+            raise RemoteProtocolError(f"{self.parties.partner}: expected receipt {number}, found {receipt.number}")
+        return replace(self, acknowledged=number)
+
+    def __str__(self) -> str:
+        return f"ledger of {self.parties.owner} for {self.parties.partner} in {self.parties.project}"
+
+    # --- charging --------------------------------------------------------------------------------------------------
+
+    def charge_points(
+        self, request: Request, limits: Limits, grant: str, key: SigningKey
+    ) -> tuple[Allow | FromCache | Refuse, tuple[Charged, ...]]:
+        """Return whether a session may begin, and the entry to keep before its first point is evaluated.
+
+        Raises:
+            DataError: The facts contradict each other; nothing may go out before they are restored.
+            PermissionDenied: The request is another partner's.
+        """
+        if request.partner != self.parties.partner:
+            raise PermissionDenied(f"{self}: {request.partner} asks for points of another partner")
+        decision = before(request, self.facts, limits)
+        if not isinstance(decision, Allow):
+            return decision, ()
+        return decision, (self._charged_with(request, grant, request.at, key),)
+
+    def charge_noise(
+        self, spend: Spend, limit: Limit, account: Account, grant: str, at: datetime, key: SigningKey
+    ) -> tuple[Charged, ...]:
+        """Return the entry to keep before noise is drawn; none, if an earlier one covers it.
+
+        Raises:
+            PermissionDenied: It would pass the limit.
+            UsageError: It is about other data, another unit or another relation than the limit.
+        """
+        kept: list[Charged] = []
+        budget = Budget(
+            limit,
+            account,
+            facts=[fact for fact in self.spends if fact.about == limit.about],
+            keep=lambda fact: kept.append(self._charged_with(fact, grant, at, key)),
+        )
+        budget.spend(spend)
+        return tuple(kept)
+
+    def _charged_with(self, charge: Request | Spend, grant: str, at: datetime, key: SigningKey) -> Charged:
+        receipt = Receipt(
+            project=self.parties.project,
+            owner=self.parties.owner,
+            partner=self.parties.partner,
+            number=len(self.receipts) + 1,
+            previous=self.head,
+            grant=grant,
+            at=at,
+            charge=charge,
+        )
+        return _charged(seal(receipt, key))
+
+    def acknowledgement(self, envelope: Envelope) -> Acknowledged:
+        """Return the entry for a countersigned receipt.
+
+        Raises:
+            RemoteProtocolError: It is not the next receipt with both signatures.
+        """
+        self._with_acknowledgement(envelope)
+        return Acknowledged.model_validate_json(_line("acknowledged", envelope))
+
+    def release(self, request: Request, result: Result, limits: Limits) -> Release | Withhold | Freeze:
+        """Return whether the result of a charged session may go out; its records are to be kept first (``Noted``).
+
+        Raises:
+            PermissionDenied: The partner has not countersigned all receipts.
+            DataError: The facts contradict each other.
+        """
+        if self.acknowledged < len(self.receipts):
+            raise PermissionDenied(
+                f"{self}: {len(self.receipts) - self.acknowledged} receipts are not countersigned; nothing leaves "
+                f"before {self.parties.partner} has done that"
+            )
+        return after(request, result, self.facts, limits)
+
+    def missing(self, held: Sequence[Envelope]) -> tuple[Charged, ...]:
+        """Return the entries that a partner's receipts show to be lost here: keep them, and go on from there.
+
+        Raises:
+            RemoteProtocolError: They are not this owner's, or contradict what is here: two histories exist.
+        """
+        found: list[Charged] = []
+        ledger = self
+        for envelope in held:
+            single = _without(envelope, self.parties.partner_key)
+            receipt = open_envelope(single, Receipt, (self.parties.owner_key,), sender=self.parties.partner)
+            if receipt.number <= len(ledger.receipts):
+                if receipt.digest != ledger.receipts[receipt.number - 1].digest:
+                    raise RemoteProtocolError(f"{self}: receipt {receipt.number} exists twice, with different charges")
+                continue
+            ledger = ledger._with_charge(single)  # another value of this class
+            found.append(_charged(single))
+        return tuple(found)
+
+
+@dataclass(frozen=True, slots=True)
+class Received:
+    """A partner's side: the receipts that it has countersigned for one owner."""
+
+    parties: Parties
+    envelopes: tuple[Envelope, ...] = ()
+
+    @property
+    def _head(self) -> str:
+        return self.envelopes[-1].digest if self.envelopes else NOTHING
+
+    def accept(self, envelope: Envelope, key: SigningKey) -> tuple[Received, Envelope]:
+        """Return the receipts with one more, and it countersigned: to be kept before it is sent back.
+
+        The last one once more is countersigned as before, since the answer may have been lost.
+
+        Raises:
+            RemoteProtocolError: It does not follow the last one: the owner's ledger lost charges, or has two histories.
+        """
+        receipt = open_envelope(envelope, Receipt, (self.parties.owner_key,), sender=self.parties.owner)
+        if self.envelopes and envelope.digest == self._head:
+            return self, self.envelopes[-1]
+        _check_place(receipt, self.parties, len(self.envelopes), self._head)
+        signed = countersigned(envelope, key)
+        return replace(self, envelopes=(*self.envelopes, signed)), signed
+
+    def after(self, signed: Envelope) -> Received:
+        """Return the receipts with one that was kept.
+
+        Raises:
+            DataError: It does not follow: the file is damaged.
+        """
+        keys = (self.parties.owner_key, self.parties.partner_key)
+        try:
+            _check_place(
+                open_envelope(signed, Receipt, keys, sender="receipts"), self.parties, len(self.envelopes), self._head
+            )
+        except UnseenError as error:
+            raise DataError(f"receipts of {self.parties.owner}: damaged: {error}") from error
+        return replace(self, envelopes=(*self.envelopes, signed))
+
+
+def _check_place(receipt: Receipt, parties: Parties, count: int, head: str) -> None:
+    if (receipt.project, receipt.owner, receipt.partner) != (parties.project, parties.owner, parties.partner):
+        raise RemoteProtocolError(f"{receipt.owner}: a receipt for {receipt.partner} in {receipt.project} is not ours")
+    if isinstance(receipt.charge, Request) and receipt.charge.partner != parties.partner:
+        raise RemoteProtocolError(f"{receipt.owner}: a receipt for {receipt.partner} charges {receipt.charge.partner}")
+    if receipt.number <= count:
+        raise RemoteProtocolError(
+            f"{receipt.owner}: receipt {receipt.number} comes after receipt {count}: its ledger was put back; "
+            "send it what it lost"
+        )
+    if (receipt.number, receipt.previous) != (count + 1, head):
+        raise RemoteProtocolError(f"{receipt.owner}: receipt {receipt.number} does not follow receipt {count}")
+
+
+def _charged(envelope: Envelope) -> Charged:
+    return Charged.model_validate_json(_line("charged", envelope))
+
+
+def _line(entry: str, envelope: Envelope) -> str:
+    # Bytes stand in Base64 in JSON only, so that a line is the way to make one.
+    return canonical_json({"entry": entry, "envelope": base64.b64encode(envelope.to_bytes()).decode()})
+
+
+def _without(envelope: Envelope, key: str) -> Envelope:
+    kept = tuple(signature for signature in envelope.signatures if signature.key != key_id(key))
+    return Envelope(envelope.kind, envelope.payload, kept)

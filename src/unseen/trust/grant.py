@@ -1,0 +1,156 @@
+"""A grant: one owner's leave for one job, after its own check; and the proof that a message belongs to it.
+
+A grant names everything that it is for, so that it is good for nothing else: the agreement, the flow, the job, who
+asked for it, the exact versions of tables, points and ε, a time, and the keys of the certificates on whose connections
+it may be used. A stolen grant is of no use without the certificate's key.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import timedelta
+from types import MappingProxyType
+from typing import Annotated, ClassVar, Self
+
+from pydantic import AwareDatetime, Field, StringConstraints, model_validator
+
+from unseen.errors import DataError, RemoteProtocolError
+from unseen.ids import JobId, PartyId, StepId
+from unseen.privacy.facts import MAX_ROWS, SessionId, TableId
+from unseen.trust.agreement import Part, ProjectId
+from unseen.trust.envelope import Statement
+from unseen.trust.keys import Digest
+
+MAX_VALIDITY = timedelta(days=7)
+Rows = Annotated[int, Field(ge=0, le=MAX_ROWS)]
+Nonce = Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{32}$")]
+
+
+class Snapshot(Part):
+    """One version of a table."""
+
+    owner: PartyId
+    name: TableId
+    digest: Digest
+    rows: Rows
+
+
+class Binding(Part):
+    """The certificate's key with which a party takes part."""
+
+    party: PartyId
+    certificate: Digest
+
+
+class Grant(Statement):
+    """What ``issuer`` lets happen, once.
+
+    Raises:
+        ValidationError: A field is missing, unknown or malformed, or it would be valid for too long.
+    """
+
+    kind: ClassVar[str] = "application/vnd.unseen.grant.v1+json"
+
+    id: Nonce
+    """Drawn at random for every grant."""
+    issuer: PartyId
+    project: ProjectId
+    agreement: Digest
+    flow: Digest
+    job: JobId
+    initiator: PartyId
+    tables: tuple[Snapshot, ...]
+    points: Rows
+    """How many the issuer evaluates for others in this job at most."""
+    epsilon: Annotated[float, Field(ge=0)]
+    delta: Annotated[float, Field(ge=0, lt=1)]
+    valid_from: AwareDatetime
+    valid_until: AwareDatetime
+    bindings: Annotated[tuple[Binding, ...], Field(min_length=2)]
+
+    @model_validator(mode="after")
+    def _check(self) -> Self:
+        if not timedelta(0) < self.valid_until - self.valid_from <= MAX_VALIDITY:
+            raise ValueError(f"a grant is valid for more than nothing and at most {MAX_VALIDITY.days} days")
+        return self
+
+
+class Proof(Statement):
+    """The place of one message in a job, and the digest of what it carries; the sender signs it."""
+
+    kind: ClassVar[str] = "application/vnd.unseen.proof.v1+json"
+
+    grant: Digest
+    session: SessionId
+    step: StepId
+    sender: PartyId
+    recipient: PartyId
+    sequence: Annotated[int, Field(ge=1, lt=1 << 62)]
+    """From 1 on, within a step, a direction and an attempt."""
+    attempt: Annotated[int, Field(ge=1, lt=1 << 62)]
+    """A step that is begun anew counts one up; what an earlier attempt still sends is refused."""
+    body: Digest
+
+
+class Mark(Statement):
+    """The last message that was taken on one way; kept durably before the message is acted upon."""
+
+    kind: ClassVar[str] = "application/vnd.unseen.mark.v1+json"
+
+    grant: Digest
+    session: SessionId
+    step: StepId
+    sender: PartyId
+    attempt: Annotated[int, Field(ge=1)]
+    sequence: Annotated[int, Field(ge=1)]
+
+    @property
+    def way(self) -> tuple[str, str, str, str]:
+        """What has a mark of its own."""
+        return self.grant, self.session, self.step, self.sender
+
+
+@dataclass(frozen=True, slots=True)
+class Marks:
+    """How far each way has got: nothing is taken twice, out of order, or from an attempt that is over."""
+
+    reached: Mapping[tuple[str, str, str, str], tuple[int, int]] = MappingProxyType({})
+
+    def next(self, proof: Proof) -> Mark:
+        """Return the mark to keep before the message is acted upon.
+
+        Raises:
+            RemoteProtocolError: The message was taken before, is not the next one, or its attempt is over.
+        """
+        mark = Mark(
+            grant=proof.grant,
+            session=proof.session,
+            step=proof.step,
+            sender=proof.sender,
+            attempt=proof.attempt,
+            sequence=proof.sequence,
+        )
+        if not self._follows(mark):
+            attempt, sequence = self.reached.get(mark.way, (0, 0))
+            raise RemoteProtocolError(
+                f"{proof.sender}, step {proof.step}: message {proof.sequence} of attempt {proof.attempt} comes after "
+                f"message {sequence} of attempt {attempt}: it is a repetition, or some are missing"
+            )
+        return mark
+
+    def after(self, mark: Mark) -> Marks:
+        """Return the marks with one more.
+
+        Raises:
+            DataError: It does not follow: the file of marks is damaged.
+        """
+        if not self._follows(mark):
+            raise DataError(f"marks of step {mark.step} from {mark.sender} contradict each other: restore them")
+        return Marks({**self.reached, mark.way: (mark.attempt, mark.sequence)})
+
+    def _follows(self, mark: Mark) -> bool:
+        attempt, sequence = self.reached.get(mark.way, (0, 0))
+        if mark.attempt == attempt:
+            return mark.sequence == sequence + 1
+        return mark.attempt > attempt and mark.sequence == 1
