@@ -20,7 +20,7 @@ from unseen.ids import Identifier, PartyId
 from unseen.privacy.events import Relation, Unit
 from unseen.privacy.facts import TableId
 from unseen.privacy.limits import Allowance
-from unseen.trust.envelope import Envelope, Statement, open_envelope, read_statement
+from unseen.trust.envelope import Envelope, Part, Statement, open_envelope, read_statement
 from unseen.trust.keys import Digest, is_sound
 
 Words = Annotated[str, StringConstraints(min_length=1, max_length=1000)]
@@ -41,12 +41,6 @@ class ColumnRole(enum.StrEnum):
     LABEL = "label"
     NEVER = "never"
     """Named so that everybody sees that it stays unused."""
-
-
-class Part(Statement):
-    """A part of an agreement; it is signed only as such."""
-
-    kind: ClassVar[str] = "application/vnd.unseen.part.v1+json"
 
 
 class Member(Part):

@@ -20,7 +20,7 @@ from pydantic import AwareDatetime, Field, ValidationError
 from unseen.errors import DataError, RemoteProtocolError
 from unseen.ids import JobId, PartyId, StepId
 from unseen.trust.agreement import ProjectId
-from unseen.trust.envelope import NOTHING, Envelope, Statement, open_envelope, read_statement
+from unseen.trust.envelope import NOTHING, Envelope, Part, Statement, open_envelope, read_statement
 from unseen.trust.keys import Digest
 
 
@@ -65,10 +65,8 @@ class Code(enum.StrEnum):
     CANCELLED = "cancelled"
 
 
-class Record(Statement):
+class Record(Part):
     """One line of a trail."""
-
-    kind: ClassVar[str] = "application/vnd.unseen.record.v1+json"
 
     number: Annotated[int, Field(ge=1, lt=1 << 62)]
     previous: Digest
@@ -93,7 +91,7 @@ class Head(Statement):
     opened: Digest
     """Hash of the first record, which tells two trails of one party apart."""
     count: Annotated[int, Field(ge=1, lt=1 << 62)]
-    digest: Digest
+    last: Digest
     at: AwareDatetime
 
 
@@ -144,7 +142,7 @@ class Trail:
         """
         if not self.count:
             raise DataError("an empty trail has no head")
-        return Head(party=party, opened=self.opened, count=self.count, digest=self.digest, at=at)
+        return Head(party=party, opened=self.opened, count=self.count, last=self.digest, at=at)
 
 
 @dataclass(frozen=True, slots=True)
@@ -207,7 +205,7 @@ def check_head(head: Head, trail: Trail, digest_at: Callable[[int], str]) -> Non
             f"{head.party} signed a head of {head.count} records and the trail has {trail.count}: its end was cut off, "
             "or it was put back from a backup"
         )
-    if digest_at(head.count - 1) != head.digest:
+    if digest_at(head.count - 1) != head.last:
         raise DataError(f"the trail is another history than {head.party} signed at record {head.count}: a fork")
 
 
@@ -219,7 +217,7 @@ def check_heads(earlier: Envelope, later: Envelope, key: str) -> None:
     """
     party = read_statement(earlier, Head, sender="head").party
     one, other = open_head(earlier, party, key), open_head(later, party, key)
-    if one.opened != other.opened or (one.count == other.count and one.digest != other.digest):
+    if one.opened != other.opened or (one.count == other.count and one.last != other.last):
         raise DataError(f"{party} signed two histories of its trail at record {other.count}: a fork")
     if other.count < one.count:
         raise DataError(f"{party} signed {one.count} records before and {other.count} now: its trail was put back")

@@ -33,8 +33,8 @@ from unseen.privacy.events import Spend
 from unseen.privacy.facts import Began, Ended, Fact, Froze, Released, Request, Seen, SessionId, Thawed
 from unseen.privacy.limits import Limits
 from unseen.privacy.lines import read_line
-from unseen.trust.agreement import Part, ProjectId
-from unseen.trust.envelope import NOTHING, Envelope, Statement, countersigned, open_envelope, read_envelope, seal
+from unseen.trust.agreement import ProjectId
+from unseen.trust.envelope import NOTHING, Envelope, Part, Statement, countersigned, open_envelope, read_envelope, seal
 from unseen.trust.keys import Digest, SigningKey, key_id
 
 MAX_CHARGES = 1_000_000

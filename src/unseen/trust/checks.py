@@ -9,7 +9,7 @@ from unseen.errors import RemoteProtocolError
 from unseen.ids import PartyId
 from unseen.trust.agreement import Agreement, Project
 from unseen.trust.audit import Code
-from unseen.trust.envelope import Envelope, open_envelope
+from unseen.trust.envelope import open_envelope, read_envelope
 from unseen.trust.grant import Grant
 from unseen.trust.policy import Ask, Objection, Refused, bindings
 
@@ -17,12 +17,13 @@ _SKEW = timedelta(seconds=60)
 """By how much the issuer's clock may be ahead of ours."""
 
 
-def check_grant(envelope: Envelope, issuer: PartyId, project: Project, ask: Ask, now: datetime) -> Grant | Refused:
+def check_grant(frame: bytes, issuer: PartyId, project: Project, ask: Ask, now: datetime) -> Grant | Refused:
     """Return another owner's grant if it is one for exactly this job, and everything that is wrong with it if not."""
     member = project.current.member(issuer)
     if member is None:
         return Refused((Objection(Code.AGREEMENT, str(project.current), f"issuer {issuer}", "a member"),))
     try:
+        envelope = read_envelope(frame, sender=f"grant of {issuer}")
         grant = open_envelope(envelope, Grant, (member.key,), sender=f"grant of {issuer}")
     except RemoteProtocolError as error:
         return Refused((Objection(Code.SIGNATURE, f"grant of {issuer}", str(error), "a grant that it signed"),))

@@ -25,17 +25,21 @@ NOTHING = "0" * 64
 """Stands where a first item would name the one before it."""
 
 
-class Statement(BaseModel):
-    """Something that parties sign: immutable, strict about types, without unknown fields."""
+class Part(BaseModel):
+    """Data of the kernel: immutable, strict about types, without unknown fields."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", strict=True, allow_inf_nan=False, hide_input_in_errors=True)
 
+    def payload(self) -> bytes:
+        """Return the one spelling."""
+        return canonical_json(self.model_dump(mode="json")).encode()
+
+
+class Statement(Part):
+    """Something that parties sign."""
+
     kind: ClassVar[str]
     """What is signed together with it; ends in the version of its fields."""
-
-    def payload(self) -> bytes:
-        """Return the one spelling of the statement."""
-        return canonical_json(self.model_dump(mode="json")).encode()
 
     @property
     def digest(self) -> str:

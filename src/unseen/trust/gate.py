@@ -18,7 +18,7 @@ from unseen.ids import JobId, PartyId
 from unseen.trust.agreement import Project
 from unseen.trust.audit import Code, Event, Record, Trail
 from unseen.trust.checks import check_grant, grant_times
-from unseen.trust.envelope import Envelope, open_envelope, read_statement, seal
+from unseen.trust.envelope import Envelope, open_envelope, read_envelope, read_statement, seal
 from unseen.trust.grant import Grant, Mark, Marks, Proof
 from unseen.trust.keys import SigningKey
 from unseen.trust.policy import (
@@ -101,13 +101,13 @@ class Gate:
         self._give(Event.GRANT_ISSUED, decision.grant, ask)
         return envelope
 
-    def take(self, envelope: Envelope, issuer: PartyId, ask: Ask) -> Grant:
-        """Return another owner's grant, which is good for this job.
+    def take(self, frame: bytes, issuer: PartyId, ask: Ask) -> Grant:
+        """Return another owner's grant, which is good for this job; its own one as well, after a restart.
 
         Raises:
             PermissionDenied: It is not; the message says why.
         """
-        checked = check_grant(envelope, issuer, self.project, ask, self._clock.now())
+        checked = check_grant(frame, issuer, self.project, ask, self._clock.now())
         if isinstance(checked, Grant):
             checked = self._once(ask, issuer, checked.digest) or checked
         if isinstance(checked, Refused):
@@ -153,13 +153,14 @@ class Gate:
 
     # --- messages ----------------------------------------------------------------------------------------------------
 
-    def admit(self, envelope: Envelope, body: bytes, certificate: str) -> Proof:
+    def admit(self, frame: bytes, body: bytes, certificate: str) -> Proof:
         """Return the proof of a message that came over a connection with this certificate's key.
 
         Raises:
             PermissionDenied: The message has no place here; the message says why.
         """
         try:
+            envelope = read_envelope(frame, sender="message")
             proof = read_statement(envelope, Proof, sender="message")
         except RemoteProtocolError as error:
             self._reject(None, Objection(Code.SIGNATURE, "proof", str(error), "the proof of a message"))

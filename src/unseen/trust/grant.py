@@ -8,9 +8,8 @@ it may be used. A stolen grant is of no use without the certificate's key.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import timedelta
-from types import MappingProxyType
 from typing import Annotated, ClassVar, Self
 
 from pydantic import AwareDatetime, Field, StringConstraints, model_validator
@@ -18,8 +17,8 @@ from pydantic import AwareDatetime, Field, StringConstraints, model_validator
 from unseen.errors import DataError, RemoteProtocolError
 from unseen.ids import JobId, PartyId, StepId
 from unseen.privacy.facts import MAX_ROWS, SessionId, TableId
-from unseen.trust.agreement import Part, ProjectId
-from unseen.trust.envelope import Statement
+from unseen.trust.agreement import ProjectId
+from unseen.trust.envelope import Part, Statement
 from unseen.trust.keys import Digest
 
 MAX_VALIDITY = timedelta(days=7)
@@ -93,10 +92,8 @@ class Proof(Statement):
     body: Digest
 
 
-class Mark(Statement):
+class Mark(Part):
     """The last message that was taken on one way; kept durably before the message is acted upon."""
-
-    kind: ClassVar[str] = "application/vnd.unseen.mark.v1+json"
 
     grant: Digest
     session: SessionId
@@ -115,7 +112,7 @@ class Mark(Statement):
 class Marks:
     """How far each way has got: nothing is taken twice, out of order, or from an attempt that is over."""
 
-    reached: Mapping[tuple[str, str, str, str], tuple[int, int]] = MappingProxyType({})
+    reached: Mapping[tuple[str, str, str, str], tuple[int, int]] = field(default_factory=dict)
 
     def next(self, proof: Proof) -> Mark:
         """Return the mark to keep before the message is acted upon.

@@ -13,27 +13,21 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
-from typing import Annotated, ClassVar, Literal, TypeAlias
+from typing import Annotated, Literal, TypeAlias
 
 from pydantic import Field, TypeAdapter
 
 from unseen.errors import DataError, LocalProtocolError, RemoteProtocolError
 from unseen.ids import JobId, PartyId, StepId
 from unseen.privacy.lines import read_line
-from unseen.trust.agreement import Part
 from unseen.trust.audit import Code
+from unseen.trust.envelope import Part
 from unseen.trust.keys import Digest
 
 Number = Annotated[int, Field(ge=1, lt=1 << 62)]
 
 
-class Line(Part):
-    """A record of a journal."""
-
-    kind: ClassVar[str] = "application/vnd.unseen.journal.v1+json"
-
-
-class Began(Line):
+class Began(Part):
     """The job was taken on: which steps it has, and who else takes part."""
 
     record: Literal["began"] = "began"
@@ -42,7 +36,7 @@ class Began(Line):
     peers: tuple[PartyId, ...]
 
 
-class Leased(Line):
+class Leased(Part):
     """A worker works on a step from here on; whoever did before is fenced off."""
 
     record: Literal["leased"] = "leased"
@@ -50,7 +44,7 @@ class Leased(Line):
     fence: Number
 
 
-class Sent(Line):
+class Sent(Part):
     """A message with this body is about to leave."""
 
     record: Literal["sent"] = "sent"
@@ -61,7 +55,7 @@ class Sent(Line):
     body: Digest
 
 
-class Delivered(Line):
+class Delivered(Part):
     """The peer has everything up to this message."""
 
     record: Literal["delivered"] = "delivered"
@@ -71,7 +65,7 @@ class Delivered(Line):
     sequence: Number
 
 
-class Received(Line):
+class Received(Part):
     """A message with this body is about to be acted upon."""
 
     record: Literal["received"] = "received"
@@ -82,7 +76,7 @@ class Received(Line):
     body: Digest
 
 
-class Finished(Line):
+class Finished(Part):
     """The step's results are kept under this digest."""
 
     record: Literal["finished"] = "finished"
@@ -91,7 +85,7 @@ class Finished(Line):
     result: Digest
 
 
-class Ended(Line):
+class Ended(Part):
     """The job is over; ``by`` is who gave it up, if somebody did."""
 
     record: Literal["ended"] = "ended"

@@ -22,8 +22,9 @@ from unseen.flow.graph import Graph, Node
 from unseen.flow.spec import TABLES
 from unseen.ids import JobId, PartyId
 from unseen.privacy.facts import TableId, Variant
-from unseen.trust.agreement import AgreedComponent, Agreement, Bound, ColumnRole, Part, Project, ProjectId
+from unseen.trust.agreement import AgreedComponent, Agreement, Bound, ColumnRole, Project, ProjectId
 from unseen.trust.audit import Code
+from unseen.trust.envelope import Part
 from unseen.trust.grant import MAX_VALIDITY, Binding, Grant, Rows, Snapshot
 
 VARIANTS: Mapping[str, Variant] = {
