@@ -3,12 +3,12 @@
 What a charge means is ``privacy``'s business: points are decided by ``enumeration.before`` and ``after``, ε by
 ``epsilon.Budget``. Here charges become durable, ordered, and known to both sides:
 
-* Each charge is a **receipt**: numbered, naming the digest of the one before, signed by the owner. It is kept before
-  its points are evaluated or its noise is drawn. A crash after that leaves a charge for nothing, never the reverse.
-* The partner checks that it follows the last one it has, keeps it and **countersigns**. Before all receipts are
-  countersigned, no result leaves.
+* Each charge is a **receipt**: numbered, naming the digest of the one before, signed by the owner, and kept. The
+  partner checks that it follows the last one it has, keeps it and **countersigns**.
+* Only when the ledger is *settled*, that is all receipts are countersigned, points are evaluated, noise is drawn,
+  results leave. A crash leaves a charge for nothing, never the reverse.
 * An owner whose ledger comes from an old backup issues a number that the partner has already seen. The partner refuses
-  and sends what it holds; ``recover`` puts it back, so that the budget is what it was. A partner that would rather
+  and sends what it holds; ``missing`` puts it back, so that the budget is what it was. A partner that would rather
   keep silent gains nothing from that alone: the owner's trail says how many charges there were, and all other members
   hold heads of it (``audit``).
 """
@@ -71,6 +71,13 @@ class Acknowledged(Part):
     envelope: Base64Bytes
 
 
+class Dropped(Part):
+    """Charges from this one on are taken back: none was countersigned, and the partner holds others in their place."""
+
+    entry: Literal["dropped"] = "dropped"
+    number: Annotated[int, Field(ge=1, le=MAX_CHARGES)]
+
+
 class Noted(Part):
     """What became of a session that was charged."""
 
@@ -78,7 +85,7 @@ class Noted(Part):
     fact: Annotated[Seen | Released | Ended | Froze | Thawed, Field(discriminator="fact")]
 
 
-Entry: TypeAlias = Charged | Acknowledged | Noted
+Entry: TypeAlias = Charged | Acknowledged | Dropped | Noted
 _ENTRY: TypeAdapter[Entry] = TypeAdapter(Annotated[Entry, Field(discriminator="entry")])
 
 
@@ -93,7 +100,10 @@ def read_entry(line: bytes, where: str) -> Entry:
     Raises:
         DataError: It is none.
     """
-    return read_line(_ENTRY, line, where, "an entry of a ledger")
+    entry = read_line(_ENTRY, line, where, "an entry of a ledger")
+    if entry.payload() != line:
+        raise DataError(f"{where} is not an entry of a ledger: it is not spelt as it was written")
+    return entry
 
 
 @dataclass(frozen=True, slots=True)
@@ -131,6 +141,11 @@ class Ledger:
         return tuple(receipt.charge for receipt in self.receipts if isinstance(receipt.charge, Spend))
 
     @property
+    def settled(self) -> bool:
+        """Whether the partner has countersigned all; before that, nothing is evaluated, drawn or released."""
+        return self.acknowledged == len(self.receipts)
+
+    @property
     def head(self) -> str:
         """Digest of the last receipt."""
         return self.receipts[-1].digest if self.receipts else NOTHING
@@ -148,6 +163,8 @@ class Ledger:
                 return self._with_acknowledgement(read_envelope(entry.envelope, sender="ledger"))
         except RemoteProtocolError as error:
             raise DataError(f"{self}: entry {len(self.receipts) + 1} does not follow: {error}; restore it") from error
+        if isinstance(entry, Dropped):
+            return self._without_from(entry.number)
         if entry.fact.partner != self.parties.partner or entry.fact.session not in self._charged:
             raise DataError(f"{self}: a fact about session {entry.fact.session}, which was not charged; restore it")
         return replace(self, noted=(*self.noted, entry.fact))
@@ -157,6 +174,14 @@ class Ledger:
         _check_place(receipt, self.parties, len(self.receipts), self.head)
         charged = self._charged | {receipt.charge.session} if isinstance(receipt.charge, Request) else self._charged
         return replace(self, receipts=(*self.receipts, receipt), _charged=charged)
+
+    def _without_from(self, number: int) -> Ledger:
+        if not self.acknowledged < number <= len(self.receipts):
+            raise DataError(f"{self}: receipt {number} cannot be taken back: it is countersigned, or not there")
+        receipts = self.receipts[: number - 1]
+        charged = frozenset(made.charge.session for made in receipts if isinstance(made.charge, Request))
+        noted = tuple(fact for fact in self.noted if fact.session in charged)
+        return replace(self, receipts=receipts, noted=noted, _charged=charged)
 
     def _with_acknowledgement(self, envelope: Envelope) -> Ledger:
         number = self.acknowledged + 1
@@ -235,28 +260,33 @@ class Ledger:
             PermissionDenied: The partner has not countersigned all receipts.
             DataError: The facts contradict each other.
         """
-        if self.acknowledged < len(self.receipts):
+        if not self.settled:
             raise PermissionDenied(
                 f"{self}: {len(self.receipts) - self.acknowledged} receipts are not countersigned; nothing leaves "
                 f"before {self.parties.partner} has done that"
             )
         return after(request, result, self.facts, limits)
 
-    def missing(self, held: Sequence[Envelope]) -> tuple[Charged, ...]:
+    def missing(self, held: Sequence[Envelope]) -> tuple[Charged | Dropped, ...]:
         """Return the entries that a partner's receipts show to be lost here: keep them, and go on from there.
 
+        What was charged here in their place, and not countersigned, is taken back.
+
         Raises:
-            RemoteProtocolError: They are not this owner's, or contradict what is here: two histories exist.
+            RemoteProtocolError: They are not this owner's, or contradict what the partner itself has countersigned.
         """
-        found: list[Charged] = []
+        found: list[Charged | Dropped] = []
         ledger = self
         for envelope in held:
             single = _without(envelope, self.parties.partner_key)
             receipt = open_envelope(single, Receipt, (self.parties.owner_key,), sender=self.parties.partner)
             if receipt.number <= len(ledger.receipts):
-                if receipt.digest != ledger.receipts[receipt.number - 1].digest:
-                    raise RemoteProtocolError(f"{self}: receipt {receipt.number} exists twice, with different charges")
-                continue
+                if receipt.digest == ledger.receipts[receipt.number - 1].digest:
+                    continue
+                if receipt.number <= ledger.acknowledged:
+                    raise RemoteProtocolError(f"{self}: {receipt.partner} countersigned receipt {receipt.number} twice")
+                ledger = ledger._without_from(receipt.number)  # another value of this class
+                found.append(Dropped(number=receipt.number))
             ledger = ledger._with_charge(single)  # another value of this class
             found.append(_charged(single))
         return tuple(found)
@@ -276,14 +306,14 @@ class Received:
     def accept(self, envelope: Envelope, key: SigningKey) -> tuple[Received, Envelope]:
         """Return the receipts with one more, and it countersigned: to be kept before it is sent back.
 
-        The last one once more is countersigned as before, since the answer may have been lost.
+        One that it holds already is answered as before, since the answer may have been lost.
 
         Raises:
             RemoteProtocolError: It does not follow the last one: the owner's ledger lost charges, or has two histories.
         """
         receipt = open_envelope(envelope, Receipt, (self.parties.owner_key,), sender=self.parties.owner)
-        if self.envelopes and envelope.digest == self._head:
-            return self, self.envelopes[-1]
+        if receipt.number <= len(self.envelopes) and self.envelopes[receipt.number - 1].digest == envelope.digest:
+            return self, self.envelopes[receipt.number - 1]
         _check_place(receipt, self.parties, len(self.envelopes), self._head)
         signed = countersigned(envelope, key)
         return replace(self, envelopes=(*self.envelopes, signed)), signed

@@ -283,7 +283,7 @@ class Journal:
                 self._steps[record.step].delivered[record.to] = record.sequence
             case Finished():
                 self._steps[record.step].result = record.result
-            case Received():
+            case _:
                 into = self._steps[record.step].into
                 newest, taken = into.get(record.sender, (0, []))
                 into[record.sender] = (record.attempt, [*(taken if record.attempt == newest else ()), record.body])
