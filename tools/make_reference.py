@@ -170,12 +170,18 @@ def cli_page() -> str:
         "`--install-completion` and `--show-completion` set up completion in your shell. A failed command ends with "
         "one message on standard error and an [exit code](errors.md#exit-codes) of its own."
     )
-    return _page("# Command line", intro, *(_command(info.callback) for info in app.registered_commands))
+    single = (_command(info.callback) for info in app.registered_commands)
+    grouped = (
+        _command(info.callback, group=f"{group.name} ")
+        for group in app.registered_groups
+        for info in (group.typer_instance.registered_commands if group.typer_instance else ())
+    )
+    return _page("# Command line", intro, *single, *grouped)
 
 
-def _command(callback: Any) -> str:
+def _command(callback: Any, group: str = "") -> str:
     hints = get_type_hints(callback, include_extras=True)
-    rows, usage = [], [f"unseen {callback.__name__}", "[OPTIONS]"]
+    rows, usage = [], [f"unseen {group}{callback.__name__}", "[OPTIONS]"]
     for name, parameter in inspect.signature(callback).parameters.items():
         info = next(item for item in hints[name].__metadata__ if isinstance(item, typer.models.ParameterInfo))
         written = _written(name, info)
@@ -185,7 +191,7 @@ def _command(callback: Any) -> str:
             usage.append(written if required else f"[{written}]")
         rows.append((f"`{written}`", default, info.help or ""))
     summary = inspect.getdoc(callback) or ""
-    head = [f"## {callback.__name__}", summary, f"```text\n{' '.join(usage)}\n```"]
+    head = [f"## {group}{callback.__name__}", summary, f"```text\n{' '.join(usage)}\n```"]
     return "\n\n".join([*head, table(("argument or option", "default", "meaning"), rows)] if rows else head)
 
 

@@ -15,6 +15,7 @@ from unseen.version import VERSION
 
 GOLDEN = Path(__file__).parent / "golden"
 COMMANDS = ("clients", "components", "demo", "lineage", "party", "report", "resume", "run", "schema", "validate")
+GROUPED = ("agreement check", "agreement key", "agreement new", "agreement show", "agreement sign", "audit verify")
 HEAVY = ("numpy", "polars", "numba", "grpc", "pydantic", "yaml", "cryptography", "plotly")
 
 
@@ -26,10 +27,10 @@ def text_of(*arguments):
     return "\n".join(line.rstrip() for line in result.output.splitlines()) + "\n"
 
 
-@pytest.mark.parametrize("command", ["unseen", *COMMANDS])
+@pytest.mark.parametrize("command", ["unseen", *COMMANDS, *GROUPED])
 def test_help_is_as_agreed(command):
-    found = text_of(*() if command == "unseen" else (command,))
-    path = GOLDEN / f"{command}.txt"
+    found = text_of(*() if command == "unseen" else command.split())
+    path = GOLDEN / f"{command.replace(' ', '_')}.txt"
     if os.environ.get("UNSEEN_UPDATE_GOLDEN"):
         path.write_text(found, encoding="utf-8")
     assert found == path.read_text(encoding="utf-8")
@@ -37,8 +38,11 @@ def test_help_is_as_agreed(command):
 
 def test_every_command_has_a_golden_help_and_a_sentence():
     assert sorted(command.callback.__name__ for command in app.registered_commands) == sorted(COMMANDS)
-    assert sorted(path.stem for path in GOLDEN.iterdir()) == sorted(["unseen", *COMMANDS])
-    for command in app.registered_commands:
+    groups = {group.name: group.typer_instance.registered_commands for group in app.registered_groups}
+    grouped = [f"{name} {command.callback.__name__}" for name, commands in groups.items() for command in commands]
+    assert sorted(grouped) == sorted(GROUPED)
+    assert sorted(path.stem.replace("_", " ") for path in GOLDEN.iterdir()) == sorted(["unseen", *COMMANDS, *GROUPED])
+    for command in (*app.registered_commands, *(command for commands in groups.values() for command in commands)):
         assert command.callback.__doc__.endswith(".")
 
 
