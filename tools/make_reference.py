@@ -172,9 +172,14 @@ def cli_page() -> str:
     )
     single = (_command(info.callback) for info in app.registered_commands)
     grouped = (
-        _command(info.callback, group=f"{group.name} ")
+        part
         for group in app.registered_groups
-        for info in (group.typer_instance.registered_commands if group.typer_instance else ())
+        if group.typer_instance
+        for part in (
+            f"## {group.name}",
+            str(group.typer_instance.info.help),
+            *(_command(info.callback, group=f"{group.name} ") for info in group.typer_instance.registered_commands),
+        )
     )
     return _page("# Command line", intro, *single, *grouped)
 
@@ -191,7 +196,7 @@ def _command(callback: Any, group: str = "") -> str:
             usage.append(written if required else f"[{written}]")
         rows.append((f"`{written}`", default, info.help or ""))
     summary = inspect.getdoc(callback) or ""
-    head = [f"## {group}{callback.__name__}", summary, f"```text\n{' '.join(usage)}\n```"]
+    head = [f"{'###' if group else '##'} {group}{callback.__name__}", summary, f"```text\n{' '.join(usage)}\n```"]
     return "\n\n".join([*head, table(("argument or option", "default", "meaning"), rows)] if rows else head)
 
 

@@ -67,6 +67,14 @@ def test_an_agreement_is_valid_with_all_signatures_only() -> None:
 WRONG = {
     "one member": {"members": (member(BANK),)},
     "a member twice": {"members": (member(BANK), member(BANK))},
+    "a member twice with other keys": {
+        "members": (member(BANK), member(INSURER).model_copy(update={"party": BANK})),
+        "initiators": (),
+        "tables": (),
+        "components": (),
+        "points": (),
+        "epsilon": (),
+    },
     "one key for two": {"members": (member(BANK), member(INSURER).model_copy(update={"key": KEYS[BANK].public}))},
     "one certificate for two": {
         "members": (member(BANK), member(INSURER).model_copy(update={"certificate": member(BANK).certificate}))

@@ -9,10 +9,10 @@ import pytest
 from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
-from trust_example import BANK, CREDIT, CUSTOMERS, INSURER, KEYS, MALLORY, NOW, allowance, digest_of
+from trust_example import BANK, CREDIT, CUSTOMERS, INSURER, KEYS, MALLORY, NOW, agreement, allowance, digest_of
 
 from unseen.errors import DataError, PermissionDenied, RemoteProtocolError, UsageError
-from unseen.ids import PartyId
+from unseen.ids import JobId, PartyId
 from unseen.privacy.decisions import Allow, FromCache, Refuse, Release, Result
 from unseen.privacy.epsilon import Limit
 from unseen.privacy.events import Everyone, Gaussian, Relation, Spend, Unit
@@ -29,13 +29,35 @@ from unseen.trust.budgets import (
     Receipt,
     Received,
     entry_line,
+    epsilon_of,
+    points_of,
     read_entry,
 )
 from unseen.trust.envelope import Envelope, countersigned, read_envelope, seal
+from unseen.trust.grant import Binding, Grant, Snapshot
 
+NAMES = (*map(str, range(40)), "more", "refilled", "other")
 OWNER, PARTNER = KEYS[BANK], KEYS[INSURER]
 PARTIES = Parties(CREDIT, BANK, INSURER, OWNER.public, PARTNER.public)
-GRANT = digest_of("grant")
+GRANT = Grant(
+    id="0" * 32,
+    issuer=BANK,
+    project=CREDIT,
+    agreement=digest_of("agreement"),
+    flow=digest_of("flow"),
+    job=JobId("job-1"),
+    initiator=INSURER,
+    tables=(
+        Snapshot(owner=BANK, name=CUSTOMERS, digest=digest_of("own"), rows=100_000),
+        *(Snapshot(owner=INSURER, name=CUSTOMERS, digest=digest_of(f"theirs {name}"), rows=1) for name in NAMES),
+    ),
+    points=1_000_000,
+    epsilon=100.0,
+    delta=1e-6,
+    valid_from=NOW,
+    valid_until=NOW + timedelta(hours=1),
+    bindings=(Binding(party=BANK, certificate="0" * 64), Binding(party=INSURER, certificate="1" * 64)),
+)
 TOTAL = 240_000
 LIMITS = Limits(allowances=(allowance(INSURER).model_copy(update={"concurrent": 1000, "min_partner_rows": 1}),))
 LIMIT = Limit("customers", epsilon=3.0, delta=1e-6, unit=Unit.EXAMPLE)
@@ -101,7 +123,7 @@ def test_a_session_is_charged_before_it_begins_and_the_budget_ends() -> None:
     assert isinstance(decision, Refuse)
     assert entries == ()
     assert [receipt.number for receipt in ledger.receipts] == [1, 2, 3]
-    assert {receipt.grant for receipt in ledger.receipts} == {GRANT}
+    assert {receipt.grant for receipt in ledger.receipts} == {GRANT.digest}
     assert "ledger of bank for insurer in credit" in str(ledger)
 
 
@@ -146,6 +168,66 @@ def test_noise_is_charged_up_to_its_limit_and_repetitions_are_free() -> None:
     with pytest.raises(UsageError):
         ledger.charge_noise(spend(1, about="orders"), LIMIT, account, GRANT, NOW, OWNER)
     assert len(ledger.spends) == len(ledger.receipts) == 3
+
+
+def regranted(**changes: object) -> Grant:
+    return GRANT.model_copy(update=changes)
+
+
+@pytest.mark.parametrize(
+    ("grant", "changes", "found"),
+    [
+        (regranted(issuer=INSURER), {}, "the grant is one of insurer"),
+        (regranted(project=ProjectId("other")), {}, "in other"),
+        (regranted(valid_from=NOW + timedelta(seconds=1)), {}, "is not valid at"),
+        (regranted(valid_until=NOW), {}, "is not valid at"),
+        (regranted(points=79_999), {}, "used 0 of its 79999 points, and asks for 80000"),
+        (GRANT, {"own_snapshot": digest_of("x")}, "this version of customers"),
+        (GRANT, {"own_rows": 100_001}, "this version of customers"),
+        (GRANT, {"partner_snapshot": digest_of("own")}, "another list"),
+    ],
+)
+def test_a_grant_covers_what_it_names_only(grant: Grant, changes: dict[str, object], found: str) -> None:
+    with pytest.raises(PermissionDenied, match=found):
+        Ledger(PARTIES).charge_points(request(1, **changes), LIMITS, grant, OWNER)
+
+
+def test_the_points_of_a_grant_are_used_up_by_the_sessions_of_its_job() -> None:
+    tight = regranted(points=100_000)
+    ledger = Ledger(PARTIES)
+    for name, points in ((1, 60_000), (2, 40_000)):
+        ledger = kept(ledger, *ledger.charge_points(request(name, points), LIMITS, tight, OWNER)[1])
+    with pytest.raises(PermissionDenied, match="used 100000 of its 100000 points, and asks for 1$"):
+        ledger.charge_points(request(3, 1), LIMITS, tight, OWNER)
+    ledger.charge_points(request(3, 1), LIMITS, GRANT, OWNER)
+
+
+def test_the_epsilon_of_a_grant_is_used_up_by_its_job() -> None:
+    tight = regranted(epsilon=1.0)
+    ledger = Ledger(PARTIES)
+    ledger = kept(ledger, *ledger.charge_noise(spend(4), LIMIT, account, tight, NOW, OWNER))
+    ledger = kept(ledger, *ledger.charge_noise(spend(8), LIMIT, account, tight, NOW, OWNER))
+    ledger = kept(ledger, *ledger.charge_noise(spend(2, run="r2"), LIMIT, account, tight, NOW, OWNER))
+    assert ledger.charge_noise(spend(8), LIMIT, account, tight, NOW, OWNER) == ()
+    with pytest.raises(PermissionDenied, match="more noise than the ε = 1"):
+        ledger.charge_noise(spend(3, run="r2"), LIMIT, account, tight, NOW, OWNER)
+    orders = replace(LIMIT, about="orders")
+    assert len(ledger.charge_noise(spend(9, about="orders"), orders, account, tight, NOW, OWNER)) == 1
+    with pytest.raises(PermissionDenied, match="more noise"):
+        ledger.charge_noise(spend(1, run="r3"), LIMIT, account, regranted(epsilon=0.0, delta=0.0), NOW, OWNER)
+    with pytest.raises(PermissionDenied, match="not valid"):
+        ledger.charge_noise(spend(1, run="r3"), LIMIT, account, tight, NOW - timedelta(seconds=1), OWNER)
+
+
+def test_limits_are_those_of_the_agreement() -> None:
+    made = agreement()
+    assert points_of(made, BANK).allowances == (allowance(INSURER),)
+    assert points_of(made, MALLORY).allowances == ()
+    limit = epsilon_of(made, BANK, INSURER, CUSTOMERS)
+    assert (limit.about, limit.epsilon, limit.delta) == ("customers", 3.0, 1e-6)
+    for owner, partner, table in ((INSURER, BANK, CUSTOMERS), (BANK, INSURER, "orders"), (BANK, MALLORY, CUSTOMERS)):
+        with pytest.raises(PermissionDenied, match="allows no noise"):
+            epsilon_of(made, owner, partner, table)
 
 
 def test_points_and_noise_stand_in_one_row_of_receipts() -> None:

@@ -273,6 +273,11 @@ class MarksMachine(RuleBasedStateMachine):
             grant=X, session=SessionId("s-1"), step=StepId(step), sender=INSURER, recipient=BANK, sequence=sequence,
             attempt=attempt, body=Y,
         )  # fmt: skip
+        if (attempt, sequence) == last:
+            assert self.marks.next(proof) is None
+            with pytest.raises(RemoteProtocolError, match="repetition"):
+                self.marks.next(proof.model_copy(update={"body": X}))
+            return
         if not good:
             with pytest.raises(RemoteProtocolError, match="repetition"):
                 self.marks.next(proof)

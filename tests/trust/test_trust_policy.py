@@ -11,7 +11,6 @@ from trust_example import (
     CREDIT,
     CUSTOMERS,
     FLOW,
-    GRAPH,
     INSURER,
     KEYS,
     MALLORY,
@@ -242,6 +241,7 @@ BUDGET = {
     "negative": ({}, {"points": -1}, {}, "points -1: expected 0 to 100000"),
     "epsilon": ({}, {"epsilon": 0.6}, {"left": Left(80_000, 0.5)}, "epsilon 0.6: expected 0 to 0.5"),
     "negative epsilon": ({}, {"epsilon": -0.1}, {}, "epsilon -0.1"),
+    "infinite": ({}, {"epsilon": float("inf")}, {"left": Left(80_000, float("inf"))}, "epsilon inf"),
     "no number": ({}, {"epsilon": float("nan")}, {}, "epsilon nan"),
     "delta": ({}, {"delta": 1.0}, {}, "delta 1: expected 0 to 1"),
     "negative delta": ({}, {"delta": -1e-9}, {}, "delta -1e-09: expected 0 to 1"),
@@ -344,13 +344,13 @@ def test_members_that_take_no_part_are_not_bound() -> None:
     assert len(decision.grant.bindings) == 2
 
 
-def test_outputs_of_one_role_need_be_allowed_at_that_role_only() -> None:
-    flow = GRAPH.spec.agreed()
-    flow["steps"]["count"] = {"use": "psi_count", "in": {"table": "read.table"}}
-    made = build_graph(FlowSpec.model_validate(flow), installed_components())
-    counted = {"components": (*agreement().components, component("psi_count"))}
+def test_an_output_at_one_role_need_not_be_allowed_at_the_other() -> None:
+    train = {"use": "local_logistic_regression", "in": {"table": "split.train"}}
     at = {"policy": policy(components={name: {} for name in installed_components()})}
-    assert isinstance(decided(counted, {"graph": made}, at), Allowed)
+    for parties, good in (((BANK,), True), ((INSURER,), False)):
+        local = component("local_logistic_regression").model_copy(update={"outputs": {"model": parties}})
+        made = {"components": (*agreement().components, local)}
+        assert isinstance(decided(made, {"graph": graph(train=train)}, at), Allowed) == good
 
 
 def test_times_have_zones() -> None:

@@ -29,12 +29,13 @@ from unseen.ids import PartyId
 from unseen.privacy.decisions import Allow, Freeze, FromCache, Refuse, Release, Result, Withhold
 from unseen.privacy.enumeration import after, before
 from unseen.privacy.epsilon import Account, Budget, Limit
-from unseen.privacy.events import Spend
+from unseen.privacy.events import Spend, covered
 from unseen.privacy.facts import Began, Ended, Fact, Froze, Released, Request, Seen, SessionId, Thawed
 from unseen.privacy.limits import Limits
 from unseen.privacy.lines import read_line
-from unseen.trust.agreement import ProjectId
+from unseen.trust.agreement import Agreement, ProjectId
 from unseen.trust.envelope import NOTHING, Envelope, Part, Statement, countersigned, open_envelope, read_envelope, seal
+from unseen.trust.grant import Grant
 from unseen.trust.keys import Digest, SigningKey, key_id
 
 MAX_CHARGES = 1_000_000
@@ -104,6 +105,23 @@ def read_entry(line: bytes, where: str) -> Entry:
     if entry.payload() != line:
         raise DataError(f"{where} is not an entry of a ledger: it is not spelt as it was written")
     return entry
+
+
+def points_of(agreement: Agreement, owner: PartyId) -> Limits:
+    """Return what ``owner`` lets others intersect; nothing, if the agreement does not say it."""
+    return Limits(allowances=tuple(entry.allowance for entry in agreement.points if entry.owner == owner))
+
+
+def epsilon_of(agreement: Agreement, owner: PartyId, partner: PartyId, table: str) -> Limit:
+    """Return how much differential privacy of a table ``owner`` lets be spent towards ``partner``.
+
+    Raises:
+        PermissionDenied: The agreement does not say it.
+    """
+    for entry in agreement.epsilon:
+        if (entry.owner, entry.partner, entry.table) == (owner, partner, table):
+            return Limit(entry.table, entry.epsilon, entry.delta, entry.unit, entry.relation)
+    raise PermissionDenied(f"{agreement} allows no noise on {table} of {owner} towards {partner}")
 
 
 @dataclass(frozen=True, slots=True)
@@ -197,48 +215,74 @@ class Ledger:
     # --- charging --------------------------------------------------------------------------------------------------
 
     def charge_points(
-        self, request: Request, limits: Limits, grant: str, key: SigningKey
+        self, request: Request, limits: Limits, grant: Grant, key: SigningKey
     ) -> tuple[Allow | FromCache | Refuse, tuple[Charged, ...]]:
         """Return whether a session may begin, and the entry to keep before its first point is evaluated.
 
         Raises:
             DataError: The facts contradict each other; nothing may go out before they are restored.
-            PermissionDenied: The request is another partner's.
+            PermissionDenied: The request is another partner's, or the grant does not cover it.
         """
         if request.partner != self.parties.partner:
             raise PermissionDenied(f"{self}: {request.partner} asks for points of another partner")
+        self._check_grant(grant, request.at)
+        self._check_tables(request, grant)
         decision = before(request, self.facts, limits)
         if not isinstance(decision, Allow):
             return decision, ()
+        used = sum(charge.partner_rows for charge in self._under(grant) if isinstance(charge, Request))
+        if used + request.partner_rows > grant.points:
+            raise PermissionDenied(
+                f"{self}: job {grant.job} has used {used} of its {grant.points} points, and asks for "
+                f"{request.partner_rows}"
+            )
         return decision, (self._charged_with(request, grant, request.at, key),)
 
     def charge_noise(
-        self, spend: Spend, limit: Limit, account: Account, grant: str, at: datetime, key: SigningKey
+        self, spend: Spend, limit: Limit, account: Account, grant: Grant, at: datetime, key: SigningKey
     ) -> tuple[Charged, ...]:
         """Return the entry to keep before noise is drawn; none, if an earlier one covers it.
 
         Raises:
-            PermissionDenied: It would pass the limit.
+            PermissionDenied: It would pass the limit, or what the grant gives to its job.
             UsageError: It is about other data, another unit or another relation than the limit.
         """
+        self._check_grant(grant, at)
         kept: list[Charged] = []
+        facts = [fact for fact in self.spends if fact.about == limit.about]
         budget = Budget(
-            limit,
-            account,
-            facts=[fact for fact in self.spends if fact.about == limit.about],
-            keep=lambda fact: kept.append(self._charged_with(fact, grant, at, key)),
+            limit, account, facts=facts, keep=lambda fact: kept.append(self._charged_with(fact, grant, at, key))
         )
         budget.spend(spend)
+        spent = [charge for charge in self._under(grant) if isinstance(charge, Spend) and charge.about == spend.about]
+        if kept and not (grant.epsilon > 0 and account(covered([*spent, spend]), grant.delta) <= grant.epsilon):
+            raise PermissionDenied(f"{self}: more noise than the ε = {grant.epsilon:g} that job {grant.job} may spend")
         return tuple(kept)
 
-    def _charged_with(self, charge: Request | Spend, grant: str, at: datetime, key: SigningKey) -> Charged:
+    def _under(self, grant: Grant) -> list[Request | Spend]:
+        return [receipt.charge for receipt in self.receipts if receipt.grant == grant.digest]
+
+    def _check_grant(self, grant: Grant, at: datetime) -> None:
+        if (grant.issuer, grant.project) != (self.parties.owner, self.parties.project):
+            raise PermissionDenied(f"{self}: the grant is one of {grant.issuer} in {grant.project}")
+        if not grant.valid_from <= at < grant.valid_until:
+            raise PermissionDenied(f"{self}: the grant of job {grant.job} is not valid at {at.isoformat()}")
+
+    def _check_tables(self, request: Request, grant: Grant) -> None:
+        own = (self.parties.owner, request.table, request.own_snapshot, request.own_rows)
+        if own not in {(known.owner, known.name, known.digest, known.rows) for known in grant.tables}:
+            raise PermissionDenied(f"{self}: job {grant.job} has no grant for this version of {request.table}")
+        if request.partner_snapshot not in {known.digest for known in grant.tables if known.owner == request.partner}:
+            raise PermissionDenied(f"{self}: {request.partner} brings another list than the grant of {grant.job} names")
+
+    def _charged_with(self, charge: Request | Spend, grant: Grant, at: datetime, key: SigningKey) -> Charged:
         receipt = Receipt(
             project=self.parties.project,
             owner=self.parties.owner,
             partner=self.parties.partner,
             number=len(self.receipts) + 1,
             previous=self.head,
-            grant=grant,
+            grant=grant.digest,
             at=at,
             charge=charge,
         )

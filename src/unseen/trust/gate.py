@@ -156,6 +156,8 @@ class Gate:
     def admit(self, frame: bytes, body: bytes, certificate: str) -> Proof:
         """Return the proof of a message that came over a connection with this certificate's key.
 
+        The last message once more is let through: whether it was acted upon before a crash, the journal knows.
+
         Raises:
             PermissionDenied: The message has no place here; the message says why.
         """
@@ -170,8 +172,9 @@ class Gate:
             mark = self.marks.next(proof)
         except RemoteProtocolError as error:
             self._reject(proof, Objection(Code.REPLAY, "proof", str(error), "the next message"))
-        self._memory.keep_mark(mark.payload())
-        self.marks = self.marks.after(mark)
+        if mark is not None:
+            self._memory.keep_mark(mark.payload())
+            self.marks = self.marks.after(mark)
         return proof
 
     def _misplaced(self, proof: Proof, certificate: str) -> Objection | None:

@@ -61,7 +61,7 @@ class Grant(Statement):
     initiator: PartyId
     tables: tuple[Snapshot, ...]
     points: Rows
-    """How many the issuer evaluates for others in this job at most."""
+    """How many the issuer evaluates for each partner in this job at most."""
     epsilon: Annotated[float, Field(ge=0)]
     delta: Annotated[float, Field(ge=0, lt=1)]
     valid_from: AwareDatetime
@@ -101,6 +101,7 @@ class Mark(Part):
     sender: PartyId
     attempt: Annotated[int, Field(ge=1)]
     sequence: Annotated[int, Field(ge=1)]
+    body: Digest
 
     @property
     def way(self) -> tuple[str, str, str, str]:
@@ -112,10 +113,13 @@ class Mark(Part):
 class Marks:
     """How far each way has got: nothing is taken twice, out of order, or from an attempt that is over."""
 
-    reached: Mapping[tuple[str, str, str, str], tuple[int, int]] = field(default_factory=dict)
+    reached: Mapping[tuple[str, str, str, str], Mark] = field(default_factory=dict)
 
-    def next(self, proof: Proof) -> Mark:
-        """Return the mark to keep before the message is acted upon.
+    def next(self, proof: Proof) -> Mark | None:
+        """Return the mark to keep before the message is acted upon; ``None`` if it is the last one once more.
+
+        A crash after the mark was kept may have come before the message was acted upon: whoever acts looks it up among
+        what was received (``journal``).
 
         Raises:
             RemoteProtocolError: The message was taken before, is not the next one, or its attempt is over.
@@ -127,12 +131,16 @@ class Marks:
             sender=proof.sender,
             attempt=proof.attempt,
             sequence=proof.sequence,
+            body=proof.body,
         )
-        if not self._follows(mark):
-            attempt, sequence = self.reached.get(mark.way, (0, 0))
+        last = self.reached.get(mark.way)
+        if mark == last:
+            return None
+        if not _follows(mark, last):
+            where = f"message {last.sequence} of attempt {last.attempt}" if last else "nothing"
             raise RemoteProtocolError(
                 f"{proof.sender}, step {proof.step}: message {proof.sequence} of attempt {proof.attempt} comes after "
-                f"message {sequence} of attempt {attempt}: it is a repetition, or some are missing"
+                f"{where}: it is a repetition, or some are missing"
             )
         return mark
 
@@ -142,12 +150,12 @@ class Marks:
         Raises:
             DataError: It does not follow: the file of marks is damaged.
         """
-        if not self._follows(mark):
+        if not _follows(mark, self.reached.get(mark.way)):
             raise DataError(f"marks of step {mark.step} from {mark.sender} contradict each other: restore them")
-        return Marks({**self.reached, mark.way: (mark.attempt, mark.sequence)})
+        return Marks({**self.reached, mark.way: mark})
 
-    def _follows(self, mark: Mark) -> bool:
-        attempt, sequence = self.reached.get(mark.way, (0, 0))
-        if mark.attempt == attempt:
-            return mark.sequence == sequence + 1
-        return mark.attempt > attempt and mark.sequence == 1
+
+def _follows(mark: Mark, last: Mark | None) -> bool:
+    if last is not None and mark.attempt == last.attempt:
+        return mark.sequence == last.sequence + 1
+    return mark.sequence == 1 and (last is None or mark.attempt > last.attempt)
