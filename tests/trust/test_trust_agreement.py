@@ -113,8 +113,9 @@ def test_the_same_points_of_two_owners_do_not_meet() -> None:
             update={"party": third, "key": key_of("third").public, "certificate": digest_of("third")}
         ),
     )
-    points = tuple(AgreedPoints(owner=owner, allowance=allowance(BANK)) for owner in (INSURER, third))
-    assert len(agreement(members=members, points=points).points) == 2
+    pairs = ((INSURER, BANK), (third, BANK), (INSURER, third))
+    points = tuple(AgreedPoints(owner=owner, allowance=allowance(partner)) for owner, partner in pairs)
+    assert len(agreement(members=members, points=points).points) == 3
 
 
 def test_weak_keys_are_refused() -> None:

@@ -197,7 +197,7 @@ def test_the_points_of_a_grant_are_used_up_by_the_sessions_of_its_job() -> None:
     ledger = Ledger(PARTIES)
     for name, points in ((1, 60_000), (2, 40_000)):
         ledger = kept(ledger, *ledger.charge_points(request(name, points), LIMITS, tight, OWNER)[1])
-    with pytest.raises(PermissionDenied, match="used 100000 of its 100000 points, and asks for 1$"):
+    with pytest.raises(PermissionDenied, match=r"used 100000 of its 100000 points, and asks for 1$"):
         ledger.charge_points(request(3, 1), LIMITS, tight, OWNER)
     ledger.charge_points(request(3, 1), LIMITS, GRANT, OWNER)
 

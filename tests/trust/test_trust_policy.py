@@ -241,7 +241,7 @@ BUDGET = {
     "negative": ({}, {"points": -1}, {}, "points -1: expected 0 to 100000"),
     "epsilon": ({}, {"epsilon": 0.6}, {"left": Left(80_000, 0.5)}, "epsilon 0.6: expected 0 to 0.5"),
     "negative epsilon": ({}, {"epsilon": -0.1}, {}, "epsilon -0.1"),
-    "infinite": ({}, {"epsilon": float("inf")}, {"left": Left(80_000, float("inf"))}, "epsilon inf"),
+    "infinite": ({}, {"epsilon": float("inf")}, {"left": Left(80_000, float("inf"))}, "budget of insurer: epsilon inf"),
     "no number": ({}, {"epsilon": float("nan")}, {}, "epsilon nan"),
     "delta": ({}, {"delta": 1.0}, {}, "delta 1: expected 0 to 1"),
     "negative delta": ({}, {"delta": -1e-9}, {}, "delta -1e-09: expected 0 to 1"),

@@ -299,9 +299,8 @@ def _agreed_tables(agreement: Agreement, ask: Ask, site: Site) -> Iterator[Objec
     for use in site.tables:
         yield from _own_table(agreement, use, ask, site)
     held = {use.snapshot.name for use in site.tables if use.snapshot.owner == site.me}
-    for party, table in sorted(used):
-        if party == site.me and table not in held:
-            yield Objection(Code.TABLES, f"tables of {site.me}", table, "a table that is here")
+    for table in sorted(tables_of(ask.graph) - held):
+        yield Objection(Code.TABLES, f"tables of {site.me}", table, "a table that is here")
 
 
 def _own_table(agreement: Agreement, use: TableUse, ask: Ask, site: Site) -> Iterator[Objection]:
