@@ -38,7 +38,7 @@ def text(tmp_path: Path, parties: dict[str, dict[str, str]]) -> Path:
     column = {"name": "id", "role": "join-key"}
     content = {
         "project": "credit",
-        "purpose": "one score",
+        "purpose": "one score \u009b\u202e",
         "valid_from": NOW - timedelta(days=1),
         "valid_until": NOW + timedelta(days=30),
         "members": list(parties.values()),
@@ -67,7 +67,7 @@ def test_two_parties_sign_and_everybody_can_check(agreement: Path, tmp_path: Pat
     ended = unseen("agreement", "sign", agreement, "--identity", tmp_path / "bank")
     assert "signed for bank; 1 of 2" in ended.out
     ended = unseen("agreement", "show", agreement)
-    assert '"purpose": "one score"' in ended.out
+    assert '"purpose": "one score \\u009b\\u202e"' in ended.out
     assert "bank: signed" in ended.out
     assert "partner: has not signed" in ended.out
     ended = unseen("agreement", "sign", agreement, "--identity", tmp_path / "bank")

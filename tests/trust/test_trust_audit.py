@@ -130,6 +130,12 @@ def test_a_good_trail_passes_and_says_how_far_others_vouch_for_it() -> None:
     assert (known.party, known.key, known.count, known.heads, known.vouched) == (BANK, KEYS[BANK].public, 50, 2, 40)
     assert known.digest == STATES[50].digest
     assert verify(few).vouched == 0
+    assert verify(few, [head_of(few)]).vouched == 50
+
+
+def test_a_line_has_one_spelling_even_if_nobody_holds_a_head() -> None:
+    with pytest.raises(DataError, match="not as it was written"):
+        verify([*LINES[:9], LINES[9].replace(b",", b", ")])
 
 
 FEW = LINES[:30]

@@ -28,7 +28,7 @@ from trust_example import (
 )
 
 from unseen.component import installed_components
-from unseen.errors import PermissionDenied
+from unseen.errors import DataError, PermissionDenied
 from unseen.flow.graph import build_graph
 from unseen.flow.spec import FlowSpec
 from unseen.ids import JobId, PartyId
@@ -50,7 +50,7 @@ def signed(*keys, **changes) -> bytes:
 
 
 def malformed() -> Iterator[tuple[str, bytes]]:
-    for bit in range(0, 8 * len(FRAME), 7):
+    for bit in range(0, 8 * len(FRAME), 11):
         flipped = bytearray(FRAME)
         flipped[bit // 8] ^= 1 << bit % 8
         yield "a bit flipped", bytes(flipped)
@@ -341,6 +341,13 @@ def test_a_message_is_not_taken_again_after_a_restart(running: Node) -> None:
     with pytest.raises(PermissionDenied, match="repetition"):
         running.gate.admit(*message(body=b"first"))
     running.gate.admit(*message(sequence=3))
+
+
+def test_marks_that_are_damaged_stop_the_gate(running: Node) -> None:
+    for line in (b"", b"{}", b'{"grant":1}'):
+        running.marks[:] = [line]
+        with pytest.raises(DataError, match="the file of marks is not a mark"):
+            running.start()
 
 
 def test_a_message_that_could_not_be_marked_is_not_taken(running: Node) -> None:

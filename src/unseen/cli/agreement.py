@@ -56,7 +56,7 @@ def show(file: Path) -> None:
     """Print what an agreement says, and who has signed it."""
     envelope = read_file(file)
     made = read_statement(envelope, Agreement, sender=str(file))
-    Console().print_json(made.payload().decode())
+    Console().print_json(made.payload().decode(), ensure_ascii=True)
     good = _signers(envelope, made)
     for member in made.members:
         _say(f"{member.party}: {'signed' if member.party in good else 'has not signed'}")

@@ -19,7 +19,7 @@ from unseen.trust.agreement import Project
 from unseen.trust.audit import Code, Event, Record, Trail
 from unseen.trust.checks import check_grant, grant_times
 from unseen.trust.envelope import Envelope, open_envelope, read_envelope, read_statement, seal
-from unseen.trust.grant import Grant, Mark, Marks, Proof
+from unseen.trust.grant import Grant, Marks, Proof, read_mark
 from unseen.trust.keys import SigningKey
 from unseen.trust.policy import (
     Ask,
@@ -71,7 +71,7 @@ class Gate:
             self.trail = self.trail.after(line)
             self._remember(Record.model_validate_json(line))
         for line in memory.marks:
-            self.marks = self.marks.after(Mark.model_validate_json(line))
+            self.marks = self.marks.after(read_mark(line, "the file of marks"))
         if not self.trail.count:
             self.note(Event.OPENED, party=me, subject=key.public)
 

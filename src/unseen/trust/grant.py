@@ -12,11 +12,12 @@ from dataclasses import dataclass, field
 from datetime import timedelta
 from typing import Annotated, ClassVar, Self
 
-from pydantic import AwareDatetime, Field, StringConstraints, model_validator
+from pydantic import AwareDatetime, Field, StringConstraints, TypeAdapter, model_validator
 
 from unseen.errors import DataError, RemoteProtocolError
 from unseen.ids import JobId, PartyId, StepId
 from unseen.privacy.facts import MAX_ROWS, SessionId, TableId
+from unseen.privacy.lines import read_line
 from unseen.trust.agreement import ProjectId
 from unseen.trust.envelope import Part, Statement
 from unseen.trust.keys import Digest
@@ -107,6 +108,18 @@ class Mark(Part):
     def way(self) -> tuple[str, str, str, str]:
         """What has a mark of its own."""
         return self.grant, self.session, self.step, self.sender
+
+
+_MARK = TypeAdapter(Mark)
+
+
+def read_mark(line: bytes, where: str) -> Mark:
+    """Return the mark in a line; ``where`` names it in messages.
+
+    Raises:
+        DataError: It is none.
+    """
+    return read_line(_MARK, line, where, "a mark")
 
 
 @dataclass(frozen=True, slots=True)
