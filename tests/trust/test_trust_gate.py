@@ -191,6 +191,19 @@ def test_a_grant_is_good_from_a_minute_before_it_was_made_until_its_end(late: in
             node.gate.take(FRAME, INSURER, ask())
 
 
+@pytest.mark.parametrize(
+    ("lasts", "good"),
+    [(timedelta(0), False), (timedelta(seconds=-1), False), (timedelta(days=7), True), (timedelta(days=7.001), False)],
+)
+def test_a_grant_lasts_seven_days_at_most(lasts: timedelta, good: bool) -> None:
+    fields = {**MADE.model_dump(), "valid_until": NOW + lasts}
+    if good:
+        assert Grant.model_validate(fields).valid_until == NOW + lasts
+    else:
+        with pytest.raises(ValueError, match="at most 7 days"):
+            Grant.model_validate(fields)
+
+
 def test_a_grant_of_a_superseded_agreement_is_refused(bank: Node) -> None:
     new = agreement(version=2, previous=agreement().digest, purpose="less")
     bank.of.supersede(seal(new, KEYS[BANK], KEYS[INSURER]))

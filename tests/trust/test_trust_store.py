@@ -113,6 +113,18 @@ def test_whatever_call_fails_what_was_kept_stays(at: int, tmp_path: Path, monkey
     assert bool(told) == (kept != TEXTS)
 
 
+def test_lines_are_on_the_disk_when_append_returns(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    called: list[str] = []
+    with Lines(tmp_path / "file") as file, monkeypatch.context() as patched:
+        for name in ("write", "fsync"):
+            real = getattr(os, name)
+            patched.setattr(
+                store.os, name, lambda *args, _real=real, _name=name: (called.append(_name), _real(*args))[1]
+            )
+        file.append(b"one", b"two")
+    assert called == ["write", "fsync"]
+
+
 def test_after_a_failure_nothing_more_is_added(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     with Lines(tmp_path / "file") as file:
         with monkeypatch.context() as patched:

@@ -20,7 +20,6 @@ from unseen.flow.spec import canonical_json
 from unseen.trust.keys import SigningKey, is_signed, key_id
 
 MAX_PAYLOAD = 1 << 18
-MAX_SIGNATURES = 64
 NOTHING = "0" * 64
 """Stands where a first item would name the one before it."""
 
@@ -157,7 +156,7 @@ def open_envelope(envelope: Envelope, kind: type[S], signers: Iterable[str], *, 
 
 def _check_signers(envelope: Envelope, wanted: Mapping[str, str], sender: str) -> None:
     found = [signature.key for signature in envelope.signatures]
-    if len(found) > MAX_SIGNATURES or len(set(found)) < len(found):
+    if len(set(found)) < len(found):
         raise RemoteProtocolError(f"{sender}: somebody signed {envelope.kind} twice")
     if strangers := set(found) - set(wanted):
         raise RemoteProtocolError(f"{sender}: {envelope.kind} is signed by unknown keys: {shown(sorted(strangers)[0])}")
