@@ -8,10 +8,17 @@ INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check $(CO
 TORCH ?= torch==2.13.0
 CODE := src tests benchmarks tools examples
 
-.PHONY: demo test check format lint types imports docs evidence clean
+.PHONY: demo digits images test check format lint types imports docs evidence clean
 
 demo: $(VENV)/.installed  ## install, then run the main job by two processes on embedded data
 	$(BIN)/unseen demo
+
+digits: $(VENV)/.learning  ## fetch MNIST, then learn it from 300 simulated clients
+	$(BIN)/python tools/fetch_images.py mnist
+	$(BIN)/python examples/digits.py
+
+images: $(VENV)/.developing  ## fetch the image sets that tests and benchmarks use, as far as they are to be had
+	$(BIN)/python tools/fetch_images.py --optional
 
 test: $(VENV)/.developing  ## install, then run everything that CI runs
 	$(MAKE) --no-print-directory check
@@ -50,6 +57,10 @@ $(VENV)/.installed: pyproject.toml requirements/tested.txt | $(VENV)/bin/python
 	$(INSTALL) --editable .
 	touch $@
 
+$(VENV)/.learning: pyproject.toml requirements/tested.txt | $(VENV)/bin/python
+	$(INSTALL) --editable '.[dp]' '$(TORCH)'
+	touch $@
+
 $(VENV)/.developing: pyproject.toml requirements/tested.txt | $(VENV)/bin/python
 	$(INSTALL) --editable '.[dev,docs]' '$(TORCH)'
-	touch $@ $(VENV)/.installed
+	touch $@ $(VENV)/.learning $(VENV)/.installed

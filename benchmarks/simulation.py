@@ -21,6 +21,7 @@ import os
 import resource
 import statistics
 import time
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -31,7 +32,7 @@ from torch import nn
 from benchmarks.measure import peak_rss_mb
 from unseen.data.federated.images import load_images
 from unseen.data.federated.partition import DirichletWithOverlap, deal
-from unseen.learners.horizontal.neural.models import tutorial_cnn
+from unseen.learners.horizontal.neural.models import logistic_regression, tutorial_cnn
 from unseen.learners.horizontal.neural.trainer import TorchTrainer
 from unseen.learners.horizontal.process import Examples, LocalPlan
 from unseen.learners.horizontal.strategies.fed_avg import fed_avg
@@ -39,6 +40,7 @@ from unseen.rounds.cohort import Uniform
 from unseen.rounds.simulate import Clients, Settings, Simulation
 
 PLAN = LocalPlan(learning_rate=0.05, epochs=1, batch=20)
+MODELS = {"cnn": tutorial_cnn, "logistic": logistic_regression}
 
 
 def core_seconds() -> float:
@@ -55,11 +57,12 @@ class Job:
     test: Examples
     cohort: int
     rounds: int
+    build: Callable[[], nn.Module]
 
 
 def simulated(job: Job, workers: int) -> dict[str, Any]:
     """Return what the product takes; children's CPU is known once they have ended, so it is that of the whole run."""
-    trainer = TorchTrainer(tutorial_cnn)
+    trainer = TorchTrainer(job.build)
     settings = Settings(Uniform(job.cohort), workers=workers, evaluate_every=job.rounds)
     before, ends = core_seconds(), [time.perf_counter()]
     with Simulation(job.clients, trainer, fed_avg(PLAN), settings) as simulation:
@@ -78,7 +81,7 @@ def plain(job: Job) -> dict[str, Any]:
     """Return what a loop in PyTorch takes."""
     torch.set_num_threads(1)
     settings = Settings(Uniform(job.cohort))
-    model, local = tutorial_cnn(), tutorial_cnn()
+    model, local = job.build(), job.build()
     optimiser = torch.optim.SGD(local.parameters(), lr=PLAN.learning_rate)
     seconds, cores = [], []
     for number in range(job.rounds):
@@ -130,11 +133,14 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=20)
     parser.add_argument("--clients", type=int, default=3383)
     parser.add_argument("--workers", type=int, default=os.cpu_count() or 1)
+    parser.add_argument("--model", choices=MODELS, default="cnn", help="the tutorial's CNN, or logistic regression")
     parser.add_argument("--set", default="mnist", help="a set of images, as load_images has them")
     asked = parser.parse_args()
     digits = load_images(asked.set)
     clients = deal(digits.train, DirichletWithOverlap(1.0), asked.clients, seed=0)
-    job = Job(clients, Examples(digits.test.inputs, digits.test.labels), asked.cohort, asked.rounds)
+    job = Job(
+        clients, Examples(digits.test.inputs, digits.test.labels), asked.cohort, asked.rounds, MODELS[asked.model]
+    )
     found = simulated(job, asked.workers)
     line = {"name": "simulation", **vars(asked), **found, "peak_rss_mb": peak_rss_mb(), **plain(job)}
     print(json.dumps({key: round(value, 4) if isinstance(value, float) else value for key, value in line.items()}))

@@ -170,23 +170,20 @@ def cli_page() -> str:
         "`--install-completion` and `--show-completion` set up completion in your shell. A failed command ends with "
         "one message on standard error and an [exit code](errors.md#exit-codes) of its own."
     )
-    single = (_command(info.callback) for info in app.registered_commands)
-    grouped = (
-        part
-        for group in app.registered_groups
-        if group.typer_instance
-        for part in (
-            f"## {group.name}",
-            str(group.typer_instance.info.help),
-            *(_command(info.callback, group=f"{group.name} ") for info in group.typer_instance.registered_commands),
-        )
-    )
-    return _page("# Command line", intro, *single, *grouped)
+    groups = (_group(info.typer_instance) for info in app.registered_groups)
+    return _page("# Command line", intro, *(_command(info.callback) for info in app.registered_commands), *groups)
 
 
-def _command(callback: Any, group: str = "") -> str:
+def _group(group: typer.Typer) -> str:
+    """Return the section of a command that has commands of its own."""
+    name = str(group.info.name)
+    commands = (_command(info.callback, within=f"{name} ") for info in group.registered_commands)
+    return "\n\n".join([f"## {name}", str(group.info.help), *commands])
+
+
+def _command(callback: Any, *, within: str = "") -> str:
     hints = get_type_hints(callback, include_extras=True)
-    rows, usage = [], [f"unseen {group}{callback.__name__}", "[OPTIONS]"]
+    rows, usage = [], [f"unseen {within}{callback.__name__}", "[OPTIONS]"]
     for name, parameter in inspect.signature(callback).parameters.items():
         info = next(item for item in hints[name].__metadata__ if isinstance(item, typer.models.ParameterInfo))
         written = _written(name, info)
@@ -194,9 +191,11 @@ def _command(callback: Any, group: str = "") -> str:
         default = "required" if required else _shown(parameter.default)
         if isinstance(info, typer.models.ArgumentInfo):
             usage.append(written if required else f"[{written}]")
+        elif required:
+            usage.append(f"{written} {name.upper()}")
         rows.append((f"`{written}`", default, info.help or ""))
     summary = inspect.getdoc(callback) or ""
-    head = [f"{'###' if group else '##'} {group}{callback.__name__}", summary, f"```text\n{' '.join(usage)}\n```"]
+    head = [f"##{'#' if within else ''} {within}{callback.__name__}", summary, f"```text\n{' '.join(usage)}\n```"]
     return "\n\n".join([*head, table(("argument or option", "default", "meaning"), rows)] if rows else head)
 
 

@@ -179,7 +179,7 @@ each_intersect = pytest.mark.parametrize("intersect", INTERSECT.values(), ids=IN
 
 
 @given(st.lists(st.lists(ids, max_size=12, unique=True), min_size=2, max_size=4), st.data())
-@settings(deadline=None, derandomize=True, max_examples=50)
+@settings(deadline=None, derandomize=True, max_examples=20)
 def test_the_result_is_the_intersection(lists: list[list[bytes]], data: st.DataObject) -> None:
     recipients = data.draw(st.sampled_from(told(len(lists))))
     for scheme in suiting(INTERSECT, len(lists)):
@@ -187,7 +187,7 @@ def test_the_result_is_the_intersection(lists: list[list[bytes]], data: st.DataO
 
 
 @given(st.sets(ids, max_size=12), st.data())
-@settings(deadline=None, derandomize=True, max_examples=25)
+@settings(deadline=None, derandomize=True, max_examples=10)
 def test_the_order_of_the_lists_does_not_matter(items: set[bytes], data: st.DataObject) -> None:
     lists = [data.draw(st.permutations(sorted(items))) for _ in range(2)]
     for scheme in INTERSECT.values():

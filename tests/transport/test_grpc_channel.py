@@ -375,6 +375,7 @@ def tls_server(identity, tmp_path, **settings):
     identity.save(tmp_path)
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     context.load_cert_chain(tmp_path / "certificate.pem", tmp_path / "key.pem")
+    context.set_alpn_protocols(["h2"])
     for name, value in settings.items():
         setattr(context, name, value)
 

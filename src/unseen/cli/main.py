@@ -13,6 +13,7 @@ from rich.console import Console
 from rich.text import Text
 
 from unseen import errors
+from unseen.cli import node_commands
 from unseen.cli.terminal import harmless
 from unseen.version import VERSION
 
@@ -24,10 +25,13 @@ app = typer.Typer(
     rich_markup_mode=None,
 )
 
-agreements = typer.Typer(no_args_is_help=True, rich_markup_mode=None, help="What parties sign before they compute.")
-audits = typer.Typer(no_args_is_help=True, rich_markup_mode=None, help="Trails of decisions.")
-app.add_typer(agreements, name="agreement")
-app.add_typer(audits, name="audit")
+agreements = typer.Typer(
+    name="agreement", no_args_is_help=True, rich_markup_mode=None, help="What parties sign before they compute."
+)
+audits = typer.Typer(name="audit", no_args_is_help=True, rich_markup_mode=None, help="Trails of decisions.")
+app.add_typer(agreements)
+app.add_typer(audits)
+app.add_typer(node_commands.app)
 
 EXIT_CODES: tuple[tuple[type[errors.UnseenError], int], ...] = (
     (errors.UsageError, 2),
@@ -125,6 +129,16 @@ def party(
 ) -> None:
     """Run, or resume, one party's side of a job as a process of its own, over mutual TLS."""
     _command("party").run(config=config, listen=listen, peer=peer, events=events)
+
+
+@app.command()
+def doctor(
+    peer: Annotated[str | None, typer.Argument(help="The peer; without, all of them.")] = None,
+    at: Annotated[Path, typer.Option(help="Folder of the node, or a party file.")] = Path("node"),
+    json: Annotated[bool, typer.Option("--json", help="Print the findings as JSON.")] = False,
+) -> None:
+    """Walk the way to a peer, from its name to its version, and say what is wrong and what to do."""
+    _command("doctor").run(peer=peer, at=at, as_json=json)
 
 
 @app.command()

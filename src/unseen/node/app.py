@@ -6,14 +6,15 @@
     flow: flow.yaml                   # the same file at every party
     job: credit-1                     # the same name at every party; running it again resumes it
     workspace: workspace              # where results are kept
-    identity: identity                # folder with certificate.pem, key.pem, authority.pem
+    identity: node                    # the node's folder, or one with certificate.pem, key.pem, authority.pem
     tables: {customers: bank.csv}     # this party's own data
     listen: 127.0.0.1:7001            # where peers dial in, if they do
     peers: {partner: null}            # host:port to dial, or null if the peer dials us
     connect_seconds: 30               # how long a peer may be out of reach before the job fails
     silence_seconds: 600              # how long a peer may be connected without anything moving
 
-Paths are relative to the file.
+Paths are relative to the file. With a node's folder as identity, ``listen`` and those of ``peers`` that the file leaves
+out are what the node knows: its port, and who was paired with.
 """
 
 from __future__ import annotations
@@ -34,6 +35,7 @@ from unseen.flow.graph import Graph, build_graph
 from unseen.flow.spec import problems_text, read_flow
 from unseen.flow.store import Workspace
 from unseen.ids import JobId, PartyId, StepId
+from unseen.node.folder import Node, is_node, load_identity
 from unseen.transport.grpc import GrpcChannel, Options
 from unseen.transport.session import Session
 from unseen.transport.tls import Identity
@@ -104,6 +106,7 @@ def run_party(
         PeerFailed: A peer gave up and said why.
         UnseenError: A step failed at this party; the peers are told.
     """
+    config = completed(config)
     graph = _graph(config)
     identity = _identity(config)
     clock = SystemClock()
@@ -116,13 +119,28 @@ def run_party(
     return PartyResult(graph, workspace, steps)
 
 
+def completed(config: PartyConfig) -> PartyConfig:
+    """Return the configuration with what the node's folder knows about the flow's other parties."""
+    if not is_node(config.identity):
+        return config
+    node = Node(config.identity)
+    known = node.partners.all()
+    others = [party for party in read_flow(config.flow).parties if party != config.party and party in known]
+    peers = {**{peer: known[peer].endpoint for peer in others}, **config.peers}
+    dialled = None in peers.values()
+    return config.model_copy(
+        update={"peers": peers, "listen": config.listen or (node.config.listen if dialled else None)}
+    )
+
+
 def _graph(config: PartyConfig) -> Graph:
     spec = read_flow(config.flow)
     if config.party not in spec.parties:
         raise UsageError(f"{config.flow}: party {config.party} takes no part in this flow ({', '.join(spec.parties)})")
     missing = sorted(set(spec.parties) - {config.party} - set(config.peers))
     if missing:
-        raise UsageError(f"party {config.party}: peers does not say how to reach {', '.join(missing)}")
+        remedy = "; pair with them: `unseen node invite` at one side" if is_node(config.identity) else ""
+        raise UsageError(f"party {config.party}: peers does not say how to reach {', '.join(missing)}{remedy}")
     strangers = sorted(set(config.peers) - set(spec.parties))
     if strangers:
         raise UsageError(f"party {config.party}: peers names {', '.join(strangers)}, which take no part in the flow")
@@ -133,7 +151,7 @@ def _graph(config: PartyConfig) -> Graph:
 
 
 def _identity(config: PartyConfig) -> Identity:
-    identity = Identity.load(config.identity)
+    identity = load_identity(config.identity)
     if identity.party != config.party:
         raise UsageError(
             f"{config.identity} holds the certificate of {identity.party}, not of {config.party}: correct one of them"

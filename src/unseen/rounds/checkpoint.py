@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 import os
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any
@@ -21,7 +21,7 @@ from unseen.codec import Shape, decode, encode_bytes, message
 from unseen.data.atomic import whole_file
 from unseen.errors import DataError, RemoteProtocolError, UsageError
 from unseen.ids import ClientId
-from unseen.learners.horizontal.process import Memory, State, Vector
+from unseen.learners.horizontal.process import Memory, State, Update, Vector
 
 _STATE = "state.bin"
 _RUN = "run.json"
@@ -51,6 +51,16 @@ class KeptMemory:
     """What a client keeps."""
 
     vectors: tuple[NamedVector, ...]
+
+
+@message("rounds/update")
+class KeptUpdate:
+    """An update that waits for its aggregation; metrics as JSON."""
+
+    delta: Annotated[NDArray[np.float32], Shape(None)]
+    weight: float
+    extra: tuple[NamedVector, ...]
+    metrics: str
 
 
 def pack(vectors: Mapping[str, Vector]) -> tuple[NamedVector, ...]:
@@ -110,8 +120,21 @@ class Checkpoints:
 
     def memory(self, client: ClientId, finished: int) -> Memory:
         """Return what a client kept in the last of the ``finished`` rounds in which it took part."""
-        found = [number for number in self._rounds(client) if number < finished]
-        return unpack(_decoded(KeptMemory, self._path(client, max(found))).vectors) if found else {}
+        return self.memories(finished)(client)
+
+    def memories(self, finished: int) -> Callable[[ClientId], Memory]:
+        """Return ``memory`` for many clients, after one look at the folder."""
+        newest: dict[str, int] = {}
+        for name in os.listdir(self.folder / "memory"):
+            match = _MEMORY.fullmatch(name)
+            if match is not None and int(match["round"]) < finished:
+                newest[match["client"]] = max(newest.get(match["client"], -1), int(match["round"]))
+
+        def of(client: ClientId) -> Memory:
+            number = newest.get(client.encode().hex())
+            return {} if number is None else unpack(_decoded(KeptMemory, self._path(client, number)).vectors)
+
+        return of
 
     def keep(self, client: ClientId, round_number: int, memory: Memory) -> None:
         """Keep what a client has after a round, beside what it had before."""
@@ -119,13 +142,36 @@ class Checkpoints:
             with whole_file(self._path(client, round_number)) as file:
                 file.write(encode_bytes(KeptMemory(pack(memory))))
 
+    def park(self, number: int, update: Update) -> None:
+        """Keep an update that waits, by a number of its own."""
+        kept = KeptUpdate(update.delta, float(update.weight), pack(update.extra), json.dumps(dict(update.metrics)))
+        (self.folder / "waiting").mkdir(exist_ok=True)
+        with whole_file(self._parked(number)) as file:
+            file.write(encode_bytes(kept))
+
+    def parked(self, number: int) -> Update:
+        """Return an update that waits.
+
+        Raises:
+            DataError: It is not there, or its file is damaged.
+        """
+        path = self._parked(number)
+        if not path.exists():
+            raise DataError(f"{path} is missing: somebody removed a part of this run; start it in another folder")
+        kept = _decoded(KeptUpdate, path)
+        return Update(kept.delta, kept.weight, unpack(kept.extra), json.loads(kept.metrics))
+
+    def unpark(self, waiting: Collection[int]) -> None:
+        """Remove all updates but those that are still waiting."""
+        for path in (self.folder / "waiting").glob("*.bin"):
+            if int(path.stem) not in waiting:
+                path.unlink()
+
+    def _parked(self, number: int) -> Path:
+        return self.folder / "waiting" / f"{number}.bin"
+
     def _path(self, client: ClientId, round_number: int) -> Path:
         return self.folder / "memory" / f"{client.encode().hex()}.{round_number}.bin"
-
-    def _rounds(self, client: ClientId) -> list[int]:
-        begin = f"{client.encode().hex()}."
-        names = [name for name in os.listdir(self.folder / "memory") if name.startswith(begin)]
-        return [int(match["round"]) for name in names if (match := _MEMORY.fullmatch(name))]
 
     def _forget(self, finished: int) -> None:
         """Remove memories that a newer one of a finished round has replaced."""

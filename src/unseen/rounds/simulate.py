@@ -12,7 +12,8 @@ import tempfile
 import time
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
+from itertools import chain
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Protocol, Self
@@ -28,18 +29,26 @@ from unseen.learners.horizontal.process import (
     Assignment,
     Broadcast,
     Examples,
+    Memory,
     Process,
     State,
     Trainer,
     Update,
+    Vector,
     stream,
 )
+from unseen.learners.horizontal.strategies.parts import personal_model
 from unseen.rounds.checkpoint import Checkpoints, KeptState, pack, unpack
 from unseen.rounds.cohort import Cohort, Uniform
+from unseen.rounds.digest import digest_of
+from unseen.rounds.pace import Faults
+from unseen.rounds.traffic import traffic_of
 from unseen.rounds.workers import Workers, shared_floats
 
 _CHUNK = 1000
 """Examples that are evaluated as one task."""
+_GROUP, _NUMBERS = 32, 1 << 18
+"""Clients that are handed out as one task: at most so many, with at most so many numbers in their models."""
 
 
 class Clients(Protocol):
@@ -61,17 +70,6 @@ class Clients(Protocol):
 
 
 @dataclass(frozen=True, slots=True)
-class Faults:
-    """What goes wrong with clients: ``drop`` of them train and are not heard of again."""
-
-    drop: float = 0.0
-
-    def drops(self, seed: int, round_number: int, client: ClientId) -> bool:
-        """Return whether a client is lost in a round."""
-        return self.drop > 0 and bool(stream(seed, round_number, client, "drop").random() < self.drop)
-
-
-@dataclass(frozen=True, slots=True)
 class Round:
     """What one round did."""
 
@@ -84,6 +82,11 @@ class Round:
     test: Mapping[str, float] = field(default_factory=dict)
     """Of the model after the round; empty if it was not evaluated."""
     seconds: float = 0.0
+    bytes_up: int = 0
+    """Of all clients' messages; in a simulation, what they would have."""
+    bytes_down: int = 0
+    clock: float = 0.0
+    """Simulated seconds from the beginning of the run to the end of the round; 0 if clients have no pace."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -121,6 +124,19 @@ class Settings:
     """Where the run is kept; nowhere if ``None``."""
 
 
+@dataclass(frozen=True, slots=True, eq=False)
+class _Held:
+    """What a worker holds of a round."""
+
+    given: int
+    broadcast: Broadcast
+    memory: Callable[[ClientId], Memory]
+
+
+def _called(group: Sequence[ClientId]) -> str:
+    return f"client {group[0]}" if len(group) == 1 else f"one of clients {group[0]} … {group[-1]}"
+
+
 class Simulation:
     """One federation in one program.
 
@@ -143,17 +159,20 @@ class Simulation:
     ) -> None:
         if not len(clients.ids):
             raise DataError("there are no clients")
-        self._clients, self._trainer, self._process = clients, trainer, process
-        self._settings, self._test = settings or Settings(), test
+        self.clients, self.trainer, self.process = clients, trainer, process
+        self.settings, self.test = settings or Settings(), test
+        self._check_cohorts()
         self._cancel: CancelToken | None = None
         self._stack = ExitStack()
-        self._store = Checkpoints(self._settings.folder or self._temporary())
+        self._store = Checkpoints(self.settings.folder or self._temporary())
         self._store.begin(self._description())
         self._scratch = self._temporary()
-        count = self._settings.workers or len(os.sched_getaffinity(0))
-        self._deltas = shared_floats(count, trainer.size)
+        count = self.settings.workers or len(os.sched_getaffinity(0))
+        self._sizes = dict(zip(clients.ids, clients.sizes, strict=True))
+        self._count, self._most = count, max(1, min(_GROUP, _NUMBERS // trainer.size))
+        self._deltas = shared_floats(count * self._most, trainer.size).reshape(count, self._most, -1)
         self._given = 0
-        self._held: tuple[int, Broadcast] | None = None
+        self._held: _Held | None = None
         self._workers = self._stack.enter_context(Workers(self._play, count, prepare=trainer.settle))
         self._run = self._first()
 
@@ -173,6 +192,14 @@ class Simulation:
     def run(self) -> Run:
         """Where the simulation stands."""
         return self._run
+
+    def personal(self, client: ClientId) -> Vector:
+        """Return the model that a client uses: that of everyone, unless the strategy leaves each with its own."""
+        state = self._run.state
+        memory, examples = self._store.memory(client, state.round), Examples(*self.clients.client(client))
+        rng = stream(self.settings.seed, state.round, client, "personal")
+        broadcast = self.process.distributor(state)
+        return personal_model(self.process, self.trainer, Assignment(client, broadcast, examples, memory, rng))
 
     def rounds(
         self, count: int, *, observe: Callable[[Round], None] | None = None, cancel: CancelToken | None = None
@@ -196,39 +223,48 @@ class Simulation:
     # --- one round
 
     def _play_round(self, *, last: bool) -> Run:
-        began, state, settings = time.monotonic(), self._run.state, self._settings
-        cohort = settings.cohort.choose(self._clients.ids, self._clients.sizes, state.round, settings.seed)
-        self._hand_out(self._process.distributor(state))
-        tasks = [("train", client, self._given) for client in cohort]
-        found = self._workers.map(tasks, name=lambda n: f"client {cohort[n]}", collect=self._collect)
-        heard = [
-            update
-            for client, update in zip(cohort, found, strict=True)
-            if len(update.delta) and not settings.faults.drops(settings.seed, state.round, client)
-        ]
-        after, aggregate = self._process.next(state, heard)
-        test = self.evaluate(after) if last or after.round % settings.evaluate_every == 0 else {}
-        entry = Round(
-            after.round,
-            len(cohort),
-            len(cohort) - len(heard),
-            dict(aggregate.metrics),
-            test,
-            round(time.monotonic() - began, 6),
-        )
+        began, state, settings = time.monotonic(), self._run.state, self.settings
+        cohort = settings.cohort.choose(self.clients.ids, self.clients.sizes, state.round, settings.seed)
+        updates = self._train(cohort, state)
+        staying, took = settings.faults.heard(cohort, self._sizes, state.round, settings.seed)
+        heard = [update for client, update in zip(cohort, updates, strict=True) if client in staying]
+        after, aggregate = self.process.next(state, heard)
+        clock = (self._run.history[-1].clock if self._run.history else 0.0) + took
+        moved = traffic_of(self.process, self.process.distributor(state), len(cohort), heard)
+        missing = len(cohort) - len(heard)
+        entry = Round(after.round, len(cohort), missing, dict(aggregate.metrics), {}, 0.0, moved.up, moved.down, clock)
+        return self._finished(after, entry, began, last=last)
+
+    def _train(self, cohort: Sequence[ClientId], state: State) -> list[Update]:
+        """Return the updates of clients that train on a state, in their order."""
+        self._hand_out(self.process.distributor(state))
+        groups = self._groups(cohort)
+        tasks = [("train", group, self._given) for group in groups]
+        found = self._workers.map(tasks, name=lambda n: _called(groups[n]), collect=self._collect)
+        return list(chain.from_iterable(found))
+
+    def _finished(self, after: State, entry: Round, began: float, *, last: bool) -> Run:
+        """Evaluate a new state, and keep it with its entry in the history."""
+        test = self.evaluate(after) if last or after.round % self.settings.evaluate_every == 0 else {}
+        entry = replace(entry, test=test, seconds=round(time.monotonic() - began, 6))
         history = (*self._run.history, entry)
         self._store.save(after, [asdict(one) for one in history])
         return Run(after, history)
 
+    def _groups(self, cohort: Sequence[ClientId]) -> list[Sequence[ClientId]]:
+        """Return the cohort in pieces, small enough that all workers have something to do to the end."""
+        size = max(1, min(self._most, len(cohort) // (4 * self._count)))
+        return [cohort[place : place + size] for place in range(0, len(cohort), size)]
+
     def evaluate(self, state: State) -> dict[str, float]:
         """Return the metrics of a state's model on the examples to test on; nothing if there are none."""
-        if self._test is None:
+        if self.test is None:
             return {}
         self._hand_out(Broadcast(state.round, state.model))
-        starts = range(0, len(self._test), _CHUNK)
+        starts = range(0, len(self.test), _CHUNK)
         tasks = [("test", start, self._given) for start in starts]
         parts = self._workers.map(tasks, name=lambda n: f"evaluation, part {n}", collect=lambda _n, _w, found: found)
-        weights = [min(_CHUNK, len(self._test) - start) for start in starts]
+        weights = [min(_CHUNK, len(self.test) - start) for start in starts]
         names = parts[0] if parts else {}
         return {
             name: sum(part[name] * weight for part, weight in zip(parts, weights, strict=True)) / sum(weights)
@@ -243,43 +279,55 @@ class Simulation:
         path.replace(self._scratch / "broadcast")
         self._given += 1
 
-    def _collect(self, number: int, worker: int, answer: Any) -> Update:
-        """Take an update out of the memory that its worker writes to."""
+    def _collect(self, number: int, worker: int, answer: Any) -> list[Update]:
+        """Take a group's updates out of the memory that its worker writes to."""
         del number
         self._look()
-        weight, extra, metrics = answer
-        return Update(self._deltas[worker].copy(), weight, extra, metrics)
+        deltas = self._deltas[worker, : len(answer)].copy()
+        return [Update(delta, *rest) for delta, rest in zip(deltas, answer, strict=True)]
 
     # --- in a worker
 
     def _play(self, worker: int, task: Any) -> Any:
         kind, what, given = task
-        broadcast = self._taken(given)
+        held = self._taken(given)
         if kind == "test":
-            return self._tested(broadcast, what)
-        (inputs, labels), number = self._clients.client(what), broadcast.round
-        memory = self._store.memory(what, number)
-        rng = stream(self._settings.seed, number, what, "work")
-        assignment = Assignment(what, broadcast, Examples(inputs, labels), memory, rng)
-        update, kept = self._process.client_round(self._trainer, assignment)
-        self._check(what, update)
-        self._store.keep(what, number, kept)
-        self._deltas[worker] = update.delta
+            return self._tested(held.broadcast, what)
+        return [self._trained(worker, place, client, held) for place, client in enumerate(what)]
+
+    def _trained(self, worker: int, place: int, client: ClientId, held: _Held) -> tuple[Any, ...]:
+        """Leave a client's difference in the shared memory; return the rest of its update."""
+        try:
+            (inputs, labels), number = self.clients.client(client), held.broadcast.round
+            rng = stream(self.settings.seed, number, client, "work")
+            assignment = Assignment(client, held.broadcast, Examples(inputs, labels), held.memory(client), rng)
+            update, kept = self.process.client_round(self.trainer, assignment)
+            self._check(client, update)
+            self._keep(client, number, kept)
+            self._deltas[worker, place] = update.delta
+        except Exception as error:
+            error.add_note(f"at client {client}")
+            raise
         return update.weight, dict(update.extra), dict(update.metrics)
 
-    def _taken(self, given: int) -> Broadcast:
+    def _keep(self, client: ClientId, number: int, memory: Memory) -> None:
+        """Keep what a client has after a round."""
+        self._store.keep(client, number, memory)
+
+    def _taken(self, given: int) -> _Held:
         """Return what the parent has left as number ``given``; a worker reads each once."""
-        if self._held is None or self._held[0] != given:
+        if self._held is None or self._held.given != given:
             kept = decode(KeptState, (self._scratch / "broadcast").read_bytes(), sender="broadcast")
-            self._held = given, Broadcast(kept.round, kept.model, unpack(kept.extra))
-        return self._held[1]
+            broadcast = Broadcast(kept.round, kept.model, unpack(kept.extra))
+            self._held = _Held(given, broadcast, self._store.memories(kept.round))
+        return self._held
 
     def _tested(self, broadcast: Broadcast, start: int) -> dict[str, float]:
-        if self._test is None:
+        if self.test is None:
             return {}
         part = slice(start, start + _CHUNK)
-        examples = Examples(self._test.inputs[part], self._test.labels[part])
-        return dict(self._trainer.evaluate(broadcast.model, examples))
+        examples = Examples(self.test.inputs[part], self.test.labels[part])
+        return dict(self.trainer.evaluate(broadcast.model, examples))
 
     def _check(self, client: ClientId, update: Update) -> None:
         if not np.isfinite(update.delta).all():
@@ -290,23 +338,26 @@ class Simulation:
 
     # --- beginning
 
+    def _check_cohorts(self) -> None:
+        self.process.check_cohort(self.settings.cohort, len(self.clients.ids))
+
     def _first(self) -> Run:
         kept = self._store.load()
         if kept is None:
-            return Run(self._process.start(self._trainer.initial(self._settings.seed)), ())
+            return Run(self.process.start(self.trainer.initial(self.settings.seed)), ())
         state, history = kept
         return Run(state, tuple(Round(**fields) for fields in history))
 
     def _description(self) -> dict[str, Any]:
-        settings = self._settings
+        settings = self.settings
         return {
-            "process": repr(self._process),
+            "process": digest_of(self.process),
             "cohort": repr(settings.cohort),
             "faults": repr(settings.faults),
             "seed": settings.seed,
-            "model size": self._trainer.size,
-            "clients": len(self._clients.ids),
-            "examples": int(sum(self._clients.sizes)),
+            "model size": self.trainer.size,
+            "clients": len(self.clients.ids),
+            "examples": int(sum(self.clients.sizes)),
         }
 
     def _temporary(self) -> Path:

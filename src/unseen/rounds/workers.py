@@ -75,7 +75,7 @@ class Workers:
         """Return what ``collect`` makes of the answer to each task, in their order; who is free takes the next one.
 
         Raises:
-            UnseenError: The job's own error of a task, with ``name`` of its number in a note.
+            UnseenError: The job's own error of a task, with ``name`` of its number in a note, unless it has one.
             LocalProtocolError: A worker died, or the job raised anything else.
         """
         if not self._workers:
@@ -124,7 +124,7 @@ def _answer(worker: _Worker, name: str) -> Any:
         return value
     failure, story = value
     if isinstance(failure, UnseenError):
-        failure.add_note(f"at {name}")
+        _place(failure, name)
         raise failure
     raise LocalProtocolError(f"the work of {name} failed:\n{story}")
 
@@ -133,8 +133,14 @@ def _played(job: Job, task: Any, name: str) -> Any:
     try:
         return job(0, task)
     except UnseenError as error:
-        error.add_note(f"at {name}")
+        _place(error, name)
         raise
+
+
+def _place(error: UnseenError, name: str) -> None:
+    """Say where an error comes from, if it does not itself."""
+    if not getattr(error, "__notes__", None):
+        error.add_note(f"at {name}")
 
 
 def _start(number: int, job: Job, prepare: Callable[[], None] | None) -> _Worker:

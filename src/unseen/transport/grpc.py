@@ -4,6 +4,9 @@ There is no other port and no unencrypted one. Who dials is a matter of firewall
 it, ``None`` to be dialled by it. The dialer checks that the listener's certificate names the peer, and the listener
 that the dialer's certificate names one of its peers; what the greeting says must agree with that.
 
+With an identity that has a ``trust`` each side also asks it at every handshake, and every few seconds while the link is
+up, whether it objects to the other's certificate, and hands over its own revocation list.
+
 Requires that gRPC has not been imported before this module: it reads its TLS settings once, see ``_REFUSE_TLS_1_2``.
 """
 
@@ -23,10 +26,19 @@ from types import TracebackType
 from typing import Any, Self
 
 from unseen.codec import Buffer
-from unseen.errors import DeadlineExceeded, HandshakeRefused, PeerUnreachable, TransportError, UsageError
+from unseen.errors import (
+    DeadlineExceeded,
+    HandshakeRefused,
+    PeerUnreachable,
+    TransportError,
+    UnseenError,
+    UsageError,
+)
 from unseen.ids import PartyId
 from unseen.transport.channel import Waiting
 from unseen.transport.diagnosis import Cause, examine, split_endpoint
+from unseen.transport.facts import facts
+from unseen.transport.guard import Guard
 from unseen.transport.line import Line, Stream
 from unseen.transport.link import EPOCH_BYTES, MAX_PACKET_BYTES, Limits, Why, cut, refusal
 from unseen.transport.tls import Identity, host_name, party_named
@@ -46,6 +58,7 @@ _log = logging.getLogger(__name__)
 
 SERVICE = "unseen.Link"
 METHOD = "Stream"
+FACTS = "Facts"
 # A refusal of our certificate and a cut connection look alike; cuts do not come three times in a row at the same place.
 _SUSPICIONS = 3
 _FIRST_PAUSE, _LONGEST_PAUSE = 0.05, 2.0
@@ -62,6 +75,8 @@ class Options:
     """For how long ``close`` waits for the goodbye to be heard."""
     keepalive: float = 10.0
     """How often an idle connection is probed."""
+    recheck: float = 2.0
+    """How often the certificates of connected peers are judged anew, if the identity has a trust."""
     limits: Limits = field(default_factory=Limits)
 
 
@@ -99,6 +114,7 @@ class GrpcChannel:
             peer: Line(self.party, peer, epoch=epoch, limits=self._options.limits, grace=self._options.connect_grace)
             for peer in peers
         }
+        self._guard = Guard(identity)
         self._blocked = 0
         self._blocked_lock = threading.Lock()
         self._stopping = threading.Event()
@@ -108,6 +124,8 @@ class GrpcChannel:
             for peer, endpoint in peers.items()
             if endpoint is not None
         ]
+        if identity.trust is not None:
+            self._dialers.append(threading.Thread(target=self._judge_again, name="judge", daemon=True))
         for dialer in self._dialers:
             dialer.start()
 
@@ -225,6 +243,13 @@ class GrpcChannel:
             for line in self._lines.values():
                 line.accept(everything=self._blocked > 0 or self._stopping.is_set())
 
+    def _judge_again(self) -> None:
+        """End links whose certificates were revoked, or ran out, while they were up."""
+        while not self._stopping.wait(self._options.recheck):
+            for peer, objection in self._guard.turned_bad():
+                _log.warning("%s ends the link to %s: %s", self.party, peer, objection)
+                self._lines[peer].fail(HandshakeRefused(f"the link to {peer} was ended: {objection}"))
+
     # --- as listener
 
     def _start_server(self, listen: str) -> Any:
@@ -236,14 +261,19 @@ class GrpcChannel:
             _DaemonThreads(),
             handlers=[
                 grpc.method_handlers_generic_handler(
-                    SERVICE, {METHOD: grpc.stream_stream_rpc_method_handler(self._serve)}
+                    SERVICE,
+                    {
+                        METHOD: grpc.stream_stream_rpc_method_handler(self._serve),
+                        FACTS: grpc.unary_unary_rpc_method_handler(self._tell_facts),
+                    },
                 )
             ],
             options=_grpc_options(self._options),
             maximum_concurrent_rpcs=streams,
         )
+        authorities = dict.fromkeys(identity.authority_of(peer) for peer in self._lines)
         credentials = grpc.ssl_server_credentials(
-            [(identity.key_pem, identity.certificate_pem)], identity.ca_pem, require_client_auth=True
+            [(identity.key_pem, identity.certificate_pem)], b"".join(authorities), require_client_auth=True
         )
         try:
             self.port = server.add_secure_port(listen, credentials)
@@ -256,10 +286,7 @@ class GrpcChannel:
         return server
 
     def _serve(self, requests: Iterator[bytes], context: Any) -> Iterator[bytes]:
-        names = [
-            name.decode("ascii", "replace") for name in context.auth_context().get("x509_subject_alternative_name", ())
-        ]
-        peer = party_named(names)
+        names, peer = _caller(context)
         line = None if peer is None else self._lines.get(peer)
         if peer is None or line is None:
             _log.warning("%s refused a stream from %s at %s: no peer of ours", self.party, names, context.peer())
@@ -269,15 +296,38 @@ class GrpcChannel:
             _log.warning("%s refused a stream from %s: it dials that party itself", self.party, peer)
             yield refusal(Why.IDENTITY, "both sides dial each other; give the endpoint to one of them only")
             return
+        objection = self._guard.let_in(peer, self._certificate_of(peer, context))
+        if objection is not None:
+            _log.warning("%s refused a stream from %s: %s", self.party, peer, objection)
+            yield refusal(Why.IDENTITY, objection)
+            return
         stream = line.attach(context.cancel)
         if not context.add_callback(lambda: line.detach(stream, "the connection broke")):
             line.detach(stream, "the connection broke")
         threading.Thread(target=_read, args=(line, stream, requests), name=f"read {peer}", daemon=True).start()
         yield from line.outgoing(stream)
 
+    def _certificate_of(self, peer: PartyId, context: Any) -> bytes:
+        """Return the certificate that a caller showed, PEM, after an exchange of revocation lists."""
+        self._guard.learn(peer, context.invocation_metadata())
+        context.send_initial_metadata(self._guard.own_list())
+        return b"".join(context.auth_context().get("x509_pem_cert", ()))
+
+    def _tell_facts(self, request: bytes, context: Any) -> bytes:
+        names, peer = _caller(context)
+        if peer is None or peer not in self._lines:
+            return facts(f"{names} is not a party of the job that runs here")
+        return facts(self._guard.objection(peer, self._certificate_of(peer, context)) or "")
+
     # --- as dialer
 
     def _dial(self, line: Line, endpoint: str) -> None:
+        try:
+            self._keep_dialling(line, endpoint)
+        except UnseenError as error:  # by what to judge the peer cannot be read any more
+            line.fail(error)
+
+    def _keep_dialling(self, line: Line, endpoint: str) -> None:
         pause, suspicions = _FIRST_PAUSE, 0
         while not line.dead:
             if self._talk(line, endpoint):
@@ -295,12 +345,20 @@ class GrpcChannel:
 
     def _talk(self, line: Line, endpoint: str) -> bool:
         """Carry one stream to its end; return whether the two sides greeted each other on it."""
-        with grpc.secure_channel(
-            endpoint, self._credentials(), _dialer_options(self._options, line.peer)
-        ) as connection:
+        trusted = self._guard.trusted_at(endpoint, line.peer)
+        if trusted is None:
+            return False
+        with dialled(endpoint, self._identity, line.peer, trusted, self._options) as connection:
             stream = line.attach(connection.close)
             try:
-                call = connection.stream_stream(f"/{SERVICE}/{METHOD}")(line.outgoing(stream))
+                call = connection.stream_stream(f"/{SERVICE}/{METHOD}")(
+                    line.outgoing(stream), metadata=self._guard.own_list()
+                )
+                self._guard.learn(line.peer, call.initial_metadata())
+                # The list that has just come may revoke the certificate of this very connection.
+                objection = self._guard.let_in(line.peer, trusted)
+                if objection is not None:
+                    line.fail(HandshakeRefused(objection))
                 for data in call:
                     if not line.take(stream, data):
                         stream.drained.wait(_LINGER)
@@ -312,9 +370,18 @@ class GrpcChannel:
                 cause = "the connection was closed on this side"
             return line.detach(stream, cause)
 
-    def _credentials(self) -> Any:
-        identity = self._identity
-        return grpc.ssl_channel_credentials(identity.ca_pem, identity.key_pem, identity.certificate_pem)
+
+def dialled(endpoint: str, identity: Identity, peer: PartyId, trusted: bytes, options: Options) -> Any:
+    """Return a gRPC channel to ``peer``, whose certificate has to be ``trusted``, or issued by it."""
+    credentials = grpc.ssl_channel_credentials(trusted, identity.key_pem, identity.certificate_pem)
+    return grpc.secure_channel(endpoint, credentials, _dialer_options(options, peer))
+
+
+def _caller(context: Any) -> tuple[list[str], PartyId | None]:
+    """Return the names in a caller's certificate, and the party that they stand for."""
+    found = context.auth_context().get("x509_subject_alternative_name", ())
+    names = [name.decode("ascii", "replace") for name in found]
+    return names, party_named(names)
 
 
 class _DaemonThreads(Executor):

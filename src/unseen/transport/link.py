@@ -48,7 +48,8 @@ MAX_NOTICES = 16
 
 _HEADER = struct.Struct("<2sBB4xQQQ")
 _MAGIC = b"UL"
-_FORMAT = 1
+FORMAT = 1
+"""The version of all this; both sides need the same."""
 # What a packet costs beyond its bytes, so that many small ones cannot hide in a limit on bytes.
 _OVERHEAD = 256
 # A peer checks its window before it adds a packet, and notices are exempt from it.
@@ -136,7 +137,7 @@ class Packet:
 
 def pack(kind: Kind, body: Sequence[Buffer] = (), *, sequence: int = 0, total: int = 0, offset: int = 0) -> bytes:
     """Return the bytes of a packet."""
-    return b"".join([_HEADER.pack(_MAGIC, _FORMAT, kind, sequence, total, offset), *body])
+    return b"".join([_HEADER.pack(_MAGIC, FORMAT, kind, sequence, total, offset), *body])
 
 
 def unpack(data: bytes, *, sender: str) -> Packet:
@@ -150,7 +151,7 @@ def unpack(data: bytes, *, sender: str) -> Packet:
             f"{sender}: a packet has {len(data)} bytes, allowed are {_HEADER.size} to {MAX_PACKET_BYTES}"
         )
     magic, form, kind, sequence, total, offset = _HEADER.unpack_from(data)
-    if (magic, form) != (_MAGIC, _FORMAT) or kind not in _KINDS:
+    if (magic, form) != (_MAGIC, FORMAT) or kind not in _KINDS:
         raise RemoteProtocolError(
             f"{sender}: malformed packet: starts with {data[:4].hex()}; both parties need the same major version"
         )

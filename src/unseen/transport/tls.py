@@ -1,4 +1,7 @@
-"""Certificates of a federation: one authority, one certificate a party, the party's id pinned in its name.
+"""Certificates of a federation: an authority's, one certificate a party, the party's id pinned in its name.
+
+All parties have one authority, or each party has its own, which can certify nobody else (``make_authority`` with a
+``party``); then a ``Trust`` says which authority a partner has and what that has taken back.
 
 A party ``bank`` is the DNS name ``bank.party.unseen.internal`` in the subject alternative name (RFC 5280, 4.2.1.6), and
 nothing else in a certificate says who it is. Keys are ECDSA P-256, since TLS stacks without Ed25519 are still common.
@@ -12,10 +15,10 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from pathlib import Path
-from typing import NoReturn
+from typing import NoReturn, Protocol
 
 from cryptography import x509
-from cryptography.exceptions import InvalidSignature
+from cryptography.exceptions import InvalidSignature, UnsupportedAlgorithm
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
@@ -46,6 +49,34 @@ def party_named(names: Iterable[str]) -> PartyId | None:
     return PartyId(label) if PartyId.pattern.fullmatch(label) else None
 
 
+class Trust(Protocol):
+    """By what a party with partners of several authorities judges them; asked anew at every handshake."""
+
+    def authority_of(self, peer: PartyId) -> bytes:
+        """Return the certificate of a partner's authority, PEM.
+
+        Raises:
+            UsageError: There is no such partner.
+        """
+        ...
+
+    def objection(self, peer: PartyId, certificate: x509.Certificate) -> str | None:
+        """Return why a certificate does not stand for ``peer`` (any more), or ``None`` if it does."""
+        ...
+
+    def own_list(self) -> bytes:
+        """Return the revocation list that this party hands to its partners, DER, or nothing."""
+        ...
+
+    def learn(self, peer: PartyId, revoked: bytes) -> None:
+        """Keep a revocation list of a partner, unless a newer one is known.
+
+        Raises:
+            RemoteProtocolError: It is not a list of the partner's authority.
+        """
+        ...
+
+
 @dataclass(frozen=True, slots=True)
 class Authority:
     """The key that signs a federation's certificates; secret."""
@@ -71,7 +102,9 @@ class Request:
 
 @dataclass(frozen=True, slots=True)
 class Identity:
-    """What a party shows to prove who it is, and the authority by which it judges others; the key is secret.
+    """What a party shows to prove who it is, and by what it judges others; the key is secret.
+
+    ``ca_pem`` is the party's own authority; without ``trust`` it is everybody's.
 
     Raises:
         UsageError: The certificate is not this party's, or the key is not the certificate's.
@@ -81,12 +114,13 @@ class Identity:
     certificate_pem: bytes
     key_pem: bytes = field(repr=False)
     ca_pem: bytes
+    trust: Trust | None = field(default=None, repr=False, compare=False)
 
     def __post_init__(self) -> None:
-        certificate = _read_certificate(self.certificate_pem)
+        certificate = read_certificate(self.certificate_pem)
         if party_in(certificate) != self.party:
             raise UsageError(f"the certificate is not one of {self.party}: it names {names_in(certificate)}")
-        if _read_key(self.key_pem).public_key() != certificate.public_key():
+        if read_key(self.key_pem).public_key() != certificate.public_key():
             raise UsageError(f"the private key of {self.party} does not belong to its certificate")
 
     @classmethod
@@ -95,7 +129,7 @@ class Identity:
         certificate_pem, key_pem, ca_pem = (
             _read_file(folder / name) for name in (CERTIFICATE_FILE, KEY_FILE, AUTHORITY_FILE)
         )
-        party = party_in(_read_certificate(certificate_pem))
+        party = party_in(read_certificate(certificate_pem))
         if party is None:
             raise UsageError(f"{folder / CERTIFICATE_FILE}: the certificate names no party of a federation")
         return cls(party, certificate_pem, key_pem, ca_pem)
@@ -107,19 +141,41 @@ class Identity:
         (folder / AUTHORITY_FILE).write_bytes(self.ca_pem)
         write_secret(folder / KEY_FILE, self.key_pem)
 
+    def authority_of(self, peer: PartyId) -> bytes:
+        """Return the certificate of the authority that certifies ``peer``, PEM.
+
+        Raises:
+            UsageError: ``peer`` is not a partner.
+        """
+        return self.ca_pem if self.trust is None else self.trust.authority_of(peer)
+
+    def objection(self, peer: PartyId, certificate_pem: bytes) -> str | None:
+        """Return why ``peer`` must not be let in with a certificate that TLS has found in order, or ``None``."""
+        if self.trust is None:
+            return None
+        try:
+            certificate = parse_certificate(certificate_pem)
+        except ValueError:
+            return "its certificate cannot be read"
+        return self.trust.objection(peer, certificate)
+
     def __reduce__(self) -> NoReturn:
         raise UsageError("an identity holds a private key and cannot be pickled")
 
 
-def make_authority(name: str, *, days: int, now: datetime) -> Authority:
-    """Return a new authority called ``name``; it can sign nothing but certificates of parties."""
+def make_authority(name: str, *, days: int, now: datetime, party: PartyId | None = None) -> Authority:
+    """Return a new authority called ``name``; it can sign nothing but certificates of parties, or of one ``party``.
+
+    What it may sign is a critical name constraint (RFC 5280, 4.2.1.10): every TLS library refuses anything else.
+    """
+    domain = DOMAIN if party is None else host_name(party)
     key = ec.generate_private_key(ec.SECP256R1())
     subject = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, name)])
     builder = (
         _builder(subject, subject, key.public_key(), days=days, now=now)
         .add_extension(x509.BasicConstraints(ca=True, path_length=0), critical=True)
         .add_extension(_usage(signs_certificates=True), critical=True)
-        .add_extension(x509.NameConstraints([x509.DNSName(DOMAIN)], None), critical=True)
+        .add_extension(x509.NameConstraints([x509.DNSName(domain)], None), critical=True)
         .add_extension(x509.SubjectKeyIdentifier.from_public_key(key.public_key()), critical=False)
     )
     return Authority(_certificate_pem(builder.sign(key, hashes.SHA256())), _key_pem(key))
@@ -147,8 +203,8 @@ def certify(authority: Authority, party: PartyId, request_pem: bytes, *, days: i
     if not asked.is_signature_valid or not isinstance(public_key, ec.EllipticCurvePublicKey):
         raise UsageError(f"the signing request of {party} is not signed by an elliptic-curve key of its own")
     subject = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, party)])
-    signing_key = _read_key(authority.key_pem)
-    issuer = _read_certificate(authority.certificate_pem).subject
+    signing_key = read_key(authority.key_pem)
+    issuer = read_certificate(authority.certificate_pem).subject
     issuer_key_id = x509.AuthorityKeyIdentifier.from_issuer_public_key(signing_key.public_key())
     purposes = [ExtendedKeyUsageOID.CLIENT_AUTH, ExtendedKeyUsageOID.SERVER_AUTH]
     builder = (
@@ -186,15 +242,31 @@ def party_in(certificate: x509.Certificate) -> PartyId | None:
 def issued_by(certificate: x509.Certificate, ca_pem: bytes) -> bool:
     """Return whether an authority's key signed the certificate."""
     try:
-        certificate.verify_directly_issued_by(_read_certificate(ca_pem))
-    except (ValueError, TypeError, InvalidSignature):
+        certificate.verify_directly_issued_by(read_certificate(ca_pem))
+    except (ValueError, TypeError, InvalidSignature, UnsupportedAlgorithm):
         return False
     return True
 
 
 def fingerprint(certificate_pem: bytes) -> str:
     """Return the first 16 hexadecimal digits of a certificate's SHA-256, for people to compare."""
-    return _read_certificate(certificate_pem).fingerprint(hashes.SHA256()).hex()[:16]
+    return read_certificate(certificate_pem).fingerprint(hashes.SHA256()).hex()[:16]
+
+
+def parse_certificate(data: bytes) -> x509.Certificate:
+    """Return a certificate from a peer, PEM or DER, whose key and extensions can be read as well.
+
+    Raises:
+        ValueError: Something in it is malformed or unknown.
+    """
+    try:
+        load = x509.load_pem_x509_certificate if data.startswith(b"-----") else x509.load_der_x509_certificate
+        found = load(data)
+        found.public_key()
+        _ = found.extensions
+    except (TypeError, UnsupportedAlgorithm, x509.InvalidVersion, x509.DuplicateExtension) as error:
+        raise ValueError(str(error)) from error
+    return found
 
 
 def write_secret(path: Path, content: bytes) -> None:
@@ -242,14 +314,16 @@ def _key_pem(key: ec.EllipticCurvePrivateKey) -> bytes:
     )
 
 
-def _read_certificate(pem: bytes) -> x509.Certificate:
+def read_certificate(pem: bytes) -> x509.Certificate:
+    """Return the certificate in PEM, or raise ``UsageError``."""
     try:
         return x509.load_pem_x509_certificate(pem)
     except ValueError as error:
         raise UsageError(f"a certificate cannot be read: {error}") from error
 
 
-def _read_key(pem: bytes) -> ec.EllipticCurvePrivateKey:
+def read_key(pem: bytes) -> ec.EllipticCurvePrivateKey:
+    """Return the private key in PEM, or raise ``UsageError``."""
     try:
         key = serialization.load_pem_private_key(pem, password=None)
     except (ValueError, TypeError) as error:

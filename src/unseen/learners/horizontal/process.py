@@ -24,8 +24,8 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
-from typing import Protocol
+from dataclasses import dataclass, field, replace
+from typing import Protocol, runtime_checkable
 
 import numpy as np
 from numpy.typing import NDArray
@@ -120,6 +120,14 @@ class LocalPlan:
     weight_decay: float = 0.0
     steps: int | None = None
     """Stop after as many minibatches, whatever ``epochs`` says."""
+    decay: float = 1.0
+    """What the learning rate is multiplied by from one round to the next."""
+
+    def at(self, round_number: int) -> LocalPlan:
+        """Return the plan of one round: with its learning rate, and no more decay."""
+        if self.decay == 1:
+            return self
+        return replace(self, learning_rate=self.learning_rate * self.decay**round_number, decay=1.0)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -232,6 +240,19 @@ class Finalizer(Protocol):
         ...
 
 
+@runtime_checkable
+class CohortRule(Protocol):
+    """A finalizer that is right for some cohorts only: one whose privacy rests on how they are drawn."""
+
+    def check_cohort(self, cohort: object, population: int) -> None:
+        """Accept what draws the cohorts of a run from ``population`` clients.
+
+        Raises:
+            UsageError: They are not drawn as the finalizer states.
+        """
+        ...
+
+
 @dataclass(frozen=True, slots=True)
 class Process:
     """One algorithm: its name, as papers call it, and its parts."""
@@ -247,6 +268,11 @@ class Process:
         """Return the state before the first round."""
         return State(0, model)
 
+    def check_cohort(self, cohort: object, population: int) -> None:
+        """Accept what draws the cohorts of a run, before its first round; raises as ``CohortRule`` says."""
+        if isinstance(self.finalizer, CohortRule):
+            self.finalizer.check_cohort(cohort, population)
+
     def client_round(self, trainer: Trainer, assignment: Assignment) -> tuple[Update, Memory]:
         """Return what a client sends, and what it keeps."""
         update, memory = self.work(trainer, assignment)
@@ -260,6 +286,9 @@ class Process:
         A round without any goes to the finalizer all the same, with an aggregate of nobody: under differential privacy
         it must not show that there was none.
         """
-        nobody = Aggregate(np.zeros_like(state.model), 0, 0.0)
-        aggregate = self.aggregator(updates) if updates else nobody
+        aggregate = self.aggregate(state, updates)
         return self.finalizer(state, aggregate), aggregate
+
+    def aggregate(self, state: State, updates: Sequence[Update]) -> Aggregate:
+        """Return the aggregate of these updates, that of nobody if there are none."""
+        return self.aggregator(updates) if updates else Aggregate(np.zeros_like(state.model), 0, 0.0)

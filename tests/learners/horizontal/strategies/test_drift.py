@@ -119,3 +119,26 @@ def test_the_weight_of_gradients_is_what_a_constant_gradient_moves_a_model_by():
     update, _ = work(Slope(SIZE), task)
     np.testing.assert_allclose(update.delta, -0.1 * 0.25, rtol=1e-5)
     assert update.extra["steps"][0] == pytest.approx(gradient_weight(plan, 25, 0.3))
+
+
+# --- a learning rate that falls --------------------------------------------------------------------------------------
+
+
+def test_a_falling_learning_rate_takes_the_bias_of_fed_avg_away():
+    """X. Li et al., "On the Convergence of FedAvg on Non-IID Data", ICLR 2020, theorem 4: it has to fall."""
+    falling = end("fed_avg", 150, decay=0.97, **MANY_STEPS)
+    assert distance(end("fed_avg", 150, **MANY_STEPS), BEST) > 0.3
+    assert distance(falling, BEST) < 0.05
+
+
+def test_control_variates_are_gradients_whatever_the_learning_rate_of_the_round():
+    federation = Federation(strategy("scaffold", clients=COUNT, decay=0.97, **MANY_STEPS), TRAINER, PEOPLE)
+    federation.play(60)
+    for name, memory in federation.memories.items():
+        gradient, _ = TRAINER.gradient(BEST.astype(np.float32), PEOPLE[name])
+        np.testing.assert_allclose(memory["control"], gradient, atol=1e-2)
+
+
+def test_the_plan_of_a_round_has_its_learning_rate_once():
+    plan = LocalPlan(learning_rate=0.5, decay=0.5)
+    assert plan.at(3) == plan.at(3).at(7) == LocalPlan(learning_rate=0.0625)

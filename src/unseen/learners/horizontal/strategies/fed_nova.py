@@ -43,8 +43,9 @@ class NormalisedTraining:
     def __call__(self, trainer: Trainer, assignment: Assignment) -> tuple[Update, Memory]:
         """Return the update with ``steps``, and nothing to keep."""
         model = assignment.broadcast.model
-        fit = trained(trainer, assignment, self.plan, towards(model, self.pull))
-        steps = number(gradient_weight(self.plan, fit.steps, self.pull))
+        plan = self.plan.at(assignment.broadcast.round)
+        fit = trained(trainer, assignment, plan, towards(model, self.pull))
+        steps = number(gradient_weight(plan, fit.steps, self.pull))
         delta = (fit.model - model) / steps
         return Update(delta, len(assignment.examples), {"steps": steps}, {"loss": fit.loss}), {}
 

@@ -36,6 +36,7 @@ def _checked(plan: LocalPlan) -> LocalPlan:
         "batch has to be at least 1": plan.batch < 1,
         "momentum has to be in [0, 1)": not 0 <= plan.momentum < 1,
         "weight_decay must not be negative": not 0 <= plan.weight_decay < math.inf,
+        "decay has to be in (0, 1]": not 0 < plan.decay <= 1,
         "steps has to be at least 1, or nothing": plan.steps is not None and plan.steps < 1,
     }
     if found := [fault for fault, present in faults.items() if present]:

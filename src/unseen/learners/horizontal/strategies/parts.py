@@ -71,7 +71,7 @@ def trained(
     correction: Correction = UNCORRECTED,
     start: Vector | None = None,
 ) -> Fit:
-    """Return the training of ``start``, by default the broadcast model, on the client's examples.
+    """Return the training of ``start``, by default the broadcast model, by the plan of its round.
 
     Raises:
         DataError: The client has no examples.
@@ -79,7 +79,7 @@ def trained(
     if not len(assignment.examples):
         raise DataError(f"client {assignment.client} has no examples to train on: leave it out of the cohort")
     model = assignment.broadcast.model if start is None else start
-    return trainer.fit(model, assignment.examples, plan, assignment.rng, correction)
+    return trainer.fit(model, assignment.examples, plan.at(assignment.broadcast.round), assignment.rng, correction)
 
 
 def towards(anchor: Vector, pull: float) -> Correction:

@@ -46,9 +46,10 @@ class ControlledTraining:
         """Return the update with ``control``, and the client's control variate."""
         model, ours = assignment.broadcast.model, assignment.broadcast.extra["control"]
         mine = named(assignment.memory, "control", len(model))
-        fit = trained(trainer, assignment, self.plan, Correction(drift=ours - mine))
+        plan = self.plan.at(assignment.broadcast.round)
+        fit = trained(trainer, assignment, plan, Correction(drift=ours - mine))
         delta = fit.model - model
-        added = np.float32(self.plan.learning_rate * gradient_weight(self.plan, fit.steps))
+        added = np.float32(plan.learning_rate * gradient_weight(plan, fit.steps))
         change = -ours - delta / added
         return Update(delta, 1.0, {"control": change}, {"loss": fit.loss}), {"control": mine + change}
 

@@ -1,0 +1,140 @@
+"""An invitation to pair on one line, and the door that it opens once."""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import hashlib
+import struct
+import threading
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from typing import NoReturn
+
+from unseen.errors import PermissionDenied, UsageError
+from unseen.ids import PartyId
+from unseen.transport.diagnosis import split_endpoint
+
+SECRET_BYTES = 16
+MOST_WRONG = 5
+"""How many joiners may give a wrong secret before an invitation ends."""
+
+_PREFIX = "unseen-"
+_FORMAT = 1
+_FIXED = struct.Struct(f">BQ32s{SECRET_BYTES}s")
+_CHECK_BYTES = 4
+
+
+@dataclass(frozen=True, slots=True)
+class Invitation:
+    """What the inviter hands to the joiner on one line; the secret in it is good for one pairing."""
+
+    endpoint: str
+    inviter: PartyId
+    joiner: PartyId | None
+    """Who may join, or ``None`` for whoever holds the line."""
+    root: bytes
+    """SHA-256 of the inviter's root, DER."""
+    expires: datetime
+    secret: bytes = field(repr=False)
+
+    def line(self) -> str:
+        """Return the one line, with a checksum against bad copies."""
+        content = self._content()
+        return _PREFIX + base64.urlsafe_b64encode(content + _checksum(content)).rstrip(b"=").decode("ascii")
+
+    def digest(self) -> bytes:
+        """Return a hash of all that the line says."""
+        return hashlib.sha256(b"unseen invitation" + self._content()).digest()
+
+    def _content(self) -> bytes:
+        texts = (self.endpoint, self.inviter, self.joiner or "")
+        fixed = _FIXED.pack(_FORMAT, int(self.expires.timestamp()), self.root, self.secret)
+        return fixed + b"".join(bytes([len(text)]) + text.encode("ascii") for text in texts)
+
+    @classmethod
+    def read(cls, line: str) -> Invitation:
+        """Return the invitation on a line.
+
+        Raises:
+            UsageError: It is none, or was not copied as a whole.
+        """
+        text = "".join(line.split())
+        if not text.startswith(_PREFIX):
+            raise UsageError(f"this is not an invitation: expected a line that begins with {_PREFIX}")
+        encoded = text.removeprefix(_PREFIX)
+        try:
+            content = base64.b64decode(encoded + "=" * (-len(encoded) % 4), altchars=b"-_", validate=True)
+        except (binascii.Error, ValueError):
+            content = b""
+        content, check = content[:-_CHECK_BYTES], content[-_CHECK_BYTES:]
+        if len(content) <= _FIXED.size or check != _checksum(content):
+            raise UsageError("the invitation is damaged, its checksum does not fit: copy the whole line again")
+        return cls._parse(content)
+
+    @classmethod
+    def _parse(cls, content: bytes) -> Invitation:
+        form, expires, root, secret = _FIXED.unpack_from(content)
+        if form != _FORMAT:
+            raise UsageError(f"the invitation has format {form}, this version knows {_FORMAT}: update the older side")
+        texts, rest = [], content[_FIXED.size :]
+        for _ in range(3):
+            size = rest[0] if rest else 0
+            texts.append(rest[1 : 1 + size].decode("ascii", "replace"))
+            rest = rest[1 + size :]
+        endpoint, inviter, joiner = texts
+        split_endpoint(endpoint)
+        when = datetime.fromtimestamp(min(expires, 1 << 36), UTC)
+        return cls(endpoint, PartyId(inviter), PartyId(joiner) if joiner else None, root, when, secret)
+
+    def __reduce__(self) -> NoReturn:
+        raise UsageError("an invitation holds a secret and cannot be pickled")
+
+
+class Door:
+    """Whether an invitation is still open: it serves one joiner, for a time, and few who guess. Thread-safe."""
+
+    def __init__(self, invitation: Invitation) -> None:
+        self.invitation = invitation
+        self.wrong = 0
+        """How many came with a wrong secret."""
+        self.taken = False
+        """Whether the one joiner has come."""
+        self._lock = threading.Lock()
+
+    def closed(self, now: datetime) -> str | None:
+        """Return why nobody can join any more, or ``None``."""
+        if self.taken:
+            return "the invitation has been used; it works once"
+        if self.wrong >= MOST_WRONG:
+            return f"the invitation has ended: {self.wrong} came with a wrong secret"
+        if now > self.invitation.expires:
+            return f"the invitation expired at {self.invitation.expires:%Y-%m-%d %H:%M} UTC"
+        return None
+
+    def check(self, now: datetime) -> None:
+        """Raise ``PermissionDenied`` unless somebody may still join."""
+        with self._lock:
+            reason = self.closed(now)
+        if reason is not None:
+            raise PermissionDenied(f"{reason}; make a new one with `unseen node invite`")
+
+    def take(self, right: bool, now: datetime) -> None:
+        """Let the one joiner in who knew the secret, or count one who did not.
+
+        Raises:
+            PermissionDenied: The secret was wrong, or somebody else was first.
+        """
+        with self._lock:
+            reason = self.closed(now)
+            if reason is None and right:
+                self.taken = True
+                return
+            if reason is None:
+                self.wrong += 1
+                reason = "the secret is not that of the invitation"
+        raise PermissionDenied(f"{reason}; make a new one with `unseen node invite`")
+
+
+def _checksum(content: bytes) -> bytes:
+    return hashlib.sha256(b"unseen invitation checksum" + content).digest()[:_CHECK_BYTES]
