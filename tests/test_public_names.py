@@ -1,9 +1,11 @@
 import subprocess
 import sys
+from importlib import import_module
 
 import pytest
 
 import unseen
+from unseen import horizontal
 
 NAMES = [
     "VERSION",
@@ -55,3 +57,14 @@ def test_the_import_loads_nothing_heavy():
     loaded = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout.split()
     assert "unseen" in loaded
     assert not {"numpy", "polars", "numba", "grpc", "pydantic", "rich", "typer"} & set(loaded)
+
+
+def test_every_name_of_horizontal_learning_is_there_and_nothing_else():
+    pytest.importorskip("torch", reason="models are PyTorch's: pip install 'unseen[torch]'")
+    assert sorted(horizontal.__all__) == sorted(horizontal._HOME)
+    for name, home in horizontal._HOME.items():
+        found = getattr(horizontal, name)
+        assert found is getattr(import_module(home), name)
+        assert found.__module__.startswith("unseen.")
+    with pytest.raises(AttributeError, match=r"'unseen.horizontal' has no attribute 'Simulations'"):
+        _ = horizontal.Simulations

@@ -1,9 +1,13 @@
-"""The guide to simulations runs as it is printed."""
+"""The guide to simulations runs as it is printed, and the README's example learns."""
 
 import re
+import runpy
 from pathlib import Path
 
 import pytest
+
+from unseen.errors import DataError
+from unseen.horizontal import Examples, Settings, Simulation, Uniform, load_images, strategy
 
 GUIDE = Path(__file__).parents[2] / "docs" / "guides" / "simulation.md"
 
@@ -27,3 +31,15 @@ def test_the_programs_of_the_guide_run(tmp_path, monkeypatch, capsys):
     assert figures["federated"] > figures["alone"] + 0.2
     assert min(figures["own"], figures["all"]) > 0.7
     assert list((tmp_path / "board").iterdir())
+
+
+def test_the_example_of_the_readme_learns_in_few_rounds():
+    try:
+        load_images("mnist")
+    except DataError as error:
+        pytest.skip(str(error))
+    names = runpy.run_path(str(GUIDE.parents[2] / "examples" / "digits.py"), run_name="example")
+    test = Examples(*(part[:2000] for part in names["digits"].test))
+    process, few = strategy("fed_avg", **names["plan"]), Settings(Uniform(10), evaluate_every=8)
+    with Simulation(names["clients"], names["trainer"], process, few, test=test) as simulation:
+        assert simulation.rounds(8).test["accuracy"] > 0.8
