@@ -173,6 +173,28 @@ def clients(
     _command("clients").run(source=source, partition=partition, count=clients, seed=seed, split=split, out=out)
 
 
+ProgramFile = Annotated[Path, typer.Argument(help="The program, in YAML or JSON.", metavar="PROGRAM")]
+
+
+@app.command()
+def learn(  # noqa: PLR0913, PLR0917  each is an option
+    program: ProgramFile,
+    rounds: Annotated[int | None, typer.Option(min=1, help="Rounds in all, instead of the program's.")] = None,
+    workers: Annotated[
+        int | None, typer.Option(min=1, help="Processes that train. Default: one for each core.")
+    ] = None,
+    folder: Annotated[Path | None, typer.Option(help="Keep the run here; the same command goes on with it.")] = None,
+    report: Annotated[Path | None, typer.Option(help="Write an HTML report to this file.")] = None,
+    compare: Annotated[
+        bool, typer.Option("--compare", help="Train on pooled examples and by single clients as well.")
+    ] = False,
+    json: Annotated[bool, typer.Option("--json", help="Print the result as JSON.")] = False,
+) -> None:
+    """Simulate a program of horizontal learning: many clients on this machine, one model."""
+    module = _command("learn")
+    module.run(program, module.Wishes(rounds, workers, folder, report, compare, json))
+
+
 @app.command()
 def lineage(
     workspace: Annotated[Path, typer.Argument(help="One party's workspace.")],

@@ -1,0 +1,390 @@
+"""Builds what a program names: clients, model, process, cohorts; for a simulation, a server and a client alike."""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+import secrets
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, replace
+from functools import cached_property, partial
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import numpy as np
+
+from unseen.crypto.prg import SEED_BYTES, Prg
+from unseen.data.atomic import whole_file
+from unseen.data.federated.clients import Array, FederatedData
+from unseen.data.federated.digits import INK
+from unseen.data.federated.images import SETS, load_images
+from unseen.data.federated.notation import parse_partitioner
+from unseen.data.federated.partition import deal
+from unseen.data.federated.sets import open_clients, open_dealt
+from unseen.errors import DataError, UsageError
+from unseen.ids import ClientId
+from unseen.learners.horizontal.private.central import Central, Plan, Sum
+from unseen.learners.horizontal.private.clip import Clip
+from unseen.learners.horizontal.private.sampling import PoissonCohort
+from unseen.learners.horizontal.process import Examples, Process, Trainer
+from unseen.learners.horizontal.robust.registry import AGGREGATORS, robust
+from unseen.learners.horizontal.strategies.parts import WeightedMean
+from unseen.learners.horizontal.strategies.registry import STRATEGIES
+from unseen.privacy.epsilon import Budget, Limit
+from unseen.privacy.events import Gaussian, Poisson, Relation, Spend, Unit, read_spend, to_json
+from unseen.rounds import cohort as cohorts
+from unseen.rounds.parameters import construct, parameters
+from unseen.rounds.program import PrivacySection, Program
+from unseen.rounds.simulate import Settings, Simulation
+
+_SECRET, _SPENT, _PROGRAM = "secret.bin", "spent.jsonl", "program.json"
+_CLIENTS, _COHORT = 100, 10
+
+
+@dataclass(frozen=True, slots=True)
+class Guard:
+    """What a private run has at its server: a secret for coins and noise, and a budget that refuses to be passed."""
+
+    limit: Limit
+    secret: Prg = field(repr=False)
+    budget: Budget = field(repr=False)
+
+    def spend(self, fact: Spend) -> None:
+        """Charge a round before it is released."""
+        self.budget.spend(fact)
+
+
+@dataclass(frozen=True)
+class Built:
+    """A program with its parts.
+
+    Raises:
+        UsageError: The program asks for what does not exist or does not go together.
+        DataError: Its data cannot be read.
+    """
+
+    program: Program
+    folder: Path | None = None
+    """Where the run is kept; nowhere if ``None``."""
+    real: int | None = None
+    """How many real clients there are, if they are not those of the program's data."""
+
+    def __post_init__(self) -> None:
+        if self.folder is not None:
+            _begin(self.folder, self.program)
+
+    @cached_property
+    def held(self) -> Held:
+        """The clients of the program's own data."""
+        return read_data(self.program)
+
+    @cached_property
+    def population(self) -> int:
+        """How many clients there are."""
+        said = self.program.data.clients
+        found = self.real if self.real is not None else said
+        if found is None:
+            return len(self.held.train)
+        if said is not None and found != said:
+            raise UsageError(f"data.clients says {said}, and there are {found}: correct one of them")
+        return found
+
+    @cached_property
+    def trainer(self) -> Trainer:
+        """The model; the same at the server and all clients."""
+        return build_trainer(self.program)
+
+    @cached_property
+    def process(self) -> Process:
+        """The algorithm; the same at the server and all clients."""
+        section = self.program.strategy
+        constructor = _named(STRATEGIES, section.name, "strategy")
+        given = section.parameters
+        if "clients" in parameters(constructor) and "clients" not in given:
+            given["clients"] = self.population
+        process: Process = construct(constructor, given, "strategy")
+        if (rule := self.program.robust) is not None:
+            process = robust(process, construct(_named(AGGREGATORS, rule.name, "robust"), rule.parameters, "robust"))
+        privacy, guard = self.program.privacy, self.guard
+        return process if privacy is None or guard is None else self._private(process, privacy, guard)
+
+    @cached_property
+    def guard(self) -> Guard | None:
+        """Secret and budget of a private run."""
+        section = self.program.privacy
+        return None if section is None else _guard(_about(self.program), section, self.folder)
+
+    @cached_property
+    def cohort(self) -> cohorts.Cohort:
+        """How cohorts are drawn."""
+        section, size = self.program.cohort, self.program.cohort.size
+        if section.rate is not None and (size is not None or section.weighted):
+            raise UsageError("cohort: a rate goes with no size and no weights: give one or the other")
+        if size is not None and size > self.population:
+            raise UsageError(f"cohort.size: {size} of {self.population} clients cannot be drawn; ask for fewer")
+        if self.guard is not None:
+            return PoissonCohort(self._rate, self.guard.secret)
+        if section.rate is not None:
+            return cohorts.Poisson(section.rate)
+        size = size or min(_COHORT, self.population)
+        return cohorts.Weighted(size) if section.weighted else cohorts.Uniform(size)
+
+    def simulation(self, *, workers: int | None = None) -> Simulation:
+        """Return the program's simulation, at the round that its folder holds."""
+        settings = Settings(
+            self.cohort,
+            seed=self.program.seed,
+            workers=workers,
+            evaluate_every=self.program.evaluate_every,
+            folder=self.folder,
+        )
+        return Simulation(self.held.train, self.trainer, self.process, settings, test=self.held.test)
+
+    @property
+    def deployed(self) -> Process:
+        """The process of real processes: its name says the program, so that nobody takes part with another one."""
+        return replace(self.process, name=f"{self.process.name}, program {self.program.agreement[:16]}")
+
+    @property
+    def _rate(self) -> float:
+        rate = self.program.cohort.rate
+        if rate is None:
+            raise UsageError(
+                "cohort: differential privacy counts on Poisson cohorts: give a rate, such as {rate: 0.1}, and no size"
+            )
+        return rate
+
+    def _private(self, process: Process, section: PrivacySection, guard: Guard) -> Process:
+        if not isinstance(process.aggregator, WeightedMean):
+            raise UsageError(
+                f"privacy: noise is measured for a plain sum, and {process.name} aggregates by "
+                f"{type(process.aggregator).__name__}: take a strategy with a mean, without robust"
+            )
+        plan = Plan(
+            clip=section.clip,
+            noise_multiplier=section.noise_multiplier or _noise(self.program, section, self._rate),
+            expected=self._rate * self.population,
+            sampling=Poisson(rate=self._rate),
+            run=self.program.name,
+            about=guard.limit.about,
+        )
+        return replace(
+            process,
+            name=f"{process.name}, private",
+            postprocessors=(*process.postprocessors, Clip(section.clip)),
+            aggregator=Sum(),
+            finalizer=Central(process.finalizer, plan, guard, guard.secret),
+        )
+
+
+# --- data --------------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Held:
+    """A program's clients: what they train on, what each has to test on, and examples for the model of all."""
+
+    train: FederatedData
+    local: FederatedData | None
+    test: Examples | None
+
+
+def read_data(program: Program) -> Held:
+    """Return the clients of a program's own data.
+
+    Raises:
+        UsageError: It names none, or asks for what they do not allow.
+        DataError: They cannot be read.
+    """
+    section = program.data
+    if section.source is None:
+        raise UsageError("data.source: the program names no data; give an image set or a file")
+    clients, test = _clients(program, section.source)
+    if section.clients is not None and section.clients != len(clients):
+        raise UsageError(f"data.clients says {section.clients}, and {clients.name} has {len(clients)}")
+    if not section.test:
+        return Held(clients, None, test)
+    halves = clients.halves(section.test, section.seed)
+    return Held(halves.train, halves.test, test or Examples(*halves.test.pooled()))
+
+
+def _clients(program: Program, source: str) -> tuple[FederatedData, Examples | None]:
+    section = program.data
+    if source in SETS:
+        images, how, count = load_images(source), section.partition or "iid", section.clients or _CLIENTS
+        if section.split is not None:
+            raise UsageError("data.split: an image set is trained on its part train, and tested on its part test")
+        dealt = deal(images.train, parse_partitioner(how), count, seed=section.seed, name=f"{source}, {how}")
+        return dealt, Examples(*images.test)
+    path = str(program.home / source)
+    if section.partition is None:
+        return open_clients(path, section.split), None
+    count = section.clients or _CLIENTS
+    return open_dealt(path, section.partition, count, seed=section.seed, split=section.split), None
+
+
+def examples_in(path: Path) -> Examples:
+    """Return the examples in a file: ``.npz`` with ``inputs`` and ``labels``, or all that another kind holds.
+
+    Raises:
+        UsageError: It is a file of an unknown kind.
+        DataError: It is not there, or holds something else.
+    """
+    if path.suffix != ".npz":
+        return Examples(*open_clients(str(path)).pooled())
+    try:
+        with np.load(path, allow_pickle=False) as file:
+            inputs, labels = file["inputs"], file["labels"]
+    except (OSError, KeyError, ValueError) as error:
+        raise DataError(f"{path}: expected the arrays inputs and labels in an .npz file: {error}") from error
+    if labels.ndim != 1 or inputs.ndim < 1 or len(inputs) != len(labels) or not len(labels):
+        raise DataError(f"{path}: inputs have shape {inputs.shape}, labels {labels.shape}; expected (n, …) and (n,)")
+    return Examples(inputs, labels)
+
+
+def own_examples(program: Program, what: str) -> Examples:
+    """Return one client's examples: those of ``client:ID`` in the program's data, or of a file."""
+    kind, colon, name = what.partition(":")
+    if kind == "client" and colon:
+        return Examples(*read_data(program).train.client(ClientId(name)))
+    return examples_in(Path(what))
+
+
+# --- model -------------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class Scaled:
+    """Makes floats of pictures whose full ink is not 255."""
+
+    ink: int
+
+    def __call__(self, inputs: Array) -> Array:
+        """Return floats; integers are divided by the ink."""
+        scale = 1 if inputs.dtype.kind == "f" else self.ink
+        return inputs.astype(np.float32) / np.float32(scale)
+
+
+def build_trainer(program: Program) -> Trainer:
+    """Return the trainer of a program's model.
+
+    Raises:
+        UsageError: There is no such model or augmentation, or it has no such parameter.
+    """
+    try:
+        from unseen.learners.horizontal.neural import augment, registry, trainer  # noqa: PLC0415  an extra
+        from unseen.learners.horizontal.neural.batches import as_floats  # noqa: PLC0415
+    except ModuleNotFoundError as error:
+        raise UsageError(f"model: networks need the extra torch ({error}): pip install 'unseen[torch]'") from error
+    section = program.model
+    build = partial(construct, _named(registry.MODELS, section.name, "model"), section.parameters, "model")
+    build()  # a mistake in the parameters is told here
+    changes = [_change(registry.AUGMENTS, name, given) for name, given in section.augment.items()]
+    return trainer.TorchTrainer(
+        build,
+        convert=Scaled(INK) if program.data.source == "digits" else as_floats,
+        augment=augment.one_after_the_other(*changes) if len(changes) > 1 else next(iter(changes), None),
+    )
+
+
+def _change(known: Mapping[str, Callable[..., Any]], name: str, given: float | Mapping[str, float]) -> Any:
+    constructor, where = _named(known, name, "model.augment"), f"model.augment.{name}"
+    if not isinstance(given, Mapping):
+        given = {next(iter(parameters(constructor))): given}
+    # A file that says 1 means 1.0 and the other way round.
+    whole = {key: int(value) if float(value).is_integer() else value for key, value in given.items()}
+    return construct(constructor, whole, where)
+
+
+def _named(known: Mapping[str, Callable[..., Any]], name: str, where: str) -> Callable[..., Any]:
+    if name not in known:
+        raise UsageError(f"{where}.name: there is no {name!r}; there are {', '.join(sorted(known))}")
+    return known[name]
+
+
+# --- folder and privacy ------------------------------------------------------------------------------------------
+
+
+def _begin(folder: Path, program: Program) -> None:
+    """Keep the program of a run, or check that its folder is about this one."""
+    path, about = folder / _PROGRAM, program.model_dump(mode="json", exclude={"rounds", "evaluate_every"})
+    folder.mkdir(parents=True, exist_ok=True)
+    if not path.exists():
+        with whole_file(path) as file:
+            file.write(json.dumps(about, indent=1).encode())
+        return
+    try:
+        before = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise DataError(f"{path} cannot be read: {error}; start the run again in another folder") from error
+    if changed := [key for key in about if before.get(key) != about[key]]:
+        raise UsageError(
+            f"{folder} holds a run of another program, with other {', '.join(changed)}: choose another folder, or the "
+            "program as it was"
+        )
+
+
+def _about(program: Program) -> str:
+    return program.data.source or program.name
+
+
+def _guard(about: str, section: PrivacySection, folder: Path | None) -> Guard:
+    limit = Limit(about, section.epsilon, section.delta)
+    if folder is None:
+        return Guard(limit, Prg.fresh(), Budget(limit, _accounting().epsilon))
+    return Guard(limit, _secret(folder / _SECRET), Budget(limit, _accounting().epsilon, **_kept(folder / _SPENT)))
+
+
+def _accounting() -> ModuleType:
+    try:
+        from unseen.privacy import accounting  # noqa: PLC0415  an extra
+    except ModuleNotFoundError as error:
+        raise UsageError(f"privacy: its accountant needs the extra dp ({error}): pip install 'unseen[dp]'") from error
+    return accounting
+
+
+def _secret(path: Path) -> Prg:
+    """Return a run's secret; a run that goes on has to have the one that it began with."""
+    if not path.exists():
+        with whole_file(path) as file:
+            file.write(secrets.token_bytes(SEED_BYTES))
+    return Prg(path.read_bytes())
+
+
+def _kept(path: Path) -> dict[str, Any]:
+    """Return the facts in a file of lines, and what adds one to it durably."""
+    lines = path.read_text(encoding="utf-8").split("\n") if path.exists() else []
+    *whole, cut = lines or [""]
+    if cut:  # a fact whose writing was cut off was never acted upon
+        with path.open("r+b") as file:
+            file.truncate(path.stat().st_size - len(cut.encode()))
+
+    def keep(fact: Spend) -> None:
+        with path.open("ab") as file:
+            file.write(to_json(fact).encode() + b"\n")
+            file.flush()
+            os.fsync(file.fileno())
+
+    return {"facts": [read_spend(line, f"{path}, line {n}") for n, line in enumerate(whole, 1)], "keep": keep}
+
+
+def _noise(program: Program, section: PrivacySection, rate: float) -> float:
+    """Return the noise multiplier that all rounds of a program need."""
+
+    def rounds_of(noise: float) -> list[Spend]:
+        fact = Spend(
+            run=program.name,
+            about=_about(program),
+            mechanism=Gaussian(noise_multiplier=noise),
+            sampling=Poisson(rate=rate),
+            rounds=program.rounds,
+            unit=Unit.CLIENT,
+            relation=Relation.ADD_OR_REMOVE,
+        )
+        return [fact]
+
+    # Rounded up, so that server and clients find the same number.
+    found: float = _accounting().calibrate(rounds_of, section.epsilon, section.delta)
+    return math.ceil(1000 * found) / 1000
