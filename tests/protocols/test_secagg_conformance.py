@@ -91,7 +91,7 @@ def expected(contributions: Contributions, setting: Setting) -> tuple[list[int],
 
 
 @pytest.mark.parametrize("count", [3, 4, 7])
-@pytest.mark.parametrize(("length", "bits"), [(1, 1), (2, 20), (70_001, 32), (33, 33), (1000, 64)])
+@pytest.mark.parametrize(("length", "bits"), [(1, 1), (35_001, 16), (2, 20), (70_001, 32), (33, 33), (1000, 64)])
 def test_everybody_who_is_told_gets_the_exact_sum(scheme: Scheme, count: int, length: int, bits: int) -> None:
     setting = Setting(cohort(count), length, bits)
     contributions = contributions_of(setting)

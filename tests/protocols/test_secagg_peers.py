@@ -165,7 +165,7 @@ def test_another_vector_has_other_seeds_and_masks_under_the_same_randomness() ->
 
 
 def test_pieces_of_another_size_or_with_large_words_are_refused() -> None:
-    setting = Setting(NAMES, 4, bits=8)
+    setting = Setting(NAMES, 4, bits=20)
 
     def evil(piece: np.ndarray) -> Dialogue[Total]:
         """Play d, which sends bad pieces to a."""
@@ -178,7 +178,7 @@ def test_pieces_of_another_size_or_with_large_words_are_refused() -> None:
             answer = yield effect
 
     for piece, wrong in ((np.zeros(8, np.uint8), "d: expected a piece of 4 bytes, found 8"),
-                         (np.full(4, 255, np.uint8), "d: a piece holds words of more than 8 bits")):  # fmt: skip
+                         (np.full(4, 255, np.uint8), "d: a piece holds words of more than 20 bits")):  # fmt: skip
         honest = {
             name: ring_all_reduce(name, Contribution(np.zeros(4, np.uint32)), setting, prg(name)) for name in NAMES[:3]
         }

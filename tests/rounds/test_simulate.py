@@ -21,7 +21,8 @@ from unseen.learners.horizontal.process import (
     Update,
 )
 from unseen.rounds.cohort import Poisson, Uniform, Weighted
-from unseen.rounds.simulate import Faults, Settings, Simulation
+from unseen.rounds.pace import Faults, Pace
+from unseen.rounds.simulate import Settings, Simulation
 
 SIZE = 5
 
@@ -173,6 +174,49 @@ def test_clients_that_drop_out_are_left_out_and_counted():
     assert (run.state.model != simulate(workers=1).state.model).any()
     again = simulate(workers=2, faults=Faults(drop=0.5))
     np.testing.assert_array_equal(run.state.model, again.state.model)
+
+
+def test_stragglers_are_left_out_and_time_goes_by():
+    people, slow = People(12), Pace(fixed=1.0, per_example=0.5)
+    run = simulate(3, people, workers=1, faults=Faults(pace=slow))
+    late = simulate(3, people, workers=1, faults=Faults(pace=slow, deadline=3.0))
+    first = simulate(3, people, workers=2, faults=Faults(pace=slow, enough=2))
+    times = [[1 + 0.5 * people.sizes[people.ids.index(one)] for one in cohort_of(number)] for number in range(3)]
+    assert [one.clock for one in run.history] == pytest.approx(np.cumsum([max(row) for row in times]).tolist())
+    assert [one.dropped for one in late.history] == [sum(time > 3 for time in row) for row in times]
+    assert late.history[-1].clock == pytest.approx(9.0), "somebody is late in every round"
+    assert [one.cohort - one.dropped for one in first.history] == [2, 2, 2]
+    assert first.history[-1].clock == pytest.approx(sum(sorted(row)[1] for row in times))
+
+
+def cohort_of(number):
+    people = People(12)
+    return Uniform(5).choose(people.ids, people.sizes, number, 0)
+
+
+def test_a_pace_is_spread_by_the_seed():
+    pace = Pace(fixed=2.0, spread=0.5)
+    times = [pace.seconds(0, number, "a", 3) for number in range(400)]
+    assert np.mean(np.log(times)) == pytest.approx(np.log(2), abs=0.1)
+    assert np.std(np.log(times)) == pytest.approx(0.5, abs=0.05)
+    assert times[7] == pace.seconds(0, 7, "a", 9) != pace.seconds(1, 7, "a", 9)
+
+
+@pytest.mark.parametrize(
+    ("build", "told"),
+    [
+        (lambda: Pace(fixed=-1), "seconds above 0"),
+        (lambda: Pace(fixed=0), "seconds above 0"),
+        (lambda: Pace(spread=float("nan")), "spread"),
+        (lambda: Faults(drop=1.5), "between 0 and 1"),
+        (lambda: Faults(enough=3), "give the faults one"),
+        (lambda: Faults(pace=Pace(), deadline=0), "a deadline is above 0"),
+        (lambda: Faults(pace=Pace(), enough=0), "one at least"),
+    ],
+)
+def test_impossible_faults_are_refused(build, told):
+    with pytest.raises(UsageError, match=told):
+        build()
 
 
 def test_a_round_without_anybody_changes_nothing_but_its_number():

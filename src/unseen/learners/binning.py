@@ -248,11 +248,16 @@ def _choose_edges(values: Floats, bins: int, method: str) -> Floats:
         inner: Floats = edges[(edges >= low) & (edges < high)]
         return inner
     distinct, counts = np.unique(_sample(values), return_counts=True)
-    ends = np.arange(len(distinct) - 1) if len(distinct) <= bins else _around_zero(distinct, counts, bins)
+    ends = quantile_ends(distinct, counts, bins)
     lower, upper = distinct[ends], distinct[ends + 1]
     middle = lower / 2 + upper / 2
     # Between neighbouring floating-point numbers there is no middle.
     return np.where((middle >= lower) & (middle < upper), middle, lower)
+
+
+def quantile_ends(distinct: Floats, counts: Integers, bins: int) -> Integers:
+    """Return the places of the values, ascending and ``counts`` times there, after which a new bin begins."""
+    return np.arange(len(distinct) - 1) if len(distinct) <= bins else _around_zero(distinct, counts, bins)
 
 
 def _around_zero(distinct: Floats, counts: Integers, bins: int) -> Integers:

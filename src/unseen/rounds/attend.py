@@ -5,6 +5,10 @@ client keeps from round to round stays in its folder, as in a simulation. There 
 that comes again, since the connection broke or the server was killed, is answered with the same bytes, without
 training again. A client that was killed and is started again with the same folder and seed goes on likewise.
 
+If the process's aggregator is a sum, the answer stays in the folder: the server is told that it is there, and then the
+client takes part in the sum (``secure_round``). A client that is started again in mid-sum is out of that sum, as one
+that dropped out, and there for the next one.
+
 Its random numbers come from the seed that it is given, the round and its name. With the seed of the federation the run
 is bit for bit that of a simulation; a seed of its own is kept from everybody. (Noise for privacy has a secret key of
 its own, whatever the seed: see ``learners.horizontal.private``.)
@@ -17,12 +21,12 @@ import time
 from collections import deque
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import TypeVar
 
 import numpy as np
 
-from unseen.clock import Clock, SystemClock
 from unseen.codec import decode, encode
 from unseen.data.atomic import whole_file
 from unseen.dialogue import CancelToken
@@ -38,7 +42,7 @@ from unseen.errors import (
     UnseenError,
     UsageError,
 )
-from unseen.ids import ClientId, JobId, PartyId
+from unseen.ids import ClientId, PartyId
 from unseen.learners.horizontal.compression.compressed import Compressed
 from unseen.learners.horizontal.compression.encoded import Encoded
 from unseen.learners.horizontal.process import (
@@ -51,61 +55,47 @@ from unseen.learners.horizontal.process import (
     Update,
     stream,
 )
+from unseen.learners.horizontal.sums import Layout
 from unseen.rounds.checkpoint import Checkpoints
-from unseen.rounds.events import LOOK_SECONDS, Event, Watch, What
+from unseen.rounds.digest import codec_of, digest_of, sum_of
+from unseen.rounds.events import LOOK_SECONDS, Event, What
+from unseen.rounds.identities import secret_of
 from unseen.rounds.messages import (
     Answer,
     Assigned,
+    ClientWord,
     Diverged,
     Failed,
     Finished,
     Hello,
     KeptAnswer,
+    KeptSum,
     Place,
     Refusal,
     ServerWord,
     Standing,
+    Summing,
+    SumStep,
     answer_with,
     broadcast_in,
-    codec_of,
-    digest_of,
     fingerprint,
     printable,
+    ready_with,
     said_by_client,
     server_word,
+    update_in,
     what_to_tell,
 )
+from unseen.rounds.secure_round import ClientSums
+from unseen.rounds.settings import AttendSettings
 from unseen.transport.channel import Channel
 
-_ANSWER = "answer.bin"
+__all__ = ["AttendSettings", "Attendance", "attend"]
+
+_ANSWER, _SUMMED, _SECRET = "answer.bin", "summed.bin", "secret.bin"
+K = TypeVar("K")
+
 _FIRST_PAUSE, _LONGEST_PAUSE = 0.05, 1.0
-
-
-@dataclass(frozen=True, slots=True)
-class AttendSettings:
-    """How a client attends a run.
-
-    Raises:
-        UsageError: A number is not what it has to be.
-    """
-
-    run: JobId
-    """The same name at the server and all clients."""
-    seed: int = field(repr=False)
-    """Of the client's random numbers; the same after a restart."""
-    folder: Path | None = None
-    """Where memory and the last answer are kept; nowhere if ``None``: then both are lost with the process."""
-    patience: float = 600.0
-    """For how many seconds the server may be away."""
-    silence: float = 7200.0
-    """For how many seconds it may be connected and say nothing; it speaks at least once in its deadline for a round."""
-    watch: Watch | None = field(default=None, repr=False)
-    """Is told what happens."""
-    clock: Clock = field(default_factory=SystemClock)
-
-    def __post_init__(self) -> None:
-        if not (self.patience >= 0 and self.silence > 0):
-            raise UsageError(f"run {self.run}: patience is not negative and silence above 0, found {self}")
 
 
 @dataclass(frozen=True, slots=True)
@@ -178,6 +168,7 @@ class _Client:
         self._pause = _FIRST_PAUSE
         self._waiting: deque[ServerWord] = deque()
         self._kept: KeptAnswer | None = None
+        self._sums: ClientSums | None = None
         self._begun = False
         self._trained = self._repeated = self._round = 0
 
@@ -196,7 +187,7 @@ class _Client:
     def _talk(self, channel: Channel) -> Attendance:
         """Do what the server asks until it says that the run is over."""
         server, me = _ends(channel)
-        self._begin(me)
+        self._begin(server, me)
         self._waiting.clear()
         self._heard_at = self._clock.monotonic()
         self._say(channel, Hello(self._settings.run, digest_of(self._process), self._trainer.size))
@@ -215,6 +206,8 @@ class _Client:
             self._refused(server, me, word)
         elif isinstance(word, Assigned):
             self._answer(channel, me, word)
+        elif isinstance(word, Summing | SumStep):
+            self._take_part(channel, server, word)
         return None
 
     def _refused(self, server: PartyId, me: ClientId, word: Refusal) -> None:
@@ -223,19 +216,34 @@ class _Client:
             raise PeerFailed(f"{server} refuses {me}: {reason}")
         self._tell(What.REFUSED, Place(word.run, self._round, 0), reason)
 
-    def _begin(self, me: ClientId) -> None:
+    def _begin(self, server: PartyId, me: ClientId) -> None:
         """Find what was kept, or note what this folder is for."""
         if self._begun:
             return
         self._begun = True
         about = {"run": self._settings.run, "client": me, "process": digest_of(self._process)}
         self._store.begin({**about, "model size": self._trainer.size})
-        path = self._store.folder / _ANSWER
-        if path.exists():
-            try:
-                self._kept = decode(KeptAnswer, path.read_bytes(), sender=str(path))
-            except RemoteProtocolError as error:
-                raise DataError(f"{error}: the file is damaged; remove it, and the round is trained again") from error
+        self._kept = self._found(KeptAnswer, _ANSWER, "remove it, and the round is trained again")
+        by, signer, folder = sum_of(self._process), self._settings.signer, self._store.folder
+        if by is None:
+            return
+        if signer is None and by.scheme != "rlwe":
+            raise UsageError(f"run {self._settings.run} takes sums: give this client a signer (rounds.identities)")
+        note = self._found(KeptSum, _SUMMED, "this client takes part in no further round of the run")
+        self._sums = ClientSums(PartyId(me), server, by, signer, secret_of(folder / _SECRET), note, self._keep_sum)
+
+    def _found(self, kind: type[K], name: str, advice: str) -> K | None:
+        path = self._store.folder / name
+        if not path.exists():
+            return None
+        try:
+            return decode(kind, path.read_bytes(), sender=str(path))
+        except RemoteProtocolError as error:
+            raise DataError(f"{error}: the file is damaged; {advice}") from error
+
+    def _keep_sum(self, note: KeptSum) -> None:
+        with whole_file(self._store.folder / _SUMMED) as file:
+            file.writelines(encode(note))
 
     # --- one round
 
@@ -247,9 +255,11 @@ class _Client:
             )
         self._tell(What.ASSIGNED, place)
         key = fingerprint(word)
+        if not self._may_train(channel, place, key):
+            return
         if self._kept is not None and self._kept.assigned == key:
             self._repeated += 1
-            self._say(channel, replace(self._kept.answer, attempt=word.attempt))
+            self._hand_in(channel, replace(self._kept.answer, attempt=word.attempt))
             self._tell(What.REPEATED, place)
             return
         self._kept = None
@@ -258,8 +268,48 @@ class _Client:
             self._kept = KeptAnswer(key, answer)
             with whole_file(self._store.folder / _ANSWER) as file:
                 file.writelines(encode(self._kept))
-            self._say(channel, answer)
+            self._hand_in(channel, answer)
             self._tell(What.ANSWERED, place)
+
+    def _may_train(self, channel: Channel, place: Place, key: bytes) -> bool:
+        try:
+            if self._sums is not None:
+                self._sums.check(place.round, key)
+        except UnseenError as error:
+            self._say(channel, Failed(place.run, place.round, place.attempt, what_to_tell(error)))
+            self._tell(What.FAILED, place, str(error))
+            return False
+        return True
+
+    def _hand_in(self, channel: Channel, answer: Answer) -> None:
+        """Send an answer, or in a secure round say that it is there."""
+        if self._sums is None:
+            self._say(channel, answer)
+            return
+        layout = Layout.of(update_in(answer, self._trainer.size, None))
+        summed = self._sums.summed(self._kept.assigned) if self._kept else ()
+        self._say(channel, ready_with(Place(answer.run, answer.round, answer.attempt), layout, summed))
+
+    def _take_part(self, channel: Channel, server: PartyId, word: Summing | SumStep) -> None:
+        """Take part in a sum, step by step; whatever goes wrong ends this client's part in it and no more."""
+        place = Place(word.run, word.round, word.attempt)
+        try:
+            said = self._step(server, word)
+        except UnseenError as error:
+            self._say(channel, Failed(place.run, place.round, place.attempt, what_to_tell(error)))
+            self._tell(What.FAILED, place, str(error))
+            return
+        self._say(channel, said)
+
+    def _step(self, server: PartyId, word: Summing | SumStep) -> SumStep:
+        sums, kept = self._sums, self._kept
+        if sums is None:
+            raise RemoteProtocolError(f"{server} takes a sum, and this process has none: both sides need the same")
+        if isinstance(word, SumStep):
+            return sums.answer(word)
+        if kept is None or kept.answer.round != word.round:
+            raise RemoteProtocolError(f"{server} sums round {word.round + 1}, for which nothing is kept here")
+        return sums.begin(word, kept.assigned, update_in(kept.answer, self._trainer.size, None))
 
     def _trained_answer(self, channel: Channel, me: ClientId, word: Assigned, place: Place) -> Answer | None:
         """Train; return the answer, or ``None`` if the server was told that this client cannot."""
@@ -286,7 +336,8 @@ class _Client:
         if codec_of(self._process) is not None and isinstance(work, Compressed):
             return work.encoded(self._trainer, assignment)
         update, kept = self._process.client_round(self._trainer, assignment)
-        if not np.isfinite(update.delta).all():
+        numbers = [update.delta, *update.extra.values(), *update.metrics.values()]
+        if not all(np.isfinite(np.asarray(one)).all() for one in numbers):
             raise Diverged(
                 f"round {word.round + 1}: the update of {me} holds numbers that are not finite: its training diverged; "
                 "lower the learning rate, or look for such values in its examples"
@@ -295,7 +346,7 @@ class _Client:
 
     # --- words
 
-    def _say(self, channel: Channel, word: Hello | Answer | Failed) -> None:
+    def _say(self, channel: Channel, word: ClientWord) -> None:
         server, _ = _ends(channel)
         channel.send(server, said_by_client(word), waiting=self._look)
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 import os
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any
@@ -21,7 +21,7 @@ from unseen.codec import Shape, decode, encode_bytes, message
 from unseen.data.atomic import whole_file
 from unseen.errors import DataError, RemoteProtocolError, UsageError
 from unseen.ids import ClientId
-from unseen.learners.horizontal.process import Memory, State, Vector
+from unseen.learners.horizontal.process import Memory, State, Update, Vector
 
 _STATE = "state.bin"
 _RUN = "run.json"
@@ -51,6 +51,16 @@ class KeptMemory:
     """What a client keeps."""
 
     vectors: tuple[NamedVector, ...]
+
+
+@message("rounds/update")
+class KeptUpdate:
+    """An update that waits for its aggregation; metrics as JSON."""
+
+    delta: Annotated[NDArray[np.float32], Shape(None)]
+    weight: float
+    extra: tuple[NamedVector, ...]
+    metrics: str
 
 
 def pack(vectors: Mapping[str, Vector]) -> tuple[NamedVector, ...]:
@@ -131,6 +141,34 @@ class Checkpoints:
         if memory:
             with whole_file(self._path(client, round_number)) as file:
                 file.write(encode_bytes(KeptMemory(pack(memory))))
+
+    def park(self, number: int, update: Update) -> None:
+        """Keep an update that waits, by a number of its own."""
+        kept = KeptUpdate(update.delta, float(update.weight), pack(update.extra), json.dumps(dict(update.metrics)))
+        (self.folder / "waiting").mkdir(exist_ok=True)
+        with whole_file(self._parked(number)) as file:
+            file.write(encode_bytes(kept))
+
+    def parked(self, number: int) -> Update:
+        """Return an update that waits.
+
+        Raises:
+            DataError: It is not there, or its file is damaged.
+        """
+        path = self._parked(number)
+        if not path.exists():
+            raise DataError(f"{path} is missing: somebody removed a part of this run; start it in another folder")
+        kept = _decoded(KeptUpdate, path)
+        return Update(kept.delta, kept.weight, unpack(kept.extra), json.loads(kept.metrics))
+
+    def unpark(self, waiting: Collection[int]) -> None:
+        """Remove all updates but those that are still waiting."""
+        for path in (self.folder / "waiting").glob("*.bin"):
+            if int(path.stem) not in waiting:
+                path.unlink()
+
+    def _parked(self, number: int) -> Path:
+        return self.folder / "waiting" / f"{number}.bin"
 
     def _path(self, client: ClientId, round_number: int) -> Path:
         return self.folder / "memory" / f"{client.encode().hex()}.{round_number}.bin"

@@ -126,12 +126,14 @@ class Comparison:
         return [("federated", self.federated), ("pooled", self.pooled), (alone, self.mean_alone())]
 
 
-def compare(simulation: Simulation, plan: LocalPlan, *, alone: int = 10) -> Comparison:
+def compare(simulation: Simulation, plan: LocalPlan, *, pooled: LocalPlan | None = None, alone: int = 10) -> Comparison:
     """Return a run's metrics beside those of training on pooled examples, and of some clients that train alone.
 
     Args:
         simulation: A run that has been played, with examples to test on.
         plan: How its clients train; a falling learning rate ends where that of the run did.
+        pooled: How pooled training goes, if something else suits it better: without the mean over clients, a lower
+            learning rate often does.
         alone: How many clients train alone, drawn by the run's seed; all if there are fewer.
 
     Raises:
@@ -142,21 +144,23 @@ def compare(simulation: Simulation, plan: LocalPlan, *, alone: int = 10) -> Comp
         raise UsageError("a comparison needs a run that has been played, and examples to test on")
     seed = simulation.settings.seed
     often = _participations(simulation)
-    same = replace(plan, decay=plan.decay ** (run.state.round / often))
+    plan, other = (replace(one, decay=one.decay ** (run.state.round / often)) for one in (plan, pooled or plan))
     filled = [client for client, size in zip(clients.ids, clients.sizes, strict=True) if size]
     drawn = stream(seed, "alone").choice(len(filled), min(alone, len(filled)), replace=False)
     chosen = [filled[place] for place in sorted(drawn.tolist())]
     trainer, everybody = simulation.trainer, _pooled(clients, filled)
 
     def job(_worker: int, client: ClientId | None) -> dict[str, float]:
-        examples = everybody if client is None else Examples(*clients.client(client))
-        model = trained_alone(trainer, examples, same, often, seed, client or "pooled")
+        if client is None:
+            model = trained_alone(trainer, everybody, other, often, seed, "pooled")
+        else:
+            model = trained_alone(trainer, Examples(*clients.client(client)), plan, often, seed, client)
         return dict(trainer.evaluate(model, test))
 
     # The pooled training is the longest: it begins first.
     names = ["pooled training", *(f"client {client} alone" for client in chosen)]
-    pooled, *found = _played(trainer, job, [None, *chosen], names, simulation.settings.workers)
-    return Comparison(run.test, pooled, dict(zip(chosen, found, strict=True)))
+    together, *found = _played(trainer, job, [None, *chosen], names, simulation.settings.workers)
+    return Comparison(run.test, together, dict(zip(chosen, found, strict=True)))
 
 
 def trained_alone(trainer: Trainer, examples: Examples, plan: LocalPlan, times: int, seed: int, name: str) -> Vector:

@@ -11,7 +11,7 @@ import queue
 import tempfile
 import threading
 from collections import deque
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from enum import StrEnum
 from pathlib import Path
@@ -23,7 +23,9 @@ from unseen.codec import Buffer
 from unseen.errors import Cancelled, DeadlineExceeded, UnseenError, UsageError
 from unseen.ids import ClientId, PartyId
 from unseen.learners.horizontal.process import Update
+from unseen.learners.horizontal.sums import Layout
 from unseen.rounds.messages import Place
+from unseen.rounds.traffic import Traffic, frame_bytes
 from unseen.transport.channel import Channel
 
 LOOK_SECONDS = 0.2
@@ -46,7 +48,9 @@ class What(StrEnum):
     ASSIGNED = "assigned"
     """A round was handed out, or came in."""
     ANSWERED = "answered"
-    """An update was taken, or sent."""
+    """An update was taken, or sent; in a secure round: is there, and kept by its client."""
+    SUMMED = "summed"
+    """A phase of the sum of a secure round begins; the note names what clients are to send."""
     REPEATED = "repeated"
     """A client sent the update again that it had sent before."""
     FAILED = "failed"
@@ -162,6 +166,8 @@ class Links:
         self._taken: threading.Event | None = None
         self._closing = threading.Event()
         self._boxes = {client: _Mailbox() for client in self._clients}
+        # By client, since each is counted by one thread alone.
+        self._up, self._down = dict.fromkeys(self._clients, 0), dict.fromkeys(self._clients, 0)
         self._threads = [
             threading.Thread(target=work, args=(client,), name=f"{name} {client}", daemon=True)
             for client in self._clients
@@ -174,6 +180,10 @@ class Links:
     def clients(self) -> tuple[ClientId, ...]:
         """All clients, by name."""
         return tuple(self._clients)
+
+    def traffic(self) -> Traffic:
+        """Return how many bytes of messages have come from all clients, and gone to them."""
+        return Traffic(sum(self._up.values()), sum(self._down.values()))
 
     def next(self, timeout: float) -> Heard | None:
         """Return what came in next, or ``None`` if nothing does within ``timeout`` seconds.
@@ -218,7 +228,7 @@ class Links:
         while not self._closing.is_set():
             try:
                 # Nothing here keeps the message, which may be large, while the next one is waited for.
-                self._hand_in(Heard(client, self._channel.receive(self._clients[client], 60 * LOOK_SECONDS)))
+                self._hand_in(self._counted(client, self._channel.receive(self._clients[client], 60 * LOOK_SECONDS)))
             except DeadlineExceeded:
                 continue
             except UsageError:
@@ -226,6 +236,10 @@ class Links:
             except UnseenError as error:
                 self._hand_in(Heard(client, None, error))
                 self._begin_anew(self._clients[client])
+
+    def _counted(self, client: ClientId, frame: Buffer) -> Heard:
+        self._up[client] += len(frame)
+        return Heard(client, frame)
 
     def _hand_in(self, heard: Heard) -> None:
         taken = threading.Event()
@@ -243,6 +257,7 @@ class Links:
         while (parts := box.take()) is not None:
             try:
                 self._channel.send(peer, parts, waiting=box.look)
+                self._down[client] += frame_bytes(parts)
             except UsageError:
                 box.close()  # as the channel is
             except UnseenError:
@@ -286,27 +301,31 @@ class Attempt:
     cohort: tuple[ClientId, ...]
     parts: Sequence[Buffer] = field(repr=False)
     """The assignment, encoded once for all."""
+    fingerprint: bytes = field(repr=False)
     enough: int
     minimum: int
     shelf: Shelf
-    updates: dict[ClientId, Update] = field(default_factory=dict, repr=False)
+    answers: dict[ClientId, Update | Layout] = field(default_factory=dict, repr=False)
+    """Updates, or in a secure round the layouts of those that stay with their clients."""
+    notes: dict[ClientId, tuple[str, ...]] = field(default_factory=dict, repr=False)
+    """With whom an update may have been summed already, as its client says in a secure round."""
     out: dict[ClientId, str] = field(default_factory=dict)
     """Who failed or was refused, and why."""
 
     @property
     def over(self) -> bool:
         """Whether waiting longer is of no use."""
-        waiting = len(self.cohort) - len(self.updates) - len(self.out)
-        hopeless = len(self.updates) + waiting < self.minimum
-        return hopeless or waiting == 0 or len(self.updates) >= self.enough
+        waiting = len(self.cohort) - len(self.answers) - len(self.out)
+        hopeless = len(self.answers) + waiting < self.minimum
+        return hopeless or waiting == 0 or len(self.answers) >= self.enough
 
     def waits_for(self, client: ClientId) -> bool:
         """Return whether a client still has to answer."""
-        return client in self.cohort and client not in self.updates
+        return client in self.cohort and client not in self.answers
 
-    def add(self, client: ClientId, update: Update) -> None:
-        """Keep a client's update."""
-        self.updates[client] = self.shelf.put(update)
+    def add(self, client: ClientId, answer: Update | Layout) -> None:
+        """Keep what a client has answered."""
+        self.answers[client] = self.shelf.put(answer) if isinstance(answer, Update) else answer
         self.out.pop(client, None)
 
     def leave_out(self, client: ClientId, why: str) -> None:
@@ -314,17 +333,31 @@ class Attempt:
         if self.waits_for(client):
             self.out[client] = why
 
-    def in_order(self) -> dict[ClientId, Update]:
-        """Return the updates in the order of the cohort, so that who was faster does not matter."""
-        return {client: self.updates[client] for client in self.cohort if client in self.updates}
+    @property
+    def answered(self) -> list[ClientId]:
+        """Who has answered, in the order of the cohort, so that who was faster does not matter."""
+        return [client for client in self.cohort if client in self.answers]
+
+    def updates(self) -> list[Update]:
+        """Return the updates, in the order of the cohort."""
+        found = (self.answers[client] for client in self.answered)
+        return [answer for answer in found if isinstance(answer, Update)]
+
+    def layouts(self) -> dict[ClientId, Hashable]:
+        """Return what each answer consists of; metrics of updates may differ, since those that all have are used."""
+        return {
+            client: answer if isinstance(answer, Layout) else Layout.of(answer).extra
+            for client in self.answered
+            for answer in (self.answers[client],)
+        }
 
     def story(self, reasons: Mapping[ClientId, str]) -> str:
         """Return why this attempt has failed: what was with those who have not answered."""
         if len(self.cohort) < self.minimum:
             return f"the cohort has {len(self.cohort)} clients, and at least {self.minimum} are needed"
-        silent = [client for client in self.cohort if client not in self.updates]
+        silent = [client for client in self.cohort if client not in self.answers]
         told = [f"{client} {self.out.get(client, reasons[client])}" for client in silent]
         return (
-            f"{len(self.updates)} of {len(self.cohort)} clients answered, and at least {self.minimum} are needed: "
+            f"{len(self.answers)} of {len(self.cohort)} clients answered, and at least {self.minimum} are needed: "
             f"{'; '.join(told)}"
         )

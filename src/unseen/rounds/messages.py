@@ -10,6 +10,14 @@
                                  ◀──      Assigned … or Standing, once an attempt
                                  ◀──      Finished
 
+In a round whose aggregator is a sum no answer leaves its client. Those that have trained say so, and take the sum::
+
+    Ready(round, attempt, layout) ──▶                                             in place of Answer
+                                 ◀──      Summing(round, attempt, cohort)
+    SumStep(keys)                ──▶                                              what is in a step is known to the
+                                 ◀──      SumStep(roster)                         scheme alone
+    …                            ──▶
+
 Either side may repeat itself: whoever has a new connection begins with ``Hello`` again, and an assignment that comes
 twice is answered twice, with the same bytes. Who speaks is known from the connection's certificate.
 
@@ -18,12 +26,11 @@ Rounds are counted as in ``State``: round r is played when r rounds have been fi
 
 from __future__ import annotations
 
-import functools
 import hashlib
-import json
 import math
-from collections.abc import Callable, Mapping, Set
-from dataclasses import dataclass, fields, is_dataclass
+from collections import Counter
+from collections.abc import Hashable, Mapping
+from dataclasses import dataclass, fields
 from typing import Annotated, Any, TypeAlias
 
 import numpy as np
@@ -32,12 +39,13 @@ from numpy.typing import NDArray
 from unseen.codec import Buffer, Shape, decode, encode, message, shown
 from unseen.errors import DataError, RemoteProtocolError, UnseenError, UsageError
 from unseen.ids import ClientId
-from unseen.learners.horizontal.compression.compressed import Compressed
 from unseen.learners.horizontal.compression.encoded import Codec, Encoded
-from unseen.learners.horizontal.process import Broadcast, Process, Update
+from unseen.learners.horizontal.process import Broadcast, Update
+from unseen.learners.horizontal.sums import Layout
 from unseen.rounds.checkpoint import NamedVector, pack, unpack
 
 REASON_CHARACTERS = 500
+_MOST_NAMES = 64
 
 
 # --- what a client says ------------------------------------------------------------------------------------------
@@ -87,13 +95,49 @@ class Failed:
     reason: str
 
 
-@message("rounds/from-client")
+@message("rounds/length")
+class Length:
+    """How long a vector is, and what it is called."""
+
+    name: str
+    length: int
+
+
+@message("rounds/ready")
+class Ready:
+    """The sender has trained, and what its update consists of; what it says is not told."""
+
+    run: str
+    round: int
+    attempt: int
+    size: int
+    extra: tuple[Length, ...]
+    metrics: tuple[str, ...]
+    summed: tuple[str, ...] = ()
+    """With whom this update may have been added up already: it goes into no other sum."""
+
+
+@message("rounds/sum-step")
+class SumStep:
+    """A message of the protocol that takes a sum, to or from the server."""
+
+    run: str
+    round: int
+    attempt: int
+    nonce: bytes
+    """That of ``Summing``."""
+    frame: Annotated[NDArray[np.uint8], Shape(None)]
+
+
+@message("rounds/from-client", version=2)
 class FromClient:
     """One of these."""
 
     hello: Hello | None = None
     answer: Answer | None = None
     failed: Failed | None = None
+    ready: Ready | None = None
+    step: SumStep | None = None
 
     def __post_init__(self) -> None:
         _only_one(self)
@@ -101,10 +145,22 @@ class FromClient:
 
 @message("rounds/kept-answer")
 class KeptAnswer:
-    """What a client keeps in a file: an answer, and the fingerprint of the assignment that it belongs to."""
+    """What a client keeps in a file: an answer, and the fingerprint of the assignment that it belongs to.
+
+    In a secure round it never leaves that file but as part of a sum.
+    """
 
     assigned: bytes
     answer: Answer
+
+
+@message("rounds/kept-sum")
+class KeptSum:
+    """What a client keeps in a file: with whom its answer to an assignment may have been added up, itself included."""
+
+    round: int
+    assigned: bytes
+    clients: tuple[str, ...]
 
 
 class Diverged(DataError):
@@ -145,6 +201,18 @@ class Assigned:
     extra: tuple[NamedVector, ...]
 
 
+@message("rounds/summing")
+class Summing:
+    """A sum begins, over these clients."""
+
+    run: str
+    round: int
+    attempt: int
+    nonce: bytes
+    """Names the sum: no two have the same."""
+    clients: tuple[str, ...]
+
+
 @message("rounds/refusal")
 class Refusal:
     """What the client sent does not count; if ``final``, nothing else would either."""
@@ -162,7 +230,7 @@ class Finished:
     rounds: int
 
 
-@message("rounds/from-server")
+@message("rounds/from-server", version=2)
 class FromServer:
     """One of these."""
 
@@ -170,13 +238,15 @@ class FromServer:
     assigned: Assigned | None = None
     refusal: Refusal | None = None
     finished: Finished | None = None
+    summing: Summing | None = None
+    step: SumStep | None = None
 
     def __post_init__(self) -> None:
         _only_one(self)
 
 
-ClientWord: TypeAlias = Hello | Answer | Failed
-ServerWord: TypeAlias = Standing | Assigned | Refusal | Finished
+ClientWord: TypeAlias = Hello | Answer | Failed | Ready | SumStep
+ServerWord: TypeAlias = Standing | Assigned | Refusal | Finished | Summing | SumStep
 
 
 def _only_one(word: Any) -> None:
@@ -192,6 +262,8 @@ def said_by_client(word: ClientWord) -> list[Buffer]:
             hello=word if isinstance(word, Hello) else None,
             answer=word if isinstance(word, Answer) else None,
             failed=word if isinstance(word, Failed) else None,
+            ready=word if isinstance(word, Ready) else None,
+            step=word if isinstance(word, SumStep) else None,
         )
     )
 
@@ -204,6 +276,8 @@ def said_by_server(word: ServerWord) -> list[Buffer]:
             assigned=word if isinstance(word, Assigned) else None,
             refusal=word if isinstance(word, Refusal) else None,
             finished=word if isinstance(word, Finished) else None,
+            summing=word if isinstance(word, Summing) else None,
+            step=word if isinstance(word, SumStep) else None,
         )
     )
 
@@ -215,7 +289,7 @@ def client_word(frame: Buffer, *, sender: str) -> ClientWord:
         RemoteProtocolError: It is malformed.
     """
     found = decode(FromClient, frame, sender=sender)
-    word = found.hello or found.answer or found.failed
+    word = found.hello or found.answer or found.failed or found.ready or found.step
     if word is None:
         raise RemoteProtocolError(f"{sender}: an empty message")
     return word
@@ -228,7 +302,7 @@ def server_word(frame: Buffer, *, sender: str) -> ServerWord:
         RemoteProtocolError: It is malformed.
     """
     found = decode(FromServer, frame, sender=sender)
-    word = found.standing or found.assigned or found.refusal or found.finished
+    word = found.standing or found.assigned or found.refusal or found.finished or found.summing or found.step
     if word is None:
         raise RemoteProtocolError(f"{sender}: an empty message")
     return word
@@ -237,49 +311,6 @@ def server_word(frame: Buffer, *, sender: str) -> ServerWord:
 def printable(text: str) -> str:
     """Return what a peer wrote without control characters, and cut to a reasonable length."""
     return "".join(char for char in text[:REASON_CHARACTERS] if char.isprintable())
-
-
-# --- do both sides run the same? ---------------------------------------------------------------------------------
-
-
-def digest_of(process: Process) -> str:
-    """Return a hash of a process's parts and their parameters, the same in every program that builds it alike.
-
-    Fields that are left out of ``repr``, such as a client's secret seed, do not count; functions count by their name.
-    """
-    return hashlib.sha256(json.dumps(process, default=_apart, sort_keys=True).encode()).hexdigest()
-
-
-def _apart(part: Any) -> Any:
-    """Return what ``json`` does not know as something that it knows better."""
-    for kind, apart in _APART:
-        if isinstance(part, kind):
-            return apart(part)
-    if is_dataclass(part):
-        return [
-            type(part).__qualname__,
-            {field.name: getattr(part, field.name) for field in fields(part) if field.repr},
-        ]
-    return getattr(part, "__qualname__", None) or [type(part).__qualname__, getattr(part, "__dict__", {})]
-
-
-_APART: tuple[tuple[type, Callable[[Any], Any]], ...] = (
-    (
-        np.ndarray,
-        lambda part: [str(part.dtype), part.shape, hashlib.sha256(np.ascontiguousarray(part).data).hexdigest()],
-    ),
-    (np.generic, lambda part: part.item()),
-    (bytes, lambda part: hashlib.sha256(part).hexdigest()),
-    (Mapping, dict),
-    (Set, lambda part: sorted(json.dumps(one, default=_apart, sort_keys=True) for one in part)),
-    (functools.partial, lambda part: [part.func, part.args, part.keywords]),
-)
-
-
-def codec_of(process: Process) -> Codec | None:
-    """Return how updates of a process travel in fewer bytes, or ``None`` if they travel as they are."""
-    work = process.work
-    return work.codec if isinstance(work, Compressed) and not process.postprocessors else None
 
 
 # --- assignments and answers -------------------------------------------------------------------------------------
@@ -352,18 +383,36 @@ def _refuse_not_finite(values: Mapping[str, NDArray[np.float32] | float]) -> Non
         )
 
 
-def odd_ones(updates: Mapping[ClientId, Update]) -> list[ClientId]:
-    """Return the clients whose updates cannot be added to those of the most others: other vectors, or other lengths.
+def ready_with(place: Place, layout: Layout, summed: tuple[str, ...] = ()) -> Ready:
+    """Return the message that says that an update of this layout is there, and with whom it may have been summed."""
+    extra = tuple(Length(name, length) for name, length in layout.extra)
+    return Ready(place.run, place.round, place.attempt, layout.size, extra, layout.metrics, summed)
+
+
+def layout_in(ready: Ready, size: int) -> Layout:
+    """Return the layout that a client states, once it is one of a model of ``size``.
+
+    Raises:
+        RemoteProtocolError: It is not.
+    """
+    layout = Layout(ready.size, tuple((each.name, each.length) for each in ready.extra), ready.metrics)
+    names = [name for name, _ in layout.extra]
+    if layout.size != size or len(names) + len(layout.metrics) > _MOST_NAMES:
+        raise RemoteProtocolError(
+            f"its update has {ready.size} numbers and {len(names) + len(layout.metrics)} further vectors and metrics: "
+            f"expected a model of {size} and at most {_MOST_NAMES}; both sides need the same model and process"
+        )
+    sorted_once = names == sorted(set(names)) and list(layout.metrics) == sorted(set(layout.metrics))
+    if not sorted_once or any(not 0 <= length <= size for _, length in layout.extra):
+        raise RemoteProtocolError("its extra vectors and metrics are not in order, or longer than a model")
+    return layout
+
+
+def odd_ones(layouts: Mapping[ClientId, Hashable]) -> list[ClientId]:
+    """Return the clients whose layouts are not that of the most others, so that updates cannot be added up.
 
     Of two halves, the one that has the first client is right.
     """
-    shapes = {client: _shape(update) for client, update in updates.items()}
-    counts: dict[str, int] = {}
-    for shape in shapes.values():
-        counts[shape] = counts.get(shape, 0) + 1
-    usual = max(counts, key=lambda shape: counts[shape], default="")
-    return [client for client, shape in shapes.items() if shape != usual]
-
-
-def _shape(update: Update) -> str:
-    return repr([(name, len(update.extra[name])) for name in sorted(update.extra)])
+    counts = Counter(layouts.values())
+    usual = max(counts, key=lambda layout: counts[layout], default=None)
+    return [client for client, layout in layouts.items() if layout != usual]

@@ -5,103 +5,70 @@ answer. With a folder the state after every round is kept before the next one is
 and is started again from there goes on to the same end, and clients answer what they are asked twice with the same
 bytes.
 
-What the server learns: every client's update, weight and metrics, in the clear (it is no secure aggregation), and
-nothing of its examples or its memory. What it believes: nothing. What a client sends is checked for its place, size
-and finite numbers, and a client that sends anything else is refused by name and stops nobody; what its numbers do to
-the mean is a matter of the process (``robust``).
+What the server learns: every client's update, weight and metrics in the clear, nothing of its examples or its memory.
+If the process's aggregator is a sum (``secure``, or distributed noise), then of a whole cohort the sum alone: clients
+that have trained take it by a protocol, phase by phase, and whoever is missing by the deadline of a phase has dropped
+out; a sum that fails is an attempt that failed, and the next one has fresh keys.
+
+What it believes: nothing. What a client sends is checked for its place, size and finite numbers, and a client that
+sends anything else is refused by name and stops nobody; what its numbers do to the mean is a matter of the process
+(``robust``), and under secure aggregation of nobody.
 """
 
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Mapping
-from dataclasses import asdict, dataclass, field
-from pathlib import Path
+from collections.abc import Callable
+from dataclasses import asdict
 from types import TracebackType
 from typing import Any, Self
 
-from unseen.clock import Clock, SystemClock
 from unseen.codec import Buffer, shown
+from unseen.crypto.prg import Prg
 from unseen.dialogue import CancelToken
-from unseen.errors import Cancelled, PeerFailed, RemoteProtocolError, UsageError
-from unseen.ids import ClientId, JobId
-from unseen.learners.horizontal.process import Aggregate, Examples, Process, State, Trainer, stream
+from unseen.errors import (
+    Cancelled,
+    PeerFailed,
+    PeerUnreachable,
+    PermissionDenied,
+    RemoteProtocolError,
+    UsageError,
+)
+from unseen.ids import ClientId, PartyId
+from unseen.learners.horizontal.process import Aggregate, Examples, Process, State, Trainer, Update, stream
+from unseen.learners.horizontal.sums import Layout
 from unseen.rounds.checkpoint import Checkpoints
-from unseen.rounds.cohort import Cohort, Uniform
-from unseen.rounds.events import LOOK_SECONDS, Attempt, Event, Heard, Links, Shelf, Watch, What
+from unseen.rounds.digest import codec_of, digest_of, sum_of
+from unseen.rounds.events import LOOK_SECONDS, Attempt, Event, Heard, Links, Shelf, What
 from unseen.rounds.messages import (
     Answer,
     Failed,
     Finished,
     Hello,
     Place,
+    Ready,
     Refusal,
     Standing,
+    SumStep,
     assigned,
     client_word,
-    codec_of,
-    digest_of,
+    fingerprint,
+    layout_in,
     odd_ones,
     printable,
     said_by_server,
     update_in,
 )
+from unseen.rounds.secure_round import NONCE_BYTES, ServerSum, SumPlan, cohort_of
+from unseen.rounds.settings import ServeSettings
 from unseen.rounds.simulate import Round, Run
+from unseen.rounds.traffic import Traffic
 from unseen.transport.channel import Channel
+
+__all__ = ["ServeSettings", "Server"]
 
 _CHUNK = 1000
 """Examples that are evaluated at once: as many as in a simulation, so that the means have the same bits."""
-
-
-def _no_sizes() -> dict[ClientId, int]:
-    return {}
-
-
-@dataclass(frozen=True, slots=True)
-class ServeSettings:
-    """How a run is served; ``cohort``, ``seed`` and ``sizes`` are those that change its result.
-
-    Raises:
-        UsageError: A number is not what it has to be.
-    """
-
-    run: JobId
-    """The same name at the server and all clients."""
-    cohort: Cohort = field(default_factory=lambda: Uniform(10))
-    """Draws who takes part, from all clients that the channel leads to."""
-    seed: int = 0
-    sizes: Mapping[ClientId, int] = field(default_factory=_no_sizes)
-    """How many examples clients have, as agreed, for cohorts that are drawn in proportion; 1 if it is not said."""
-    minimum: int = 1
-    """A round with fewer answers does not count."""
-    enough: int | None = None
-    """With so many answers a round ends, and later ones are dropped; all of the cohort if ``None``.
-
-    A cohort that is larger by a fifth costs a fifth more training, and does without the slowest fifth.
-    """
-    deadline: float = 600.0
-    """Seconds after which an attempt at a round ends."""
-    attempts: int = 3
-    """How often a round is tried before the run ends with an error."""
-    folder: Path | None = None
-    """Where the run is kept; nowhere if ``None``: then it is lost with its server."""
-    evaluate_every: int = 1
-    held_bytes: int = 1 << 30
-    """Updates beyond so many bytes wait in a file for their aggregation."""
-    watch: Watch | None = field(default=None, repr=False)
-    """Is told what happens in between."""
-    clock: Clock = field(default_factory=SystemClock)
-
-    def __post_init__(self) -> None:
-        faults = {
-            "minimum is at least 1": self.minimum < 1,
-            "enough is not below minimum": self.enough is not None and self.enough < self.minimum,
-            "deadline is above 0": not self.deadline > 0,
-            "attempts and evaluate_every are at least 1": min(self.attempts, self.evaluate_every) < 1,
-            "held_bytes is not negative": self.held_bytes < 0,
-        }
-        if found := [fault for fault, present in faults.items() if present]:
-            raise UsageError(f"run {self.run} cannot be served so: {', '.join(found)}")
 
 
 class Server:
@@ -131,17 +98,21 @@ class Server:
             raise UsageError(f"run {settings.run}: the channel of {channel.party} leads to no client")
         self._process, self._trainer, self._settings, self._test = process, trainer, settings, test
         self._watch, self._clock = settings.watch, settings.clock
-        self._digest, self._codec = digest_of(process), codec_of(process)
+        self._digest, self._codec, self._sums = digest_of(process), codec_of(process), sum_of(process)
+        self._party = channel.party
+        self._sum: ServerSum | None = None
+        settings.check_keys(channel.peers, self._sums)
         self.counts: Counter[What] = Counter()
         """How often each kind of event has happened."""
         self._cancel: CancelToken | None = None
+        self._last = 0
         self._present: set[ClientId] = set()
         self._why: dict[ClientId, str] = {}
         self._attempt: Attempt | None = None
         self._store = Checkpoints(settings.folder) if settings.folder else None
         ids = tuple(ClientId(peer) for peer in sorted(channel.peers))
         self._run = self._first(ids)
-        self._links = Links(channel)
+        self._links, self._moved = Links(channel), Traffic()
 
     def __enter__(self) -> Self:
         return self
@@ -180,18 +151,18 @@ class Server:
         Raises:
             Cancelled: It was asked to stop; finished rounds are kept.
             PeerFailed: Too few clients answered, in every attempt at a round; the message says what was with each.
-            UsageError: The process cannot be used with so few clients.
+            PermissionDenied: The round would pass the budget of privacy.
         """
-        self._cancel = cancel
+        self._cancel, self._last = cancel, count
         while self._run.state.round < count:
-            self._run = self._play_round(last=self._run.state.round + 1 == count)
+            self._run = self._play_round()
             if observe is not None:
                 observe(self._run.history[-1])
         return self._run
 
     # --- one round
 
-    def _play_round(self, *, last: bool) -> Run:
+    def _play_round(self) -> Run:
         began, state = self._clock.monotonic(), self._run.state
         stories: list[str] = []
         for number in range(self._settings.attempts):
@@ -199,7 +170,7 @@ class Server:
             self._gather(attempt)
             found = self._next(state, attempt)
             if not isinstance(found, str):
-                return self._keep(attempt, *found, began=began, last=last)
+                return self._keep(attempt, *found, began=began)
             stories.append(found)
             self._tell(What.AGAIN, note=found)
         raise PeerFailed(
@@ -213,10 +184,14 @@ class Server:
         settings = self._settings
         place = Place(settings.run, state.round, number)
         cohort = self._cohort(state.round, number)
-        parts = said_by_server(assigned(place, self._process.distributor(state)))
+        word = assigned(place, self._process.distributor(state))
+        parts = said_by_server(word)
         enough = min(settings.enough or len(cohort), len(cohort))
         shelf = Shelf(settings.held_bytes, settings.folder)
-        attempt = Attempt(place, cohort, parts, enough, settings.minimum if cohort else 0, shelf)
+        least = max(settings.minimum, self._sums.least if self._sums else 1)
+        attempt = Attempt(
+            place, cohort, parts, fingerprint(word) if self._sums else b"", enough, least if cohort else 0, shelf
+        )
         self._attempt = attempt
         self._tell(What.ASSIGNED)
         for client in sorted(self._present):
@@ -239,28 +214,59 @@ class Server:
         """Take in what clients send until the attempt is over or its time is up."""
         end = self._clock.monotonic() + self._settings.deadline
         while not attempt.over and (left := end - self._clock.monotonic()) > 0:
-            if self._cancel is not None and self._cancel.is_set():
-                raise Cancelled(f"run {self._settings.run}: stopped on request; finished rounds are kept")
+            self._look()
             self._take(self._links.next(min(left, LOOK_SECONDS)))
 
-    def _next(self, state: State, attempt: Attempt) -> tuple[State, Aggregate] | str:
-        """Return the state after the round and the aggregate, or why the attempt has failed."""
-        for client in odd_ones(attempt.in_order()):
-            del attempt.updates[client]
+    def _next(self, state: State, attempt: Attempt) -> tuple[State, Aggregate, int] | str:
+        """Return the state after the round, the aggregate and of how many it is, or why the attempt has failed."""
+        for client in odd_ones(attempt.layouts()):
+            del attempt.answers[client]
             self._refuse(client, "its update has other vectors than those of most clients")
-        if len(attempt.updates) < attempt.minimum:
+        if len(attempt.answers) < attempt.minimum:
             return attempt.story({client: self._reason(client) for client in attempt.cohort})
         try:
-            return self._process.next(state, list(attempt.in_order().values()))
-        except RemoteProtocolError as error:
-            return f"the updates of {', '.join(attempt.in_order())}, in this order, cannot be aggregated: {error}"
+            aggregate, count = self._aggregate(state, attempt)
+        except (RemoteProtocolError, UsageError, PermissionDenied, PeerUnreachable) as error:
+            return f"the updates of {', '.join(attempt.answered)}, in this order, cannot be aggregated: {error}"
+        return self._process.finalizer(state, aggregate), aggregate, count
 
-    def _keep(self, attempt: Attempt, after: State, aggregate: Aggregate, *, began: float, last: bool) -> Run:
+    def _aggregate(self, state: State, attempt: Attempt) -> tuple[Aggregate, int]:
+        if self._sums is None or not attempt.answers:
+            return self._process.aggregate(state, attempt.updates()), len(attempt.answers)
+        (layout,) = {answer for answer in attempt.answers.values() if isinstance(answer, Layout)}
+        clients = cohort_of({client: attempt.notes.get(client, ()) for client in attempt.answered})
+        plan = SumPlan(attempt.place, Prg.fresh().bytes(NONCE_BYTES), clients, layout, attempt.fingerprint)
+        self._sum = ServerSum(plan, self._sums, self._settings.roster, self._party)
+        try:
+            self._take_sum(self._sum)
+            aggregate, left = self._sum.aggregate()
+        except PeerUnreachable as error:
+            raise PeerUnreachable(f"{error}{self._sum.story()}") from error
+        finally:
+            self._sum = None
+        return aggregate, len(left)
+
+    def _take_sum(self, taken: ServerSum) -> None:
+        """Lead the clients through the phases of a sum."""
+        while not taken.over:
+            self._tell(What.SUMMED, note=taken.phase)
+            for client in sorted(taken.waiting & self._present):
+                self._send_place(client)
+            end = self._clock.monotonic() + self._settings.phase_deadline
+            while taken.waiting and (left := end - self._clock.monotonic()) > 0:
+                self._look()
+                self._take(self._links.next(min(left, LOOK_SECONDS)))
+            taken.advance()
+
+    def _keep(self, attempt: Attempt, after: State, aggregate: Aggregate, count: int, *, began: float) -> Run:
         """Return where the run stands after a round, once that is kept."""
-        asked, missing, metrics = len(attempt.cohort), len(attempt.cohort) - len(attempt.updates), aggregate.metrics
-        attempt.updates.clear()
+        asked, metrics = len(attempt.cohort), aggregate.metrics
+        attempt.answers.clear()
+        last = after.round == self._last
         test = self.evaluate(after) if last or after.round % self._settings.evaluate_every == 0 else {}
-        entry = Round(after.round, asked, missing, dict(metrics), test, round(self._clock.monotonic() - began, 6))
+        seconds, before, self._moved = round(self._clock.monotonic() - began, 6), self._moved, self._links.traffic()
+        moved = self._moved - before
+        entry = Round(after.round, asked, asked - count, dict(metrics), test, seconds, moved.up, moved.down)
         history = (*self._run.history, entry)
         if self._store:
             self._store.save(after, [asdict(one) for one in history])
@@ -303,6 +309,8 @@ class Server:
             raise RemoteProtocolError("it sends before it has said hello")
         elif isinstance(word, Failed):
             self._give_up(client, word)
+        elif isinstance(word, SumStep):
+            self._take_step(client, word)
         else:
             self._take_answer(client, word)
 
@@ -325,30 +333,56 @@ class Server:
         attempt = self._attempt
         if attempt is None:
             return
-        if attempt.waits_for(client):
+        if self._sum is not None and (parts := self._sum.word_for(client)) is not None:
+            self._links.post(client, parts)
+        elif self._sum is None and attempt.waits_for(client):
             self._links.post(client, attempt.parts)
         else:
             place = attempt.place
             self._links.post(client, said_by_server(Standing(place.run, place.round, place.attempt)))
 
-    def _take_answer(self, client: ClientId, answer: Answer) -> None:
+    def _take_answer(self, client: ClientId, answer: Answer | Ready) -> None:
         attempt, place = self._attempt, Place(answer.run, answer.round, answer.attempt)
-        if attempt is None or place != attempt.place:
+        if attempt is None or place != attempt.place or self._sum is not None:
             self._tell(What.LATE, client=client, place=place)
         elif client not in attempt.cohort:
             self._tell(What.UNASKED, client=client)
-        elif client in attempt.updates:
+        elif client in attempt.answers:
             self._tell(What.DUPLICATE, client=client)
         else:
-            if answer.client != client:
-                raise RemoteProtocolError(f"it calls itself '{shown(answer.client)}'")
-            attempt.add(client, update_in(answer, self._trainer.size, self._codec))
+            attempt.add(client, self._read(client, answer))
+            if isinstance(answer, Ready):
+                attempt.notes[client] = answer.summed
             self._tell(What.ANSWERED, client=client)
+
+    def _read(self, client: ClientId, answer: Answer | Ready) -> Update | Layout:
+        if isinstance(answer, Ready) != (self._sums is not None):
+            how = "takes sums of what stays with clients" if self._sums else "takes updates in the clear"
+            raise RemoteProtocolError(f"it sends {type(answer).__name__}, and this run {how}")
+        if isinstance(answer, Ready):
+            if not set(answer.summed) <= set(self._links.clients):
+                raise RemoteProtocolError("it names clients of an earlier sum that take no part in this run")
+            return layout_in(answer, self._trainer.size)
+        if answer.client != client:
+            raise RemoteProtocolError(f"it calls itself '{shown(answer.client)}'")
+        return update_in(answer, self._trainer.size, self._codec)
+
+    def _take_step(self, client: ClientId, step: SumStep) -> None:
+        taken, place = self._sum, Place(step.run, step.round, step.attempt)
+        if taken is None or (place, step.nonce) != (taken.plan.place, taken.plan.nonce):
+            self._tell(What.LATE, client=client, place=place)
+        elif PartyId(client) not in taken.plan.clients:
+            self._tell(What.UNASKED, client=client)
+        elif not taken.take(client, step):
+            self._tell(What.DUPLICATE, client=client)
 
     def _give_up(self, client: ClientId, word: Failed) -> None:
         place, reason = Place(word.run, word.round, word.attempt), printable(word.reason)
         if self._attempt is not None and place == self._attempt.place:
-            self._attempt.leave_out(client, f"failed ({reason})")
+            self._why[client] = f"failed ({reason})"
+            self._attempt.leave_out(client, self._why[client])
+            if self._sum is not None:
+                self._sum.leave_out(client, self._why[client])
             self._tell(What.FAILED, client=client, note=reason)
 
     def _refuse(self, client: ClientId, reason: str, *, final: bool = False) -> None:
@@ -372,12 +406,16 @@ class Server:
 
     # --- the rest
 
+    def _look(self) -> None:
+        if self._cancel is not None and self._cancel.is_set():
+            raise Cancelled(f"run {self._settings.run}: stopped on request; finished rounds are kept")
+
     def _tell(self, what: What, *, client: ClientId | None = None, note: str = "", place: Place | None = None) -> None:
         self.counts[what] += 1
         if self._watch is not None:
             now = self._attempt
             at = place or (now.place if now else Place(self._settings.run, self._run.state.round, 0))
-            done, total = (len(now.updates), len(now.cohort)) if now else (0, 0)
+            done, total = (len(now.answers), len(now.cohort)) if now else (0, 0)
             self._watch(Event(what, at.round, at.attempt, client, note, done, total))
 
     def _first(self, ids: tuple[ClientId, ...]) -> Run:

@@ -12,7 +12,7 @@ import tempfile
 import time
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from itertools import chain
 from pathlib import Path
 from types import TracebackType
@@ -40,7 +40,9 @@ from unseen.learners.horizontal.process import (
 from unseen.learners.horizontal.strategies.parts import personal_model
 from unseen.rounds.checkpoint import Checkpoints, KeptState, pack, unpack
 from unseen.rounds.cohort import Cohort, Uniform
-from unseen.rounds.messages import digest_of
+from unseen.rounds.digest import digest_of
+from unseen.rounds.pace import Faults
+from unseen.rounds.traffic import traffic_of
 from unseen.rounds.workers import Workers, shared_floats
 
 _CHUNK = 1000
@@ -68,17 +70,6 @@ class Clients(Protocol):
 
 
 @dataclass(frozen=True, slots=True)
-class Faults:
-    """What goes wrong with clients: ``drop`` of them train and are not heard of again."""
-
-    drop: float = 0.0
-
-    def drops(self, seed: int, round_number: int, client: ClientId) -> bool:
-        """Return whether a client is lost in a round."""
-        return self.drop > 0 and bool(stream(seed, round_number, client, "drop").random() < self.drop)
-
-
-@dataclass(frozen=True, slots=True)
 class Round:
     """What one round did."""
 
@@ -91,6 +82,11 @@ class Round:
     test: Mapping[str, float] = field(default_factory=dict)
     """Of the model after the round; empty if it was not evaluated."""
     seconds: float = 0.0
+    bytes_up: int = 0
+    """Of all clients' messages; in a simulation, what they would have."""
+    bytes_down: int = 0
+    clock: float = 0.0
+    """Simulated seconds from the beginning of the run to the end of the round; 0 if clients have no pace."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -171,6 +167,7 @@ class Simulation:
         self._store.begin(self._description())
         self._scratch = self._temporary()
         count = self.settings.workers or len(os.sched_getaffinity(0))
+        self._sizes = dict(zip(clients.ids, clients.sizes, strict=True))
         self._count, self._most = count, max(1, min(_GROUP, _NUMBERS // trainer.size))
         self._deltas = shared_floats(count * self._most, trainer.size).reshape(count, self._most, -1)
         self._given = 0
@@ -227,25 +224,28 @@ class Simulation:
     def _play_round(self, *, last: bool) -> Run:
         began, state, settings = time.monotonic(), self._run.state, self.settings
         cohort = settings.cohort.choose(self.clients.ids, self.clients.sizes, state.round, settings.seed)
+        updates = self._train(cohort, state)
+        staying, took = settings.faults.heard(cohort, self._sizes, state.round, settings.seed)
+        heard = [update for client, update in zip(cohort, updates, strict=True) if client in staying]
+        after, aggregate = self.process.next(state, heard)
+        clock = (self._run.history[-1].clock if self._run.history else 0.0) + took
+        moved = traffic_of(self.process, self.process.distributor(state), len(cohort), heard)
+        missing = len(cohort) - len(heard)
+        entry = Round(after.round, len(cohort), missing, dict(aggregate.metrics), {}, 0.0, moved.up, moved.down, clock)
+        return self._finished(after, entry, began, last=last)
+
+    def _train(self, cohort: Sequence[ClientId], state: State) -> list[Update]:
+        """Return the updates of clients that train on a state, in their order."""
         self._hand_out(self.process.distributor(state))
         groups = self._groups(cohort)
         tasks = [("train", group, self._given) for group in groups]
         found = self._workers.map(tasks, name=lambda n: _called(groups[n]), collect=self._collect)
-        heard = [
-            update
-            for client, update in zip(cohort, chain.from_iterable(found), strict=True)
-            if len(update.delta) and not settings.faults.drops(settings.seed, state.round, client)
-        ]
-        after, aggregate = self.process.next(state, heard)
-        test = self.evaluate(after) if last or after.round % settings.evaluate_every == 0 else {}
-        entry = Round(
-            after.round,
-            len(cohort),
-            len(cohort) - len(heard),
-            dict(aggregate.metrics),
-            test,
-            round(time.monotonic() - began, 6),
-        )
+        return list(chain.from_iterable(found))
+
+    def _finished(self, after: State, entry: Round, began: float, *, last: bool) -> Run:
+        """Evaluate a new state, and keep it with its entry in the history."""
+        test = self.evaluate(after) if last or after.round % self.settings.evaluate_every == 0 else {}
+        entry = replace(entry, test=test, seconds=round(time.monotonic() - began, 6))
         history = (*self._run.history, entry)
         self._store.save(after, [asdict(one) for one in history])
         return Run(after, history)
@@ -302,12 +302,16 @@ class Simulation:
             assignment = Assignment(client, held.broadcast, Examples(inputs, labels), held.memory(client), rng)
             update, kept = self.process.client_round(self.trainer, assignment)
             self._check(client, update)
-            self._store.keep(client, number, kept)
+            self._keep(client, number, kept)
             self._deltas[worker, place] = update.delta
         except Exception as error:
             error.add_note(f"at client {client}")
             raise
         return update.weight, dict(update.extra), dict(update.metrics)
+
+    def _keep(self, client: ClientId, number: int, memory: Memory) -> None:
+        """Keep what a client has after a round."""
+        self._store.keep(client, number, memory)
 
     def _taken(self, given: int) -> _Held:
         """Return what the parent has left as number ``given``; a worker reads each once."""

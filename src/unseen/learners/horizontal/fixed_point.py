@@ -21,6 +21,7 @@ from unseen.crypto.prg import Prg
 from unseen.errors import DataError, UsageError
 from unseen.kernels.blocks import pieces
 from unseen.kernels.stochastic import from_words, to_words
+from unseen.protocols.secure_aggregation.port import word_type
 
 _PIECE = 1 << 14
 """Random words that are drawn at a time: they stay in the cache until they are used."""
@@ -81,8 +82,8 @@ class FixedPoint:
 
     @property
     def dtype(self) -> np.dtype[Any]:
-        """The type of the words: of 32 bits if they fit, else of 64."""
-        return np.dtype("<u4" if self.bits <= 32 else "<u8")
+        """The type of the words: of 16 bits if they fit, else of 32 or 64."""
+        return word_type(self.bits)
 
     def encode(self, values: NDArray[np.floating], weight: int, prg: Prg) -> NDArray[Any]:
         """Return the words, shape (n,), of the numbers (n,) of an update.

@@ -268,6 +268,9 @@ class Process:
         A round without any goes to the finalizer all the same, with an aggregate of nobody: under differential privacy
         it must not show that there was none.
         """
-        nobody = Aggregate(np.zeros_like(state.model), 0, 0.0)
-        aggregate = self.aggregator(updates) if updates else nobody
+        aggregate = self.aggregate(state, updates)
         return self.finalizer(state, aggregate), aggregate
+
+    def aggregate(self, state: State, updates: Sequence[Update]) -> Aggregate:
+        """Return the aggregate of these updates, that of nobody if there are none."""
+        return self.aggregator(updates) if updates else Aggregate(np.zeros_like(state.model), 0, 0.0)

@@ -16,7 +16,6 @@ from unseen.codec import Shape, message
 from unseen.errors import LocalProtocolError, PeerUnreachable, RemoteProtocolError, UsageError
 from unseen.ids import PartyId
 from unseen.protocols.secure_aggregation.port import (
-    MIN_CONTRIBUTORS,
     WEIGHT_MODULUS,
     Contribution,
     Setting,
@@ -101,8 +100,8 @@ class Server:
     def advance(self) -> Mapping[PartyId, object]:
         """End the only phase."""
         count = len(self._setting.clients) - len(self._waiting)
-        if count < MIN_CONTRIBUTORS:
-            raise PeerUnreachable(f"{count} clients contributed, at least {MIN_CONTRIBUTORS} have to")
+        if count < self._setting.least:
+            raise PeerUnreachable(f"{count} clients contributed, at least {self._setting.least} have to")
         reduce_words(self._words, self._setting)
         self._over = True
         return {}

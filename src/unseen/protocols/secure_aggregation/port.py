@@ -35,12 +35,23 @@ from unseen.dialogue import Dialogue
 from unseen.errors import RemoteProtocolError, UsageError
 from unseen.ids import PartyId
 
-Words = NDArray[np.uint32] | NDArray[np.uint64]
+Words = NDArray[np.uint16] | NDArray[np.uint32] | NDArray[np.uint64]
 
 MIN_CONTRIBUTORS = 3
 """A sum of fewer vectors says too much about each of them."""
 WEIGHT_MODULUS = 1 << 64
 MAX_CLIENTS = 1 << 14
+
+
+def word_type(bits: int) -> np.dtype[Any]:
+    """Return the type of words modulo 2^bits: of 16 bits if they fit, else of 32 or 64."""
+    return np.dtype("<u2" if bits <= 16 else "<u4" if bits <= 32 else "<u8")
+
+
+def reduce_modulo(words: Words, bits: int) -> None:
+    """Reduce words modulo 2^bits, in place."""
+    if bits < 8 * words.itemsize:
+        np.bitwise_and(words, words.dtype.type((1 << bits) - 1), out=words)
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,6 +72,8 @@ class Setting:
     """Names job, round and attempt: every attempt at a sum has a name of its own."""
     model: bytes = b""
     """Digest of what the clients got from the server, such as the model they trained; other values do not add up."""
+    least: int = MIN_CONTRIBUTORS
+    """A sum of fewer vectors is given up before anything is revealed; 3 at least."""
 
     def __post_init__(self) -> None:
         if list(self.clients) != sorted(set(self.clients)):
@@ -69,13 +82,18 @@ class Setting:
             raise UsageError(
                 f"a sum is taken over {MIN_CONTRIBUTORS} to {MAX_CLIENTS} clients, found {len(self.clients)}"
             )
+        if not MIN_CONTRIBUTORS <= self.least <= len(self.clients):
+            raise UsageError(
+                f"a sum of {len(self.clients)} clients is revealed of {MIN_CONTRIBUTORS} to as many at least, found "
+                f"{self.least}"
+            )
         if self.length < 1 or not 1 <= self.bits <= 64:
             raise UsageError(f"vectors have words of 1 to 64 bits, one or more, found {self.length} of {self.bits}")
 
     @property
     def dtype(self) -> np.dtype[Any]:
-        """The type of the words: of 32 bits if they fit, else of 64."""
-        return np.dtype("<u4" if self.bits <= 32 else "<u8")
+        """The type of the words."""
+        return word_type(self.bits)
 
     @property
     def modulus_mask(self) -> int:
@@ -84,13 +102,13 @@ class Setting:
 
     @property
     def quorum(self) -> int:
-        """⌊2n/3⌋ + 1 clients, which have to stay to the end; less than a third may be missing."""
-        return 2 * len(self.clients) // 3 + 1
+        """The greater of ⌊2n/3⌋ + 1 and ``least``: clients which have to stay to the end."""
+        return max(2 * len(self.clients) // 3 + 1, self.least)
 
     @property
     def context(self) -> bytes:
         """Digest of all of the above (32 bytes)."""
-        sizes = struct.pack("<3Q", len(self.clients), self.length, self.bits)
+        sizes = struct.pack("<4Q", len(self.clients), self.length, self.bits, self.least)
         names = [client.encode() for client in self.clients]
         return framed_digest(b"unseen/secure_aggregation/1", sizes, self.session, self.model, *names)
 
@@ -117,7 +135,7 @@ class Contribution:
             )
         if not 0 <= self.weight < WEIGHT_MODULUS:
             raise UsageError(f"a weight is a word of 64 bits, found {self.weight}")
-        if setting.bits not in (32, 64) and int(self.words.max()) > setting.modulus_mask:
+        if setting.bits < 8 * self.words.itemsize and int(self.words.max()) > setting.modulus_mask:
             raise UsageError(f"a vector holds words of more than {setting.bits} bits: reduce them modulo 2^bits first")
         return self
 
@@ -152,15 +170,14 @@ def from_bytes(data: NDArray[np.uint8], setting: Setting, sender: PartyId) -> Wo
     if data.nbytes != expected:
         raise RemoteProtocolError(f"{sender}: expected a vector of {expected} bytes, found {data.nbytes}")
     words: Words = data.view(setting.dtype)
-    if setting.bits not in (32, 64) and int(words.max()) > setting.modulus_mask:
+    if setting.bits < 8 * words.itemsize and int(words.max()) > setting.modulus_mask:
         raise RemoteProtocolError(f"{sender}: a vector holds words of more than {setting.bits} bits")
     return words
 
 
 def reduce_words(words: Words, setting: Setting) -> None:
     """Reduce words modulo 2^bits, in place."""
-    if setting.bits not in (32, 64):
-        np.bitwise_and(words, words.dtype.type(setting.modulus_mask), out=words)
+    reduce_modulo(words, setting.bits)
 
 
 # --- the ports ---------------------------------------------------------------------------------------------------

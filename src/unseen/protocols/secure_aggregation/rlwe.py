@@ -41,7 +41,7 @@ from unseen.crypto.ring import LIMBS, Ring, are_residues, decode, ring
 from unseen.crypto.rlwe import PublicParts
 from unseen.errors import LocalProtocolError, PeerUnreachable, RemoteProtocolError, UsageError
 from unseen.ids import PartyId
-from unseen.protocols.secure_aggregation.port import MIN_CONTRIBUTORS, Contribution, Setting, Total, to_bytes
+from unseen.protocols.secure_aggregation.port import Contribution, Setting, Total, to_bytes
 
 Residues = NDArray[np.uint64]
 
@@ -325,7 +325,7 @@ class Server:
         (kind, _, work), *rest = self._phases
         self._phases = []
         left = self._members - self._waiting
-        least = max(self._setting.quorum, MIN_CONTRIBUTORS) if kind is KeyShare else len(self._members)
+        least = self._setting.quorum if kind is KeyShare else len(self._members)
         if len(left) < least:
             raise PeerUnreachable(
                 f"{len(left)} of {len(self._members)} clients sent {kind.__name__}, {least} have to; missing: "

@@ -54,7 +54,6 @@ from unseen.protocols.secure_aggregation.keys import (
     unseal,
 )
 from unseen.protocols.secure_aggregation.port import (
-    MIN_CONTRIBUTORS,
     Contribution,
     reduce_words,
     to_bytes,
@@ -176,6 +175,7 @@ class Client:
             (Consents, self._open),
         ]
         self._begun = False
+        self._left: list[int] = []
         self._agreed: dict[int, bytes] = {}
         self._held: dict[int, tuple[bytes, bytes]] = {}
         """Shares of mask key and seed, by owner."""
@@ -184,6 +184,11 @@ class Client:
     def hears(self) -> type[Any] | None:
         """The kind of message it waits for."""
         return self._steps[0][0] if self._begun and self._steps else None
+
+    @property
+    def left(self) -> tuple[PartyId, ...] | None:
+        """U3, once this client has consented to it."""
+        return tuple(self._roster.members[place] for place in self._left) if self._left else None
 
     def begin(self) -> Keys:
         """Return this client's signed keys.
@@ -271,7 +276,7 @@ class Client:
 
     def _consent(self, told: Survivors) -> Consent:
         """Sign who is left, once."""
-        least = max(self._terms.setting.quorum, MIN_CONTRIBUTORS)
+        least = self._terms.setting.quorum
         self._left = self._roster.places(told.members, least, self._terms.server)
         if self._place not in self._left or not set(self._left) <= set(self._sharing):
             raise self._bad(f"it names survivors without {self._me}, or some that were not there before")

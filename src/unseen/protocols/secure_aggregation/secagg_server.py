@@ -12,7 +12,7 @@ from unseen.errors import LocalProtocolError, PeerUnreachable, RemoteProtocolErr
 from unseen.ids import PartyId
 from unseen.protocols.secure_aggregation import masks, shamir
 from unseen.protocols.secure_aggregation.keys import KEY_BYTES, SIGNATURE_BYTES, EphemeralKey
-from unseen.protocols.secure_aggregation.port import MIN_CONTRIBUTORS, Total, from_bytes, reduce_words
+from unseen.protocols.secure_aggregation.port import Total, from_bytes, reduce_words
 from unseen.protocols.secure_aggregation.roster import Bytes, Roster, RosterOf, Terms, as_places, as_rows, check_keys
 from unseen.protocols.secure_aggregation.secagg_plus import (
     Consent,
@@ -89,7 +89,7 @@ class Server:
 
     def _check_count(self, kind: type) -> None:
         """Pass if enough clients have sent what belongs to this phase."""
-        least = max(self._setting.quorum, MIN_CONTRIBUTORS)
+        least = self._setting.quorum
         if len(self._found) < least:
             missing = ", ".join(sorted(self._waiting)) or "nobody: the others had gone before"
             raise PeerUnreachable(

@@ -210,3 +210,6 @@ def test_the_budget_is_asked_before_anything_is_decoded() -> None:
     finish = Decode(lambda state, aggregate: pytest.fail("released"), plan(), Empty())
     with pytest.raises(PermissionDenied, match="empty"):
         finish(State(0, np.zeros(1000, np.float32)), Aggregate(np.zeros(1000, np.float32), 10, 10.0))
+    for clients in (0, 9):
+        with pytest.raises(PermissionDenied, match=f"round 1 has the noise of {clients} clients, and that of 10"):
+            finish(State(0, np.zeros(1000, np.float32)), Aggregate(np.zeros(1000, np.float32), clients, 1.0))

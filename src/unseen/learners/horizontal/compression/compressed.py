@@ -29,6 +29,7 @@ from unseen.learners.horizontal.process import (
     Work,
 )
 from unseen.learners.horizontal.strategies.parts import Personal, named
+from unseen.learners.horizontal.sums import SumAggregator
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,10 +88,15 @@ def compressed(process: Process, codec: Codec, *, feedback: bool | None = None) 
     """Return a strategy whose clients send through a codec; by default with error feedback if the codec is biased.
 
     Raises:
-        UsageError: It is compressed already.
+        UsageError: It is compressed already, or its updates are summed under secure aggregation.
     """
     if isinstance(process.work, Compressed):
         raise UsageError(f"{process.name} is compressed already, by {process.work.codec.scheme}")
+    if isinstance(process.aggregator, SumAggregator):
+        raise UsageError(
+            f"{process.name} needs a sum of its updates, and messages of {codec.scheme} have none: choose either "
+            "compression or secure aggregation"
+        )
     keep = not codec.unbiased if feedback is None else feedback
     work = Compressed(process.work, process.postprocessors, codec, keep)
     return replace(process, name=f"{process.name}, {codec.scheme}", work=work, postprocessors=())

@@ -10,7 +10,7 @@ Source: P. Kairouz, Z. Liu, T. Steinke, "The Distributed Discrete Gaussian Mecha
 Aggregation", ICML 2021, algorithms 1 and 2; conditional rounding and its bound: their definition 18 and proposition 22.
 
 *Trust:* at least ``clients`` of those in the sum are honest, and the server learns the sum only. Words are 32-bit
-floats that hold integers of at most 24 bits exactly: so they fit the port, and any aggregation of integers.
+floats that hold integers of at most 24 bits exactly, and travel as words modulo 2^bits under secure aggregation.
 """
 
 from __future__ import annotations
@@ -23,14 +23,16 @@ import numpy as np
 from numpy.typing import NDArray
 
 from unseen.crypto.prg import Prg
-from unseen.errors import PermissionDenied, UsageError
+from unseen.errors import PermissionDenied, RemoteProtocolError, UsageError
 from unseen.learners.horizontal.private.clip import bare, check_bound, clipped
 from unseen.learners.horizontal.private.noise import Reals, fresh
 from unseen.learners.horizontal.private.rotation import Rotation
 from unseen.learners.horizontal.process import Aggregate, Assignment, Finalizer, State, Update, Vector
+from unseen.learners.horizontal.sums import SCHEMES, Layout, total_of
 from unseen.privacy.epsilon import Meter
 from unseen.privacy.events import DistributedGaussian, Everyone, Fixed, Relation, Spend, Unit
 from unseen.privacy.mechanisms import discrete_gaussian
+from unseen.protocols.secure_aggregation.port import MAX_CLIENTS, MIN_CONTRIBUTORS, Contribution, Words, word_type
 
 Integers = NDArray[np.int64]
 
@@ -158,25 +160,68 @@ class Encode:
 
 @dataclass(frozen=True, slots=True)
 class ModularSum:
-    """An aggregator: the sum of integers modulo 2^bits, as secure aggregation would give it.
+    """An aggregator: the sum of integers modulo 2^bits, which secure aggregation takes; a ``SumAggregator``.
 
-    Raises:
-        PermissionDenied: Fewer clients came than the noise is meant for.
+    Fewer clients than the noise is meant for are no sum: a protocol gives up before it reveals one.
     """
 
     code: Code
+    scheme: str = SCHEMES[0]
+
+    @property
+    def bits(self) -> int:
+        """Those of the code."""
+        return self.code.bits
+
+    @property
+    def least(self) -> int:
+        """Whose noise is enough; 3 at least."""
+        return max(MIN_CONTRIBUTORS, self.code.clients)
+
+    @property
+    def most(self) -> int:
+        """As many as a protocol takes: more make a wrap likelier, and the noise stronger."""
+        return MAX_CLIENTS
+
+    def encode(self, update: Update, prg: Prg) -> Contribution:
+        """Return the integers as words; nothing is drawn.
+
+        Raises:
+            UsageError: The update has not been encoded, or says more about its client than its integers.
+        """
+        del prg
+        if update.extra or update.metrics or update.weight != 1 or (update.delta % 1).any():
+            raise UsageError(
+                "an update holds more than the integers of Encode: put Encode last among the postprocessors"
+            )
+        words = (update.delta.astype(np.int64) & ((1 << self.bits) - 1)).astype(word_type(self.bits))
+        return Contribution(words)
+
+    def decode(self, words: Words, weight: int, clients: int, layout: Layout) -> Aggregate:
+        """Return the sum.
+
+        Raises:
+            RemoteProtocolError: The weights are not one each.
+        """
+        if weight != clients or layout != Layout(self.code.size):
+            raise RemoteProtocolError(
+                f"{clients} clients have weights of {weight} in all, expected 1 each and integers alone: one of them "
+                "runs another process"
+            )
+        return Aggregate(self.code.wrapped(words.astype(np.int64)).astype(np.float32), clients, float(clients))
 
     def __call__(self, updates: Sequence[Update]) -> Aggregate:
-        """Return the sum over a cohort."""
-        if len(updates) < self.code.clients:
+        """Return the sum over a cohort.
+
+        Raises:
+            PermissionDenied: Fewer clients came than the noise is meant for.
+        """
+        if len(updates) < self.least:
             raise PermissionDenied(
-                f"{len(updates)} clients came, and their noise is enough from {self.code.clients} on: wait for more, "
-                "or give each more noise"
+                f"{len(updates)} clients came, and their noise is enough from {self.least} on: wait for more, or give "
+                "each more noise"
             )
-        summed = np.zeros(self.code.size, np.int64)
-        for update in updates:
-            summed += update.delta.astype(np.int64)
-        return Aggregate(self.code.wrapped(summed).astype(np.float32), len(updates), float(len(updates)))
+        return total_of(self, updates)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -215,7 +260,7 @@ class Decode:
     """A finalizer: the mean update that a sum of integers stands for, then another finalizer.
 
     Raises:
-        PermissionDenied: The round would pass the budget; nothing is released.
+        PermissionDenied: The round would pass the budget, or the sum has the noise of too few; nothing is released.
     """
 
     inner: Finalizer
@@ -224,8 +269,13 @@ class Decode:
 
     def __call__(self, state: State, aggregate: Aggregate) -> State:
         """Return the state after a round."""
-        self.meter.spend(self.plan.spend(state.round + 1))
         code = self.plan.code
+        if aggregate.clients < code.clients:
+            raise PermissionDenied(
+                f"round {state.round + 1} has the noise of {aggregate.clients} clients, and that of {code.clients} is "
+                "stated: wait for more, or give each more noise"
+            )
+        self.meter.spend(self.plan.spend(state.round + 1))
         summed = code.decode(aggregate.delta.astype(np.int64), _rotation(code, self.plan.seed, state.round))
         mean = (summed / aggregate.clients).astype(np.float32)
         return self.inner(state, Aggregate(mean, aggregate.clients, float(aggregate.clients)))

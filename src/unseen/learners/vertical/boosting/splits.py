@@ -105,8 +105,36 @@ def best_split(
         # As in LightGBM: nobody counts rows in bins, but hessians tell about how many there are.
         least = (params.min_rows_in_leaf - 0.5) * total_h / rows
         gains[(candidates.hessians < least) | (total_h - candidates.hessians < least)] = -np.inf
-    best = int(gains.argmax())
-    feature, place, side = (int(index) for index in np.unravel_index(best, gains.shape))
+    return _chosen(space, candidates, gains)
+
+
+def lightgbm_split(
+    space: FeatureSpace, allowed: Bools, packed: Packed, sums: Integers, rows: int, params: BoostingParams
+) -> Split | None:
+    """Return the best split as ``best_split`` does, with rows estimated by LightGBM's rule; features are numbers.
+
+    LightGBM 4.6, src/treelearner/feature_histogram.hpp, FindBestThresholdSequentially: each bin's rows are estimated
+    from its hessian and rounded; they are added from the right, or from the left if missing values go right.
+    """
+    if not len(space) or not allowed.any():
+        return None
+    candidates, total_g, total_h = _candidates(space, packed, sums, params)
+    gains = _gains(candidates, packed, total_g, total_h, params)
+    gains[~allowed] = -np.inf
+    hessians = np.append(packed.unpack(sums)[1], 0)[space.places]
+    apart = np.flatnonzero(space.missing)
+    hessians[apart, space.bins[apart] - 1] = 0
+    left = np.floor(hessians * (rows / max(1, total_h)) + 0.5).cumsum(axis=1)
+    on_the_right = left[:, -1:] - left
+    on_the_left = np.where(space.missing[:, None], left, rows - on_the_right)
+    for side, counted in enumerate((on_the_left, on_the_right)):
+        gains[np.minimum(counted, rows - counted) < params.min_rows_in_leaf, side] = -np.inf
+    return _chosen(space, candidates, gains)
+
+
+def _chosen(space: FeatureSpace, candidates: _Candidates, gains: Floats) -> Split | None:
+    """Return the first of the candidates with the largest gain, if it is one."""
+    feature, place, side = (int(index) for index in np.unravel_index(int(gains.argmax()), gains.shape))
     if gains[feature, place, side] == -np.inf:
         return None
     return Split(

@@ -1,0 +1,1 @@
+"""Gradient boosted trees on tables whose rows lie at different clients."""

@@ -1,0 +1,1 @@
+"""Linear and logistic regression on tables whose rows lie at different clients."""
