@@ -46,6 +46,8 @@ from unseen.rounds.checkpoint import NamedVector, pack, unpack
 
 REASON_CHARACTERS = 500
 _MOST_NAMES = 64
+_MOST_EXTRA = 1 << 26
+"""Numbers beside the model: an update of 256 MB more."""
 
 
 # --- what a client says ------------------------------------------------------------------------------------------
@@ -403,8 +405,11 @@ def layout_in(ready: Ready, size: int) -> Layout:
             f"expected a model of {size} and at most {_MOST_NAMES}; both sides need the same model and process"
         )
     sorted_once = names == sorted(set(names)) and list(layout.metrics) == sorted(set(layout.metrics))
-    if not sorted_once or any(not 0 <= length <= size for _, length in layout.extra):
-        raise RemoteProtocolError("its extra vectors and metrics are not in order, or longer than a model")
+    lengths = [length for _, length in layout.extra]
+    if not sorted_once or min(lengths, default=0) < 0 or sum(lengths) > _MOST_EXTRA:
+        raise RemoteProtocolError(
+            f"its extra vectors and metrics are not in order, or have more than {_MOST_EXTRA:,} numbers in all"
+        )
     return layout
 
 
