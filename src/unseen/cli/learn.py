@@ -12,7 +12,6 @@ from pathlib import Path
 
 import numpy as np
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Table
 from rich.text import Text
 
@@ -21,9 +20,11 @@ from unseen.cli.terminal import harmless
 from unseen.errors import Cancelled, UsageError
 from unseen.learners.horizontal.process import LocalPlan, Process
 from unseen.learners.horizontal.strategies.parts import Personal
-from unseen.report.federated import Fairness, LearningReport, course, write_learning
+from unseen.report.federated import Course, Fairness, LearningReport, course, write_learning
+from unseen.report.units import bytes_text
 from unseen.rounds.building import Built
 from unseen.rounds.evaluation import Comparison, PerClient, compare, per_client
+from unseen.rounds.logs import Progress
 from unseen.rounds.program import Program
 from unseen.rounds.simulate import Round, Simulation
 from unseen.version import VERSION
@@ -53,7 +54,7 @@ def run(program: Path, wishes: Wishes) -> None:
     with cancel_on_signal() as cancel, built.simulation(workers=wishes.workers) as simulation:
         count = wishes.rounds or spec.rounds
         try:
-            with watching_rounds(console, count, simulation.run.state.round) as observe:
+            with watching_rounds(console, count) as observe:
                 simulation.rounds(count, observe=observe, cancel=cancel)
         except Cancelled as error:
             raise Cancelled(f"{_stopped(simulation, count)}; {_go_on(program, wishes.folder)}") from error
@@ -84,35 +85,17 @@ def quiet_accountant() -> None:
 
 
 @contextmanager
-def watching_rounds(console: Console, count: int, finished: int) -> Iterator[Callable[[Round], None]]:
-    """Show rounds as they are finished: number, accuracy and losses, time that is left; plain lines in a pipe."""
-    if not console.is_terminal:
-        yield lambda one: console.print(_line_of(one), highlight=False) if one.test else None
-        return
-    columns = (
-        TextColumn("round"),
-        MofNCompleteColumn(),
-        BarColumn(),
-        TimeRemainingColumn(),
-        TextColumn("{task.fields[last]}"),
-    )
-    with Progress(*columns, console=console) as progress:
-        task, shown = progress.add_task("rounds", total=count, completed=finished, last=""), {"test": ""}
-
-        def observe(one: Round) -> None:
-            shown["test"] = _numbers(one.test) or shown["test"]
-            training = f"training loss {one.training['loss']:.4f}" if "loss" in one.training else ""
-            progress.update(task, completed=one.number, last=", ".join(filter(None, (shown["test"], training))))
-
-        yield observe
+def watching_rounds(console: Console, count: int) -> Iterator[Callable[[Round], None]]:
+    """Show rounds as they are finished: a bar with the last figures and the time that is left, or lines in a pipe."""
+    if console.is_terminal:
+        with Progress(count, console) as bar:
+            yield bar
+    else:
+        yield lambda one: console.print(_line_of(one), highlight=False, soft_wrap=True) if one.test else None
 
 
 def _line_of(one: Round) -> str:
-    return f"round {one.number}: {_numbers(one.test)}"
-
-
-def _numbers(metrics: Mapping[str, float]) -> str:
-    return ", ".join(f"{name} {value:.4f}" for name, value in sorted(metrics.items()))
+    return f"round {one.number}: " + ", ".join(f"{name} {value:.4f}" for name, value in sorted(one.test.items()))
 
 
 def plan_of(process: Process) -> LocalPlan:
@@ -211,6 +194,7 @@ def _report(
             Fairness(name, one.values, one.mean, one.deviation, one.worst(), one.jain) for name, one in fairness.items()
         ),
         comparison=tuple((name, metrics["accuracy"], metrics["loss"]) for name, metrics in rows),
+        traffic=Course(tuple(numbers), tuple(float(one.bytes_up + one.bytes_down) for one in history)),
         partition=spread,
         learned=_learned(built),
         facts=_facts(built, simulation),
@@ -221,6 +205,8 @@ def _report(
 def _learned(built: Built) -> tuple[tuple[str, str], ...]:
     server = "Every update, with its client's name, number of examples and training loss; no example."
     client = "The common model of every round in which it takes part, and what the strategy broadcasts beside it."
+    if built.program.aggregation is not None and built.program.aggregation.secure:
+        server = "The mean of each cohort's updates, the sum of their weights, and who took part; no single update."
     if built.guard is None:
         everybody = "The final model, which tells about examples as far as a trained model does."
     else:
@@ -232,11 +218,13 @@ def _learned(built: Built) -> tuple[tuple[str, str], ...]:
 def _facts(built: Built, simulation: Simulation) -> tuple[tuple[str, str], ...]:
     history, size = simulation.run.history, simulation.trainer.size
     heard = sum(one.cohort - one.dropped for one in history) / max(1, len(history))
+    up, down = sum(one.bytes_up for one in history), sum(one.bytes_down for one in history)
     facts = {
         "program, SHA-256": built.program.digest,
         "strategy": built.process.name,
-        "model": f"{built.program.model.name}, {size:,} numbers ({4 * size:,} bytes each way for a client and round)",
+        "model": f"{built.program.model.name}, {size:,} numbers",
         "clients": f"{len(built.held.train):,}, in a round {heard:,.1f} on average",
+        "bytes of all rounds": f"{bytes_text(up)} from clients, {bytes_text(down)} to them",
         "computing time of all rounds": f"{sum(one.seconds for one in history):,.1f} s",
         "versions": f"Unseen {VERSION}, Python {platform.python_version()}, NumPy {np.__version__}, "
         f"PyTorch {version('torch')}",

@@ -25,6 +25,7 @@ from unseen.report.html import (
     plotly_script,
 )
 from unseen.report.partition import MOST_POINTS, partition_figures
+from unseen.report.units import byte_unit
 
 _KINDS = ("federated", "pooled", "alone")
 
@@ -64,6 +65,8 @@ class LearningReport:
     fairness: tuple[Fairness, ...]
     comparison: tuple[tuple[str, float, float], ...]
     """Name, accuracy and loss: federated, pooled, alone."""
+    traffic: Course
+    """Bytes from and to all clients."""
     partition: Spread | None
     learned: tuple[tuple[str, str], ...]
     """Who learnt what."""
@@ -73,7 +76,7 @@ class LearningReport:
 
 def learning_figures(report: LearningReport) -> tuple[Figure, ...]:
     """Return the plots for which the report has content, in reading order."""
-    found = (_accuracy(report), _loss(report), _clients(report), _comparison(report))
+    found = (_accuracy(report), _loss(report), _clients(report), _comparison(report), _traffic(report))
     own = () if report.partition is None else partition_figures(report.partition)
     return (*(figure for figure in found if figure is not None), *own)
 
@@ -177,6 +180,18 @@ def _comparison(report: LearningReport) -> Figure | None:
     )
     layout = _bar_layout(names, 1, {**_percent(), "title": _title("accuracy")})
     return Figure("comparison", "What taking part is worth", caption, {"data": [bars], "layout": layout})
+
+
+def _traffic(report: LearningReport) -> Figure | None:
+    if not any(report.traffic.values):
+        return None
+    unit, size = byte_unit(int(max(report.traffic.values)))
+    values = [value / size for value in report.traffic.values]
+    line = _course(Course(report.traffic.rounds, tuple(values)), unit, "@federated")
+    layout = _layout(x={"title": _title("round")}, y={"title": _title(unit), "rangemode": "tozero"})
+    caption = "What the messages of all clients have together, in both directions."
+    line = {**line, "hovertemplate": "round %{x}: %{y:,.1f} " + unit + "<extra></extra>"}
+    return Figure("traffic", "Traffic", caption, {"data": [line], "layout": layout})
 
 
 def _course(course: Course, name: str, colour: str) -> Json:

@@ -30,6 +30,7 @@ from unseen.learners.horizontal.private.clip import Clip
 from unseen.learners.horizontal.private.sampling import PoissonCohort
 from unseen.learners.horizontal.process import Examples, Process, Trainer
 from unseen.learners.horizontal.robust.registry import AGGREGATORS, robust
+from unseen.learners.horizontal.secure_mean import SecureMean, secure
 from unseen.learners.horizontal.strategies.parts import WeightedMean
 from unseen.learners.horizontal.strategies.registry import STRATEGIES
 from unseen.privacy.epsilon import Budget, Limit
@@ -107,6 +108,8 @@ class Built:
         process: Process = construct(constructor, given, "strategy")
         if (rule := self.program.robust) is not None:
             process = robust(process, construct(_named(AGGREGATORS, rule.name, "robust"), rule.parameters, "robust"))
+        if (by := self.program.aggregation) is not None and by.secure:
+            process = self._secure(process, by.parameters)
         privacy, guard = self.program.privacy, self.guard
         return process if privacy is None or guard is None else self._private(process, privacy, guard)
 
@@ -155,6 +158,13 @@ class Built:
                 "cohort: differential privacy counts on Poisson cohorts: give a rate, such as {rate: 0.1}, and no size"
             )
         return rate
+
+    def _secure(self, process: Process, given: dict[str, Any]) -> Process:
+        if self.program.robust is not None or self.program.privacy is not None:
+            raise UsageError("aggregation: robust rules and central noise need what a secure mean hides: leave one out")
+        most = self.population if self.program.cohort.rate is not None else self.program.cohort.size or _COHORT
+        mean: SecureMean = construct(SecureMean, {"clients": min(most, self.population), **given}, "aggregation")
+        return secure(process, mean)
 
     def _private(self, process: Process, section: PrivacySection, guard: Guard) -> Process:
         if not isinstance(process.aggregator, WeightedMean):

@@ -14,9 +14,12 @@ from typing import Annotated, Any, NamedTuple, get_args, get_origin, get_type_hi
 
 from pydantic import BaseModel, ConfigDict, ValidationError, create_model
 
+from unseen.crypto.prg import Prg
 from unseen.errors import UsageError
 
 REQUIRED = inspect.Parameter.empty
+_SECRET = (Prg, Prg | None)
+"""Belongs into no file that is shared."""
 
 
 class Parameter(NamedTuple):
@@ -75,7 +78,7 @@ def _parameters(constructor: Callable[..., object]) -> Iterator[tuple[str, Param
             inner = _hints(kind)
             for field in fields(kind):
                 yield field.name, Parameter(inner[field.name], field.default, (name, kind))
-        elif not getattr(kind, "_is_protocol", False):
+        elif not getattr(kind, "_is_protocol", False) and kind not in _SECRET:
             yield name, Parameter(hints[name], parameter.default)
 
 

@@ -95,6 +95,20 @@ class PrivacySection(Section):
     )
 
 
+class AggregationSection(BaseModel):
+    """How updates are added up; with `secure`, the other keys are the parameters of a secure mean."""
+
+    model_config = ConfigDict(frozen=True, extra="allow", strict=True)
+    __pydantic_extra__: dict[str, JsonValue]
+
+    secure: bool = Field(description="Hide every update from the server, which gets a cohort's mean alone.")
+
+    @property
+    def parameters(self) -> dict[str, JsonValue]:
+        """All that stands beside it."""
+        return dict(self.__pydantic_extra__)
+
+
 class CohortSection(Section):
     """Who takes part in a round: `size` clients, or each with probability `rate`."""
 
@@ -113,7 +127,8 @@ class Program(Section):
     model: ModelSection
     strategy: Named = Field(description="How clients train and the server makes the next model of what they send.")
     robust: Named | None = Field(default=None, description="A rule in place of the mean that bad clients cannot pull.")
-    privacy: PrivacySection | None = None
+    aggregation: AggregationSection | None = Field(default=None, description="Secure aggregation.")
+    privacy: PrivacySection | None = Field(default=None, description="Differential privacy.")
     cohort: CohortSection = Field(default_factory=CohortSection)
     rounds: Count = Field(default=10, description="How many rounds are played in all.")
     evaluate_every: Count = Field(default=1, description="Rounds from one evaluation to the next.")
