@@ -89,6 +89,18 @@ def test_sample_programs_are_valid(path: Path) -> None:
     assert Built(Program.load(path)).process.name
 
 
+def test_programs_and_code_of_the_guide_to_horizontal_learning_are_true(capsys: pytest.CaptureFixture[str]) -> None:
+    page = DOCS / "guides" / "horizontal.md"
+    whole, *sections = blocks(page, "yaml")
+    assert Built(Program.parse(whole)).process.name == "FedAvg"
+    for text in sections:
+        changed = {**yaml.safe_load(whole), **yaml.safe_load(text)}
+        assert Built(Program.parse(json.dumps(changed).replace('"1e-5"', "1e-5"))).program.model.name == "perceptron"
+    (example,) = blocks(page, "python")
+    exec(compile(example, page.name, "exec"), {})  # noqa: S102  # our own documentation
+    assert capsys.readouterr().out.startswith("accuracy 0.")
+
+
 def test_the_credit_flow_runs_and_its_second_run_reuses_everything(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
