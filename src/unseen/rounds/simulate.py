@@ -161,6 +161,7 @@ class Simulation:
             raise DataError("there are no clients")
         self.clients, self.trainer, self.process = clients, trainer, process
         self.settings, self.test = settings or Settings(), test
+        self._check_cohorts()
         self._cancel: CancelToken | None = None
         self._stack = ExitStack()
         self._store = Checkpoints(self.settings.folder or self._temporary())
@@ -336,6 +337,9 @@ class Simulation:
             )
 
     # --- beginning
+
+    def _check_cohorts(self) -> None:
+        self.process.check_cohort(self.settings.cohort, len(self.clients.ids))
 
     def _first(self) -> Run:
         kept = self._store.load()

@@ -25,7 +25,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 import numpy as np
 from numpy.typing import NDArray
@@ -240,6 +240,19 @@ class Finalizer(Protocol):
         ...
 
 
+@runtime_checkable
+class CohortRule(Protocol):
+    """A finalizer that is right for some cohorts only: one whose privacy rests on how they are drawn."""
+
+    def check_cohort(self, cohort: object, population: int) -> None:
+        """Accept what draws the cohorts of a run from ``population`` clients.
+
+        Raises:
+            UsageError: They are not drawn as the finalizer states.
+        """
+        ...
+
+
 @dataclass(frozen=True, slots=True)
 class Process:
     """One algorithm: its name, as papers call it, and its parts."""
@@ -254,6 +267,11 @@ class Process:
     def start(self, model: Vector) -> State:
         """Return the state before the first round."""
         return State(0, model)
+
+    def check_cohort(self, cohort: object, population: int) -> None:
+        """Accept what draws the cohorts of a run, before its first round; raises as ``CohortRule`` says."""
+        if isinstance(self.finalizer, CohortRule):
+            self.finalizer.check_cohort(cohort, population)
 
     def client_round(self, trainer: Trainer, assignment: Assignment) -> tuple[Update, Memory]:
         """Return what a client sends, and what it keeps."""

@@ -3,15 +3,31 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 
 import numpy as np
 import pytest
 
 from unseen.crypto.prg import Prg
+from unseen.data.federated.clients import FederatedData
 from unseen.errors import UsageError
 from unseen.ids import ClientId
-from unseen.learners.horizontal.private.sampling import EpochCohort, FixedCohort, PoissonCohort, coins
+from unseen.learners.horizontal.private import central
+from unseen.learners.horizontal.private.clip import Clip
+from unseen.learners.horizontal.private.ftrl import Ftrl, TreePlan
+from unseen.learners.horizontal.private.sampling import (
+    EpochCohort,
+    FixedCohort,
+    PoissonCohort,
+    check_stated,
+    coins,
+)
+from unseen.learners.horizontal.process import Examples, Fit
+from unseen.learners.horizontal.strategies import strategy
+from unseen.privacy.epsilon import Unlimited
 from unseen.privacy.events import Everyone, Fixed, Poisson
+from unseen.rounds.cohort import Uniform
+from unseen.rounds.simulate import Settings, Simulation
 
 SECRET = Prg(bytes(32))
 CLIENTS = [ClientId(f"c{n}") for n in range(200)]
@@ -68,3 +84,79 @@ def test_cohorts_say_what_is_to_be_stated() -> None:
     assert PoissonCohort(0.1, SECRET).sampling() == Poisson(rate=0.1)
     assert FixedCohort(20, SECRET).sampling(200) == Fixed(size=20, population=200)
     assert EpochCohort(20, SECRET).sampling() == Everyone()
+
+
+# --- a run draws as it states ----------------------------------------------------------------------------------------
+
+
+class Still:
+    """A model that does not move."""
+
+    size = 2
+
+    def settle(self):
+        pass
+
+    def initial(self, seed):
+        return np.zeros(2, np.float32)
+
+    def fit(self, model, examples: Examples, plan, rng, correction):
+        return Fit(model, 1, 0.0)
+
+
+class Seeded:
+    """A cohort that is drawn by the run's seed, which is public."""
+
+    def __repr__(self):
+        return "Seeded()"
+
+
+@pytest.mark.parametrize(
+    ("stated", "cohort"),
+    [
+        (Poisson(rate=0.1), Seeded()),
+        (Poisson(rate=0.1), PoissonCohort(0.2, SECRET)),
+        (Poisson(rate=0.1), FixedCohort(20, SECRET)),
+        (Fixed(size=20, population=200), Seeded()),
+        (Fixed(size=20, population=200), FixedCohort(19, SECRET)),
+        (Fixed(size=20, population=100), FixedCohort(20, SECRET)),
+    ],
+)
+def test_cohorts_that_are_not_drawn_as_stated_are_refused(stated, cohort):
+    with pytest.raises(UsageError, match="whose coins are secret"):
+        check_stated(stated, cohort, 200)
+
+
+def test_cohorts_that_are_drawn_as_stated_are_accepted_and_everyone_allows_any():
+    check_stated(Poisson(rate=0.1), PoissonCohort(0.1, SECRET), 200)
+    check_stated(Fixed(size=20, population=200), FixedCohort(20, SECRET), 200)
+    check_stated(Everyone(), Seeded(), 200)
+
+
+def test_a_private_process_is_not_simulated_with_cohorts_that_everybody_knows():
+    plan = central.Plan(clip=1.0, noise_multiplier=1.0, expected=2, sampling=Poisson(rate=0.5), run="r", about="people")
+    plain = strategy("fed_avg", learning_rate=0.1)
+    private = replace(
+        plain,
+        aggregator=central.Sum(),
+        finalizer=central.Central(plain.finalizer, plan, Unlimited(), SECRET),
+        postprocessors=(Clip(1.0),),
+    )
+    rng = np.random.default_rng(0)
+    people = FederatedData.of("people", {f"c{i}": (rng.normal(size=(3, 2)), np.zeros(3)) for i in range(4)})
+    with pytest.raises(UsageError, match="PoissonCohort with the same numbers"):
+        Simulation(people, Still(), private, Settings(Uniform(2), workers=1))
+    cohort = PoissonCohort(0.5, SECRET)
+    with Simulation(people, Still(), private, Settings(cohort, workers=1)) as simulation:
+        assert simulation.rounds(2).state.round == 2
+
+
+def test_trees_need_clients_that_come_once():
+    def tree(steps):
+        plan = TreePlan(clip=1.0, noise_multiplier=1.0, steps=steps, expected=5, run="r", about="people")
+        return Ftrl(None, plan, None, SECRET)
+
+    tree(4).check_cohort(EpochCohort(5, SECRET), 20)
+    for steps, cohort in ((5, EpochCohort(5, SECRET)), (4, PoissonCohort(0.1, SECRET)), (4, Seeded())):
+        with pytest.raises(UsageError, match="no client may come twice"):
+            tree(steps).check_cohort(cohort, 20)

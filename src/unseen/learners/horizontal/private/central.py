@@ -19,6 +19,7 @@ from unseen.crypto.prg import Prg
 from unseen.errors import UsageError
 from unseen.learners.horizontal.private.clip import CLIP, WITHIN, Quantile, check_bound
 from unseen.learners.horizontal.private.noise import LOW, Reals, fresh, split, total
+from unseen.learners.horizontal.private.sampling import check_stated
 from unseen.learners.horizontal.process import Aggregate, Finalizer, State, Update
 from unseen.privacy.epsilon import Meter
 from unseen.privacy.events import Gaussian, Relation, Sampling, Spend, Unit
@@ -106,6 +107,10 @@ class Central:
     meter: Meter
     prg: Prg = field(repr=False)
     """The server's secret; it is never sent or shown, and a run keeps it until it ends."""
+
+    def check_cohort(self, cohort: object, population: int) -> None:
+        """Accept cohorts that are drawn as the plan states; raises ``UsageError`` else."""
+        check_stated(self.plan.sampling, cohort, population)
 
     def __call__(self, state: State, aggregate: Aggregate) -> State:
         """Return the state after a round."""

@@ -27,6 +27,7 @@ from unseen.errors import PermissionDenied, RemoteProtocolError, UsageError
 from unseen.learners.horizontal.private.clip import bare, check_bound, clipped
 from unseen.learners.horizontal.private.noise import Reals, fresh
 from unseen.learners.horizontal.private.rotation import Rotation
+from unseen.learners.horizontal.private.sampling import check_stated
 from unseen.learners.horizontal.process import Aggregate, Assignment, Finalizer, State, Update, Vector
 from unseen.learners.horizontal.sums import SCHEMES, Layout, total_of
 from unseen.privacy.epsilon import Meter
@@ -266,6 +267,10 @@ class Decode:
     inner: Finalizer
     plan: DistributedPlan
     meter: Meter
+
+    def check_cohort(self, cohort: object, population: int) -> None:
+        """Accept cohorts that are drawn as the plan states; raises ``UsageError`` else."""
+        check_stated(self.plan.sampling, cohort, population)
 
     def __call__(self, state: State, aggregate: Aggregate) -> State:
         """Return the state after a round."""

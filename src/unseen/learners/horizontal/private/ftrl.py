@@ -27,6 +27,7 @@ from unseen.crypto.prg import Prg
 from unseen.errors import DataError, UsageError
 from unseen.learners.horizontal.private.clip import check_bound
 from unseen.learners.horizontal.private.noise import Reals, total
+from unseen.learners.horizontal.private.sampling import EpochCohort
 from unseen.learners.horizontal.process import Aggregate, Finalizer, State
 from unseen.privacy.epsilon import Meter
 from unseen.privacy.events import Everyone, Relation, Spend, Tree, Unit
@@ -93,6 +94,18 @@ class Ftrl:
     meter: Meter
     prg: Prg = field(repr=False)
     """The server's secret; it is never sent or shown, and a run keeps it until it ends."""
+
+    def check_cohort(self, cohort: object, population: int) -> None:
+        """Accept cohorts in which no client comes twice in a tree.
+
+        Raises:
+            UsageError: One may.
+        """
+        if not isinstance(cohort, EpochCohort) or self.plan.steps > cohort.rounds(population):
+            raise UsageError(
+                f"in the {self.plan.steps} rounds of a tree no client may come twice, cohorts are drawn by {cohort!r} "
+                f"from {population} clients: draw them by private.sampling.EpochCohort, and let trees have its rounds"
+            )
 
     def __call__(self, state: State, aggregate: Aggregate) -> State:
         """Return the state after a round."""

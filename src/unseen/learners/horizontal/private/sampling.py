@@ -114,6 +114,32 @@ class EpochCohort:
         return events.Everyone()
 
 
+def check_stated(stated: events.Sampling, cohort: object, population: int) -> None:
+    """Refuse cohorts that are not drawn as a run states.
+
+    Args:
+        stated: The sampling that the accounting assumes.
+        cohort: What draws the run's cohorts.
+        population: All clients.
+
+    Raises:
+        UsageError: They are drawn in another way, or by a seed that is not secret; ``Everyone`` allows any.
+    """
+    if isinstance(stated, events.Everyone):
+        return
+    drawn: events.Sampling | None = None
+    if isinstance(cohort, PoissonCohort):
+        drawn = cohort.sampling()
+    elif isinstance(cohort, FixedCohort):
+        drawn = cohort.sampling(population)
+    if drawn != stated:
+        kind = "PoissonCohort" if isinstance(stated, events.Poisson) else "FixedCohort"
+        raise UsageError(
+            f"the run states the privacy of {stated!r}, its cohorts are drawn by {cohort!r} from {population} clients: "
+            f"draw them by private.sampling.{kind} with the same numbers, whose coins are secret"
+        )
+
+
 def coins(prg: Prg, rate: float, count: int) -> list[int]:
     """Return which of ``count`` independent coins of probability ``rate``, rounded down to 2^-64, fall."""
     limit = int(rate * _ONE)
