@@ -15,17 +15,21 @@ from unseen.version import VERSION
 
 GOLDEN = Path(__file__).parent / "golden"
 COMMANDS = (
+    "attend",
     "clients",
     "components",
     "demo",
     "doctor",
+    "learn",
     "lineage",
     "party",
     "report",
     "resume",
     "run",
     "schema",
+    "serve",
     "validate",
+    "vouch",
 )
 GROUPS = {"node": ("init", "invite", "join", "renew", "revoke", "status")}
 PAGES = ("unseen", *COMMANDS, *GROUPS, *(f"{group} {name}" for group, names in GROUPS.items() for name in names))

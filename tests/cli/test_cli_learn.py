@@ -2,6 +2,9 @@ import json
 import re
 
 import pytest
+from plotly.graph_objects import Figure
+
+from unseen.report.figures import PALETTES
 
 pytest.importorskip("torch", reason="the models of programs are PyTorch's")
 pytest.importorskip("sklearn", reason="the set digits comes with scikit-learn")
@@ -38,6 +41,9 @@ def test_a_run_ends_with_a_table_and_a_report_that_has_everything(unseen, progra
     assert content["loss"]["data"][0]["x"] == [1, 2, 3]
     assert len(content["clients"]["data"]) == 2  # the common model and everyone's own
     assert all(f'id="{key}"' in page for key in content)
+    for figure in content.values():
+        plot = json.loads(re.sub(r'"@(\w+)"', lambda found: f'"{PALETTES["light"][found[1]]}"', json.dumps(figure)))
+        assert Figure(plot).data  # plotly knows every property
     assert "<b>bold" not in page
     assert "&lt;b&gt;bold" in page
     assert "Jain" in page

@@ -177,6 +177,14 @@ def test_files_of_examples_are_arrays_and_nothing_else(tmp_path):
     np.savez(path, inputs=np.zeros((3, 64)), labels=np.zeros(2))
     with pytest.raises(DataError, match=r"expected \(n, …\) and \(n,\)"):
         own_examples(program, str(path))
+    for broken in (b"", b"PK\x03\x04 cut off", good.read_bytes()[:200], b"\x93NUMPY\x01\x00"):
+        path.write_bytes(broken)
+        with pytest.raises(DataError, match="expected the arrays inputs and labels"):
+            own_examples(program, str(path))
+    with path.open("wb") as file:
+        np.save(file, np.zeros(3))
+    with pytest.raises(DataError, match="expected the arrays inputs and labels"):
+        own_examples(program, str(path))
     with pytest.raises(UsageError, match="has no client 'c9'"):
         own_examples(program, "client:c9")
 

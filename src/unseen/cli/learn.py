@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import platform
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
@@ -17,8 +17,8 @@ from rich.text import Text
 
 from unseen.cli.interrupt import cancel_on_signal
 from unseen.cli.terminal import harmless
-from unseen.errors import Cancelled, UsageError
-from unseen.learners.horizontal.process import LocalPlan, Process
+from unseen.errors import Cancelled, DataError, UsageError
+from unseen.learners.horizontal.process import LocalPlan
 from unseen.learners.horizontal.strategies.parts import Personal
 from unseen.report.federated import Course, Fairness, LearningReport, course, write_learning
 from unseen.report.units import bytes_text
@@ -50,7 +50,7 @@ def run(program: Path, wishes: Wishes) -> None:
     quiet_accountant()
     spec = Program.load(program)
     built, console = Built(spec, wishes.folder), Console(stderr=wishes.as_json)
-    plan = plan_of(built.process) if wishes.compare else None
+    plan = _plan(built) if wishes.compare else None
     with cancel_on_signal() as cancel, built.simulation(workers=wishes.workers) as simulation:
         count = wishes.rounds or spec.rounds
         try:
@@ -98,15 +98,19 @@ def _line_of(one: Round) -> str:
     return f"round {one.number}: " + ", ".join(f"{name} {value:.4f}" for name, value in sorted(one.test.items()))
 
 
-def plan_of(process: Process) -> LocalPlan:
-    """Return how clients train.
+def _plan(built: Built) -> LocalPlan:
+    """Return how clients train, as others are to for a comparison.
 
     Raises:
-        UsageError: The strategy has no such plan.
+        UsageError: The strategy has no such plan, or there is nothing to test on.
     """
-    plan = getattr(process.work, "plan", None)
+    plan = getattr(built.process.work, "plan", None)
+    if built.held.test is None:
+        raise UsageError("--compare: there is nothing to test on: keep some examples of each client (data.test)")
     if not isinstance(plan, LocalPlan):
-        raise UsageError(f"--compare: {process.name} has no plan of local training to train others by: leave it out")
+        raise UsageError(
+            f"--compare: {built.process.name} has no plan of local training to train others by: leave it out"
+        )
     return plan
 
 
@@ -182,7 +186,9 @@ def _report(
 ) -> LearningReport:
     history, clients = simulation.run.history, built.held.train
     numbers = [one.number for one in history]
-    spread = clients.spread()
+    spread = None
+    with suppress(DataError):  # labels that are no classes have no such picture
+        spread = clients.spread()
     rows = [] if comparison is None else comparison.rows()
     return LearningReport(
         title=built.program.name,

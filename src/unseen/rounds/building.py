@@ -5,7 +5,8 @@ from __future__ import annotations
 import json
 import math
 import os
-import secrets
+import zipfile
+import zlib
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from functools import cached_property, partial
@@ -15,7 +16,7 @@ from typing import Any
 
 import numpy as np
 
-from unseen.crypto.prg import SEED_BYTES, Prg
+from unseen.crypto.prg import Prg
 from unseen.data.atomic import whole_file
 from unseen.data.federated.clients import Array, FederatedData
 from unseen.data.federated.digits import INK
@@ -36,6 +37,7 @@ from unseen.learners.horizontal.strategies.registry import STRATEGIES
 from unseen.privacy.epsilon import Budget, Limit
 from unseen.privacy.events import Gaussian, Poisson, Relation, Spend, Unit, read_spend, to_json
 from unseen.rounds import cohort as cohorts
+from unseen.rounds.identities import secret_of
 from unseen.rounds.parameters import construct, parameters
 from unseen.rounds.program import PrivacySection, Program
 from unseen.rounds.simulate import Settings, Simulation
@@ -117,7 +119,7 @@ class Built:
     def guard(self) -> Guard | None:
         """Secret and budget of a private run."""
         section = self.program.privacy
-        return None if section is None else _guard(_about(self.program), section, self.folder)
+        return None if section is None else _guard(self.program.name, section, self.folder)
 
     @cached_property
     def cohort(self) -> cohorts.Cohort:
@@ -245,9 +247,18 @@ def examples_in(path: Path) -> Examples:
     if path.suffix != ".npz":
         return Examples(*open_clients(str(path)).pooled())
     try:
-        with np.load(path, allow_pickle=False) as file:
+        with path.open("rb") as raw, np.load(raw, allow_pickle=False) as file:
             inputs, labels = file["inputs"], file["labels"]
-    except (OSError, KeyError, ValueError) as error:
+    except (
+        OSError,
+        LookupError,
+        ValueError,
+        TypeError,
+        AttributeError,
+        EOFError,
+        zipfile.BadZipFile,
+        zlib.error,
+    ) as error:
         raise DataError(f"{path}: expected the arrays inputs and labels in an .npz file: {error}") from error
     if labels.ndim != 1 or inputs.ndim < 1 or len(inputs) != len(labels) or not len(labels):
         raise DataError(f"{path}: inputs have shape {inputs.shape}, labels {labels.shape}; expected (n, …) and (n,)")
@@ -266,15 +277,22 @@ def own_examples(program: Program, what: str) -> Examples:
 
 
 @dataclass(frozen=True, slots=True)
-class Scaled:
-    """Makes floats of pictures whose full ink is not 255."""
+class Numbers:
+    """Makes floats of what a network of a program takes."""
 
-    ink: int
+    ink: int | None
+    """What integers are divided by; if ``None``, bytes by 255 and others by nothing."""
 
     def __call__(self, inputs: Array) -> Array:
-        """Return floats; integers are divided by the ink."""
-        scale = 1 if inputs.dtype.kind == "f" else self.ink
-        return inputs.astype(np.float32) / np.float32(scale)
+        """Return 32-bit floats.
+
+        Raises:
+            DataError: They are no numbers.
+        """
+        if inputs.dtype.kind not in "fiub":
+            raise DataError(f"model: inputs are {inputs.dtype}, and the networks of programs take numbers")
+        ink = self.ink or (255 if inputs.dtype == np.uint8 else 1)
+        return inputs.astype(np.float32) / np.float32(1 if inputs.dtype.kind == "f" else ink)
 
 
 def build_trainer(program: Program) -> Trainer:
@@ -285,7 +303,6 @@ def build_trainer(program: Program) -> Trainer:
     """
     try:
         from unseen.learners.horizontal.neural import augment, registry, trainer  # noqa: PLC0415  an extra
-        from unseen.learners.horizontal.neural.batches import as_floats  # noqa: PLC0415
     except ModuleNotFoundError as error:
         raise UsageError(f"model: networks need the extra torch ({error}): pip install 'unseen[torch]'") from error
     section = program.model
@@ -294,7 +311,7 @@ def build_trainer(program: Program) -> Trainer:
     changes = [_change(registry.AUGMENTS, name, given) for name, given in section.augment.items()]
     return trainer.TorchTrainer(
         build,
-        convert=Scaled(INK) if program.data.source == "digits" else as_floats,
+        convert=Numbers(INK if program.data.source == "digits" else None),
         augment=augment.one_after_the_other(*changes) if len(changes) > 1 else next(iter(changes), None),
     )
 
@@ -336,15 +353,11 @@ def _begin(folder: Path, program: Program) -> None:
         )
 
 
-def _about(program: Program) -> str:
-    return program.data.source or program.name
-
-
 def _guard(about: str, section: PrivacySection, folder: Path | None) -> Guard:
     limit = Limit(about, section.epsilon, section.delta)
     if folder is None:
         return Guard(limit, Prg.fresh(), Budget(limit, _accounting().epsilon))
-    return Guard(limit, _secret(folder / _SECRET), Budget(limit, _accounting().epsilon, **_kept(folder / _SPENT)))
+    return Guard(limit, secret_of(folder / _SECRET), Budget(limit, _accounting().epsilon, **_kept(folder / _SPENT)))
 
 
 def _accounting() -> ModuleType:
@@ -353,14 +366,6 @@ def _accounting() -> ModuleType:
     except ModuleNotFoundError as error:
         raise UsageError(f"privacy: its accountant needs the extra dp ({error}): pip install 'unseen[dp]'") from error
     return accounting
-
-
-def _secret(path: Path) -> Prg:
-    """Return a run's secret; a run that goes on has to have the one that it began with."""
-    if not path.exists():
-        with whole_file(path) as file:
-            file.write(secrets.token_bytes(SEED_BYTES))
-    return Prg(path.read_bytes())
 
 
 def _kept(path: Path) -> dict[str, Any]:
@@ -386,7 +391,7 @@ def _noise(program: Program, section: PrivacySection, rate: float) -> float:
     def rounds_of(noise: float) -> list[Spend]:
         fact = Spend(
             run=program.name,
-            about=_about(program),
+            about=program.name,
             mechanism=Gaussian(noise_multiplier=noise),
             sampling=Poisson(rate=rate),
             rounds=program.rounds,
