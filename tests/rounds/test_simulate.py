@@ -11,6 +11,7 @@ import pytest
 from unseen.errors import Cancelled, DataError, LocalProtocolError, UsageError
 from unseen.learners.horizontal.process import (
     Aggregate,
+    Assignment,
     Broadcast,
     Correction,
     Examples,
@@ -19,7 +20,9 @@ from unseen.learners.horizontal.process import (
     Process,
     State,
     Update,
+    stream,
 )
+from unseen.learners.horizontal.strategies.fed_avg import fed_avg
 from unseen.rounds.cohort import Poisson, Uniform, Weighted
 from unseen.rounds.pace import Faults, Pace
 from unseen.rounds.simulate import Settings, Simulation
@@ -162,6 +165,61 @@ def test_what_a_killed_round_left_behind_does_not_count(tmp_path):
     np.testing.assert_array_equal(run.state.model, whole.state.model)
 
 
+@pytest.mark.parametrize("folder", [False, True])
+def test_clients_trained_in_groups(tmp_path, folder):
+    """Groups are stretches of the cohort: the same for any number of workers and after a resume, and no other run."""
+    seen = []
+
+    class Grouped(Means):
+        group = 3
+
+        def fit_many(self, model, plan, cohort):
+            seen.append(len(cohort))
+            return [self.fit(model, examples, plan, rng, correction) for examples, rng, correction in cohort]
+
+    def run(rounds, workers, folder=None, together=True):
+        settings = Settings(Uniform(5), workers=workers, folder=folder, together=together)
+        with Simulation(People(12), Grouped(), fed_avg(LocalPlan(epochs=2)), settings, test=TEST) as simulation:
+            return simulation.rounds(rounds)
+
+    whole = run(4, 1)
+    assert seen == [3, 2] * 4
+    if folder:
+        run(2, 2, tmp_path)
+        with pytest.raises(UsageError, match="holds another run, with other group"):
+            run(4, 1, tmp_path, together=False)
+    again = run(4, 2, tmp_path if folder else None)
+    np.testing.assert_array_equal(again.state.model, whole.state.model)
+    seen.clear()
+    np.testing.assert_array_equal(run(4, 1, together=False).state.model, whole.state.model)
+    assert not seen
+
+
+@pytest.mark.parametrize("workers", [1, 2])
+def test_small_clients_are_handed_over_in_bundles_and_an_error_still_names_its_client(workers):
+    settings = Settings(Uniform(60), workers=workers)
+    with Simulation(People(60), Means(), PROCESS, settings) as simulation:
+        bundled = simulation.rounds(2).state.model
+    clients = People(60)
+    states = PROCESS.start(Means().initial(0))
+    memories = {}
+    for number in range(2):
+        updates = []
+        for client in Uniform(60).choose(clients.ids, clients.sizes, number, 0):
+            rng = stream(0, number, client, "work")
+            one = Assignment(
+                client, distribute(states), Examples(*clients.client(client)), memories.get(client, {}), rng
+            )
+            update, memories[client] = work(Means(), one)
+            updates.append(update)
+        states = PROCESS.next(states, updates)[0]
+    np.testing.assert_array_equal(bundled, states.model)
+    failing = Simulation(People(60, fail=3), Means(), PROCESS, settings)
+    with failing, pytest.raises(DataError, match="damaged") as caught:
+        failing.rounds(1)
+    assert "at client client-3" in caught.value.__notes__
+
+
 def test_another_run_in_the_same_folder_is_refused(tmp_path):
     simulate(1, workers=1, folder=tmp_path)
     with pytest.raises(UsageError, match="holds another run, with other seed"):
@@ -302,14 +360,15 @@ def test_cohorts_belong_to_seed_and_round(cohort):
 
 
 def test_probabilities_of_cohorts():
-    ids, sizes = [f"c{number}" for number in range(10)], [0] + [1] * 8 + [8]
+    ids, sizes = [f"c{number}" for number in range(10)], [0] + [1] * 8 + [8]  # the first has no examples
     rounds = 3000
     counts = {}
     for cohort in (Uniform(2), Weighted(1), Poisson(0.2)):
         chosen = [name for number in range(rounds) for name in cohort.choose(ids, sizes, number, 0)]
         counts[type(cohort)] = np.array([chosen.count(name) for name in ids]) / rounds
-    np.testing.assert_allclose(counts[Uniform], 0.2, atol=0.04)
-    np.testing.assert_allclose(counts[Poisson], 0.2, atol=0.04)
+    assert counts[Uniform][0] == counts[Poisson][0] == counts[Weighted][0] == 0
+    np.testing.assert_allclose(counts[Uniform][1:], 2 / 9, atol=0.04)
+    np.testing.assert_allclose(counts[Poisson][1:], 0.2, atol=0.04)
     np.testing.assert_allclose(counts[Weighted], np.array(sizes) / 16, atol=0.04)
 
 

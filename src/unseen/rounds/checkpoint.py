@@ -78,6 +78,8 @@ class Checkpoints:
     """The folder of one run."""
 
     folder: Path
+    lasting: bool = True
+    """Whether it outlives the program; if not, only what other processes read is kept."""
 
     def begin(self, description: Mapping[str, Any]) -> None:
         """Keep what the run is about, or check that it is the one that was begun here.
@@ -113,9 +115,10 @@ class Checkpoints:
 
     def save(self, state: State, history: list[dict[str, Any]]) -> None:
         """Keep the state after a finished round durably."""
-        kept = KeptState(state.round, state.model, pack(state.extra), json.dumps(history))
-        with whole_file(self.folder / _STATE) as file:
-            file.write(encode_bytes(kept))
+        if self.lasting:
+            kept = KeptState(state.round, state.model, pack(state.extra), json.dumps(history))
+            with whole_file(self.folder / _STATE) as file:
+                file.write(encode_bytes(kept))
         self._forget(state.round)
 
     def memory(self, client: ClientId, finished: int) -> Memory:
@@ -138,9 +141,14 @@ class Checkpoints:
 
     def keep(self, client: ClientId, round_number: int, memory: Memory) -> None:
         """Keep what a client has after a round, beside what it had before."""
-        if memory:
-            with whole_file(self._path(client, round_number)) as file:
-                file.write(encode_bytes(KeptMemory(pack(memory))))
+        if not memory:
+            return
+        path, content = self._path(client, round_number), encode_bytes(KeptMemory(pack(memory)))
+        if not self.lasting:
+            path.write_bytes(content)
+            return
+        with whole_file(path) as file:
+            file.write(content)
 
     def park(self, number: int, update: Update) -> None:
         """Keep an update that waits, by a number of its own."""

@@ -1,4 +1,4 @@
-"""Who takes part in a round: a draw from all clients that depends on the seed and the round alone."""
+"""Who takes part in a round: a draw from all clients with examples, which depends on the seed and the round alone."""
 
 from __future__ import annotations
 
@@ -36,10 +36,10 @@ class Uniform:
             raise UsageError(f"a cohort has at least one client, found {self.size}")
 
     def choose(self, clients: Sequence[ClientId], sizes: Sequence[int], round_number: int, seed: int) -> list[ClientId]:
-        """Return ``size`` clients, or all if there are not more."""
-        del sizes
+        """Return ``size`` clients that have examples, or all of those if there are not more."""
+        filled = np.flatnonzero(np.asarray(sizes) > 0)
         rng = stream(seed, round_number, "cohort")
-        chosen = rng.choice(len(clients), min(self.size, len(clients)), replace=False)
+        chosen = filled[rng.choice(len(filled), min(self.size, len(filled)), replace=False)] if len(filled) else filled
         return [clients[i] for i in chosen.tolist()]
 
 
@@ -87,7 +87,6 @@ class Poisson:
             raise UsageError(f"a sampling rate lies above 0 and not above 1, found {self.rate}")
 
     def choose(self, clients: Sequence[ClientId], sizes: Sequence[int], round_number: int, seed: int) -> list[ClientId]:
-        """Return those whose coin says so."""
-        del sizes
+        """Return those with examples whose coin says so."""
         coins = stream(seed, round_number, "cohort").random(len(clients))
-        return [client for client, coin in zip(clients, coins, strict=True) if coin < self.rate]
+        return [client for client, size, coin in zip(clients, sizes, coins, strict=True) if size and coin < self.rate]

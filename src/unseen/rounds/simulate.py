@@ -111,13 +111,16 @@ class Run:
 
 @dataclass(frozen=True, slots=True)
 class Settings:
-    """How a simulation runs; only ``cohort``, ``seed`` and ``faults`` change its result."""
+    """How a simulation runs; only ``cohort``, ``seed``, ``faults`` and ``together`` change its result."""
 
     cohort: Cohort = field(default_factory=lambda: Uniform(10))
     seed: int = 0
     faults: Faults = field(default_factory=Faults)
     workers: int | None = None
     """All cores if ``None``."""
+    together: bool = True
+    """Whether clients are trained in groups where process and trainer gain by it (``Process.group``). The last bits
+    are those of the groups, whatever the number of workers; without, they are those of real clients."""
     evaluate_every: int = 1
     """Rounds from one evaluation to the next; the last round of a call is evaluated anyway."""
     folder: Path | None = None
@@ -164,12 +167,15 @@ class Simulation:
         self._check_cohorts()
         self._cancel: CancelToken | None = None
         self._stack = ExitStack()
-        self._store = Checkpoints(self.settings.folder or self._temporary())
+        self._together = process.group(trainer) if self.settings.together else 1
+        lasting = self.settings.folder is not None
+        self._store = Checkpoints(self.settings.folder or self._temporary(), lasting=lasting)
         self._store.begin(self._description())
         self._scratch = self._temporary()
         count = self.settings.workers or len(os.sched_getaffinity(0))
         self._sizes = dict(zip(clients.ids, clients.sizes, strict=True))
-        self._count, self._most = count, max(1, min(_GROUP, _NUMBERS // trainer.size))
+        self._count = count
+        self._most = self._together if self._together > 1 else max(1, min(_GROUP, _NUMBERS // trainer.size))
         self._deltas = shared_floats(count * self._most, trainer.size).reshape(count, self._most, -1)
         self._given = 0
         self._held: _Held | None = None
@@ -252,8 +258,11 @@ class Simulation:
         return Run(after, history)
 
     def _groups(self, cohort: Sequence[ClientId]) -> list[Sequence[ClientId]]:
-        """Return the cohort in pieces, small enough that all workers have something to do to the end."""
-        size = max(1, min(self._most, len(cohort) // (4 * self._count)))
+        """Return the cohort in pieces, small enough that all workers have something to do to the end.
+
+        Pieces that are trained at once have one size whatever the number of workers: it changes the last bits.
+        """
+        size = self._together if self._together > 1 else max(1, min(self._most, len(cohort) // (4 * self._count)))
         return [cohort[place : place + size] for place in range(0, len(cohort), size)]
 
     def evaluate(self, state: State) -> dict[str, float]:
@@ -293,21 +302,36 @@ class Simulation:
         held = self._taken(given)
         if kind == "test":
             return self._tested(held.broadcast, what)
+        if self._together > 1:
+            assignments = [self._assignment(client, held) for client in what]
+            found = self.process.group_round(self.trainer, assignments)
+            return [
+                self._leave(worker, place, assignment, *done)
+                for place, (assignment, done) in enumerate(zip(assignments, found, strict=True))
+            ]
         return [self._trained(worker, place, client, held) for place, client in enumerate(what)]
 
     def _trained(self, worker: int, place: int, client: ClientId, held: _Held) -> tuple[Any, ...]:
-        """Leave a client's difference in the shared memory; return the rest of its update."""
+        """Train one client; return what it leaves."""
         try:
-            (inputs, labels), number = self.clients.client(client), held.broadcast.round
-            rng = stream(self.settings.seed, number, client, "work")
-            assignment = Assignment(client, held.broadcast, Examples(inputs, labels), held.memory(client), rng)
-            update, kept = self.process.client_round(self.trainer, assignment)
-            self._check(client, update)
-            self._keep(client, number, kept)
-            self._deltas[worker, place] = update.delta
+            assignment = self._assignment(client, held)
+            return self._leave(worker, place, assignment, *self.process.client_round(self.trainer, assignment))
         except Exception as error:
             error.add_note(f"at client {client}")
             raise
+
+    def _assignment(self, client: ClientId, held: _Held) -> Assignment:
+        (inputs, labels), number = self.clients.client(client), held.broadcast.round
+        rng = stream(self.settings.seed, number, client, "work")
+        return Assignment(client, held.broadcast, Examples(inputs, labels), held.memory(client), rng)
+
+    def _leave(
+        self, worker: int, place: int, assignment: Assignment, update: Update, memory: Memory
+    ) -> tuple[Any, ...]:
+        """Leave a client's difference in the shared memory; return the rest of its update."""
+        self._check(assignment.client, update)
+        self._keep(assignment.client, assignment.broadcast.round, memory)
+        self._deltas[worker, place] = update.delta
         return update.weight, dict(update.extra), dict(update.metrics)
 
     def _keep(self, client: ClientId, number: int, memory: Memory) -> None:
@@ -354,6 +378,7 @@ class Simulation:
             "process": digest_of(self.process),
             "cohort": repr(settings.cohort),
             "faults": repr(settings.faults),
+            "group": self._together,
             "seed": settings.seed,
             "model size": self.trainer.size,
             "clients": len(self.clients.ids),

@@ -30,6 +30,7 @@ from typing import Protocol, runtime_checkable
 import numpy as np
 from numpy.typing import NDArray
 
+from unseen.errors import UsageError
 from unseen.ids import ClientId
 
 Vector = NDArray[np.float32]
@@ -103,7 +104,7 @@ class Examples:
 def stream(seed: int, *names: str | int) -> np.random.Generator:
     """Return the generator that belongs to a run's seed and to names: round, client, purpose."""
     digest = hashlib.sha256("\0".join([str(seed), *map(str, names)]).encode()).digest()
-    return np.random.Generator(np.random.Philox(key=int.from_bytes(digest[:16], "little")))
+    return np.random.Generator(np.random.Philox(key=np.frombuffer(digest, "<u8", 2)))
 
 
 # --- what trains a model -----------------------------------------------------------------------------------------
@@ -186,6 +187,22 @@ class Trainer(Protocol):
         ...
 
 
+@runtime_checkable
+class GroupTrainer(Protocol):
+    """What a trainer may do beside: train several clients at once, which pays for small models and on a GPU."""
+
+    @property
+    def group(self) -> int:
+        """How many clients are best trained at once; 1 if one by one. It depends on model and device alone."""
+        ...
+
+    def fit_many(
+        self, model: Vector, plan: LocalPlan, cohort: Sequence[tuple[Examples, np.random.Generator, Correction]]
+    ) -> list[Fit]:
+        """Return ``model`` trained by each of a group of clients; but for rounding, what ``fit`` makes of each."""
+        ...
+
+
 # --- the parts ---------------------------------------------------------------------------------------------------
 
 
@@ -213,6 +230,15 @@ class Work(Protocol):
 
     def __call__(self, trainer: Trainer, assignment: Assignment) -> tuple[Update, Memory]:
         """Return the update, and what the client keeps for its next round."""
+        ...
+
+
+@runtime_checkable
+class GroupWork(Protocol):
+    """Work that may be done for several clients of a round at once."""
+
+    def many(self, trainer: GroupTrainer, assignments: Sequence[Assignment]) -> list[tuple[Update, Memory]]:
+        """Return what a call returns for each; all assignments have the same broadcast."""
         ...
 
 
@@ -276,9 +302,30 @@ class Process:
     def client_round(self, trainer: Trainer, assignment: Assignment) -> tuple[Update, Memory]:
         """Return what a client sends, and what it keeps."""
         update, memory = self.work(trainer, assignment)
+        return self._postprocessed(update, assignment), memory
+
+    def group(self, trainer: Trainer) -> int:
+        """Return how many clients ``group_round`` should take at once; 1 if they are to be played one by one."""
+        return trainer.group if isinstance(trainer, GroupTrainer) and isinstance(self.work, GroupWork) else 1
+
+    def group_round(self, trainer: Trainer, assignments: Sequence[Assignment]) -> list[tuple[Update, Memory]]:
+        """Return ``client_round`` of several clients of one round, trained at once.
+
+        Raises:
+            UsageError: The trainer or the work cannot do that: ``group`` is 1.
+        """
+        if not (isinstance(trainer, GroupTrainer) and isinstance(self.work, GroupWork)):
+            raise UsageError(f"{self.name} with this trainer plays clients one by one: use client_round")
+        found = self.work.many(trainer, assignments)
+        return [
+            (self._postprocessed(update, assignment), memory)
+            for (update, memory), assignment in zip(found, assignments, strict=True)
+        ]
+
+    def _postprocessed(self, update: Update, assignment: Assignment) -> Update:
         for postprocess in self.postprocessors:
             update = postprocess(update, assignment)
-        return update, memory
+        return update
 
     def next(self, state: State, updates: Sequence[Update]) -> tuple[State, Aggregate]:
         """Return the state after a round with these updates, and their aggregate.

@@ -21,6 +21,7 @@ from unseen.learners.horizontal.process import (
     Broadcast,
     Correction,
     Fit,
+    GroupTrainer,
     LocalPlan,
     Memory,
     Process,
@@ -100,8 +101,19 @@ class LocalTraining:
     def __call__(self, trainer: Trainer, assignment: Assignment) -> tuple[Update, Memory]:
         """Return the update, and nothing to keep."""
         model = assignment.broadcast.model
-        fit = trained(trainer, assignment, self.plan, towards(model, self.pull))
-        return Update(fit.model - model, len(assignment.examples), {}, {"loss": fit.loss}), {}
+        return self._update(assignment, trained(trainer, assignment, self.plan, towards(model, self.pull))), {}
+
+    def many(self, trainer: GroupTrainer, assignments: Sequence[Assignment]) -> list[tuple[Update, Memory]]:
+        """Return the update of each client of a group, trained at once, and nothing to keep."""
+        broadcast = assignments[0].broadcast
+        correction = towards(broadcast.model, self.pull)
+        members = [(assignment.examples, assignment.rng, correction) for assignment in assignments]
+        fits = trainer.fit_many(broadcast.model, self.plan.at(broadcast.round), members)
+        return [(self._update(assignment, fit), {}) for assignment, fit in zip(assignments, fits, strict=True)]
+
+    @staticmethod
+    def _update(assignment: Assignment, fit: Fit) -> Update:
+        return Update(fit.model - assignment.broadcast.model, len(assignment.examples), {}, {"loss": fit.loss})
 
 
 def gradient_weight(plan: LocalPlan, steps: int, pull: float = 0.0) -> float:
