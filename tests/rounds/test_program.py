@@ -18,10 +18,11 @@ from unseen.learners.horizontal.process import Examples
 from unseen.learners.horizontal.strategies import strategy
 from unseen.node.rounds import read_roster, voucher
 from unseen.rounds import building
-from unseen.rounds.building import Built, own_examples
+from unseen.rounds.building import Built
 from unseen.rounds.checkpoint import Checkpoints
 from unseen.rounds.cohort import Uniform
 from unseen.rounds.program import Program
+from unseen.rounds.program_data import own_examples
 from unseen.rounds.simulate import Settings, Simulation
 from unseen.transport.tls import issue, make_authority
 
@@ -107,6 +108,8 @@ def test_a_file_of_clients_is_found_beside_the_program_and_tested_on_what_they_k
         (("epochs: 1", "epochs: 1.5"), r"strategy.epochs: .*valid integer"),
         (("epochs: 1", "epochs: 0"), r"epochs has to be at least 1"),
         (("name: logistic_regression", "name: lenet"), r"model.name: there is no 'lenet'; there are bigger_cnn"),
+        (("features: 64", "features: 0"), r"model.features: sizes are at least 1, found 0"),
+        (("logistic_regression, features: 64", "bigger_cnn, dropout: 2.0"), r"model: it cannot be built with"),
         (("features: 64", "features: many"), r"model.features: .*valid integer"),
         (("features: 64", "features: 64, augment: {spin: 1}"), r"model.augment.name: there is no 'spin'"),
         (("source: digits, ", ""), r"data.source: the program names no data"),

@@ -18,10 +18,11 @@ from unseen.ids import JobId, PartyId
 from unseen.learners.horizontal.process import Examples
 from unseen.node.rounds import client_channels, read_roster, server_channel, voucher
 from unseen.rounds.attend import attend
-from unseen.rounds.building import Built, examples_in, own_examples
+from unseen.rounds.building import Built
 from unseen.rounds.events import Event, What
 from unseen.rounds.identities import Signer, public_key, signing_key
 from unseen.rounds.program import Program
+from unseen.rounds.program_data import examples_in, own_examples
 from unseen.rounds.serve import Server
 from unseen.rounds.settings import AttendSettings, ServeSettings
 

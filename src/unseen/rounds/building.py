@@ -5,8 +5,6 @@ from __future__ import annotations
 import json
 import math
 import os
-import zipfile
-import zlib
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from functools import cached_property, partial
@@ -18,18 +16,13 @@ import numpy as np
 
 from unseen.crypto.prg import Prg
 from unseen.data.atomic import whole_file
-from unseen.data.federated.clients import Array, FederatedData
+from unseen.data.federated.clients import Array
 from unseen.data.federated.digits import INK
-from unseen.data.federated.images import SETS, load_images
-from unseen.data.federated.notation import parse_partitioner
-from unseen.data.federated.partition import deal
-from unseen.data.federated.sets import open_clients, open_dealt
 from unseen.errors import DataError, UsageError
-from unseen.ids import ClientId
 from unseen.learners.horizontal.private.central import Central, Plan, Sum
 from unseen.learners.horizontal.private.clip import Clip
 from unseen.learners.horizontal.private.sampling import PoissonCohort
-from unseen.learners.horizontal.process import Examples, Process, Trainer
+from unseen.learners.horizontal.process import Process, Trainer
 from unseen.learners.horizontal.robust.registry import AGGREGATORS, robust
 from unseen.learners.horizontal.secure_mean import SecureMean, secure
 from unseen.learners.horizontal.strategies.parts import WeightedMean
@@ -40,10 +33,11 @@ from unseen.rounds import cohort as cohorts
 from unseen.rounds.identities import secret_of
 from unseen.rounds.parameters import construct, parameters
 from unseen.rounds.program import PrivacySection, Program
+from unseen.rounds.program_data import Held, read_data
 from unseen.rounds.simulate import Settings, Simulation
 
 _SECRET, _SPENT, _PROGRAM = "secret.bin", "spent.jsonl", "program.json"
-_CLIENTS, _COHORT = 100, 10
+_COHORT = 10
 
 
 @dataclass(frozen=True, slots=True)
@@ -191,88 +185,6 @@ class Built:
         )
 
 
-# --- data --------------------------------------------------------------------------------------------------------
-
-
-@dataclass(frozen=True, slots=True, eq=False)
-class Held:
-    """A program's clients: what they train on, what each has to test on, and examples for the model of all."""
-
-    train: FederatedData
-    local: FederatedData | None
-    test: Examples | None
-
-
-def read_data(program: Program) -> Held:
-    """Return the clients of a program's own data.
-
-    Raises:
-        UsageError: It names none, or asks for what they do not allow.
-        DataError: They cannot be read.
-    """
-    section = program.data
-    if section.source is None:
-        raise UsageError("data.source: the program names no data; give an image set or a file")
-    clients, test = _clients(program, section.source)
-    if section.clients is not None and section.clients != len(clients):
-        raise UsageError(f"data.clients says {section.clients}, and {clients.name} has {len(clients)}")
-    if not section.test:
-        return Held(clients, None, test)
-    halves = clients.halves(section.test, section.seed)
-    return Held(halves.train, halves.test, test or Examples(*halves.test.pooled()))
-
-
-def _clients(program: Program, source: str) -> tuple[FederatedData, Examples | None]:
-    section = program.data
-    if source in SETS:
-        images, how, count = load_images(source), section.partition or "iid", section.clients or _CLIENTS
-        if section.split is not None:
-            raise UsageError("data.split: an image set is trained on its part train, and tested on its part test")
-        dealt = deal(images.train, parse_partitioner(how), count, seed=section.seed, name=f"{source}, {how}")
-        return dealt, Examples(*images.test)
-    path = str(program.home / source)
-    if section.partition is None:
-        return open_clients(path, section.split), None
-    count = section.clients or _CLIENTS
-    return open_dealt(path, section.partition, count, seed=section.seed, split=section.split), None
-
-
-def examples_in(path: Path) -> Examples:
-    """Return the examples in a file: ``.npz`` with ``inputs`` and ``labels``, or all that another kind holds.
-
-    Raises:
-        UsageError: It is a file of an unknown kind.
-        DataError: It is not there, or holds something else.
-    """
-    if path.suffix != ".npz":
-        return Examples(*open_clients(str(path)).pooled())
-    try:
-        with path.open("rb") as raw, np.load(raw, allow_pickle=False) as file:
-            inputs, labels = file["inputs"], file["labels"]
-    except (
-        OSError,
-        LookupError,
-        ValueError,
-        TypeError,
-        AttributeError,
-        EOFError,
-        zipfile.BadZipFile,
-        zlib.error,
-    ) as error:
-        raise DataError(f"{path}: expected the arrays inputs and labels in an .npz file: {error}") from error
-    if labels.ndim != 1 or inputs.ndim < 1 or len(inputs) != len(labels) or not len(labels):
-        raise DataError(f"{path}: inputs have shape {inputs.shape}, labels {labels.shape}; expected (n, …) and (n,)")
-    return Examples(inputs, labels)
-
-
-def own_examples(program: Program, what: str) -> Examples:
-    """Return one client's examples: those of ``client:ID`` in the program's data, or of a file."""
-    kind, colon, name = what.partition(":")
-    if kind == "client" and colon:
-        return Examples(*read_data(program).train.client(ClientId(name)))
-    return examples_in(Path(what))
-
-
 # --- model -------------------------------------------------------------------------------------------------------
 
 
@@ -307,13 +219,28 @@ def build_trainer(program: Program) -> Trainer:
         raise UsageError(f"model: networks need the extra torch ({error}): pip install 'unseen[torch]'") from error
     section = program.model
     build = partial(construct, _named(registry.MODELS, section.name, "model"), section.parameters, "model")
-    build()  # a mistake in the parameters is told here
+    _check_model(build, section.parameters)
     changes = [_change(registry.AUGMENTS, name, given) for name, given in section.augment.items()]
     return trainer.TorchTrainer(
         build,
         convert=Numbers(INK if program.data.source == "digits" else None),
         augment=augment.one_after_the_other(*changes) if len(changes) > 1 else next(iter(changes), None),
     )
+
+
+def _check_model(build: Callable[[], object], given: Mapping[str, Any]) -> None:
+    """Pass if a model can be built.
+
+    Raises:
+        UsageError: It cannot: a size is not positive, or too small for the layers.
+    """
+    numbers = {key: value if isinstance(value, list) else [value] for key, value in given.items()}
+    if small := [key for key, own in numbers.items() if any(isinstance(one, int) and one < 1 for one in own)]:
+        raise UsageError(f"model.{small[0]}: sizes are at least 1, found {given[small[0]]}")
+    try:
+        build()
+    except (RuntimeError, ValueError) as error:
+        raise UsageError(f"model: it cannot be built with {dict(given)}: {error}") from error
 
 
 def _change(known: Mapping[str, Callable[..., Any]], name: str, given: float | Mapping[str, float]) -> Any:
