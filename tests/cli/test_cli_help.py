@@ -31,7 +31,11 @@ COMMANDS = (
     "validate",
     "vouch",
 )
-GROUPS = {"node": ("init", "invite", "join", "renew", "revoke", "status")}
+GROUPS = {
+    "agreement": ("check", "key", "new", "show", "sign"),
+    "audit": ("verify",),
+    "node": ("init", "invite", "join", "renew", "revoke", "status"),
+}
 PAGES = ("unseen", *COMMANDS, *GROUPS, *(f"{group} {name}" for group, names in GROUPS.items() for name in names))
 HEAVY = ("numpy", "polars", "numba", "grpc", "pydantic", "yaml", "cryptography", "plotly")
 

@@ -27,6 +27,7 @@ from unseen.flow.spec import parse_flow, read_flow
 from unseen.node.app import PartyConfig
 from unseen.rounds.building import Built
 from unseen.rounds.program import Program
+from unseen.trust.agreement import Agreement
 
 ROOT = Path(__file__).parents[2]
 DOCS = ROOT / "docs"
@@ -302,3 +303,18 @@ def _leaves(nav: object) -> Iterator[str]:
 
 def test_the_readme_is_short() -> None:
     assert len((ROOT / "README.md").read_text(encoding="utf-8").splitlines()) <= 150
+
+
+def test_the_guide_to_agreements_is_true(capsys: pytest.CaptureFixture[str]) -> None:
+    page = DOCS / "guides" / "agreements.md"
+    (text,) = blocks(page, "yaml")
+    data = {"version": 1, "previous": None, **yaml.safe_load(text)}
+    agreement = Agreement.model_validate_json(json.dumps(data, default=lambda moment: moment.isoformat()))
+    registry = installed_components()
+    for component in agreement.components:
+        known = registry[component.name]
+        assert (component.version, set(component.outputs)) == (known.version, set(known.outputs))
+        assert set(component.bounds) <= set(known.params.model_fields)
+    (example,) = blocks(page, "python")
+    exec(compile(example, "agreements.md", "exec"), {})  # noqa: S102  # our own documentation
+    assert capsys.readouterr().out == blocks(page, "text")[-1]

@@ -25,6 +25,12 @@ app = typer.Typer(
     rich_markup_mode=None,
 )
 
+agreements = typer.Typer(
+    name="agreement", no_args_is_help=True, rich_markup_mode=None, help="What parties sign before they compute."
+)
+audits = typer.Typer(name="audit", no_args_is_help=True, rich_markup_mode=None, help="Trails of decisions.")
+app.add_typer(agreements)
+app.add_typer(audits)
 app.add_typer(node_commands.app)
 
 EXIT_CODES: tuple[tuple[type[errors.UnseenError], int], ...] = (
@@ -262,6 +268,63 @@ def lineage(
 ) -> None:
     """Print how an artifact came to be, back to the tables."""
     _command("flows").lineage(workspace, artifact)
+
+
+AgreementFile = Annotated[Path, typer.Argument(help="The file of an agreement.", metavar="FILE")]
+
+
+@agreements.command()
+def key(
+    folder: Annotated[Path, typer.Argument(help="The party's identity: the folder of its certificate.")],
+    party: Annotated[str, typer.Option(help="The name of the party.")],
+) -> None:
+    """Make the key with which a party signs, unless it is there, and print the party's entry among the members."""
+    _command("agreement").key(folder, party)
+
+
+@agreements.command()
+def new(
+    text: Annotated[Path, typer.Argument(help="What the parties agree on, in YAML or JSON.", metavar="TEXT")],
+    out: Annotated[Path, typer.Option(help="The file to write.")] = Path("agreement.unseen"),
+    after: Annotated[Path | None, typer.Option(help="The version that this one replaces.")] = None,
+) -> None:
+    """Make the file that parties sign from the text of an agreement."""
+    _command("agreement").new(text, out, after)
+
+
+@agreements.command()
+def show(file: AgreementFile) -> None:
+    """Print what an agreement says, and who has signed it."""
+    _command("agreement").show(file)
+
+
+@agreements.command()
+def sign(
+    file: AgreementFile,
+    identity: Annotated[Path, typer.Option(help="Folder with the party's certificate and signing key.")],
+) -> None:
+    """Add a party's signature to an agreement."""
+    _command("agreement").sign(file, identity)
+
+
+@agreements.command()
+def check(
+    files: Annotated[
+        list[Path], typer.Argument(help="The agreement; if it was changed, all its versions in order.", metavar="FILE")
+    ],
+) -> None:
+    """Check that all parties have signed an agreement, and that it holds today."""
+    _command("agreement").check(files)
+
+
+@audits.command()
+def verify(
+    file: Annotated[Path, typer.Argument(help="The trail.", metavar="FILE")],
+    head: Annotated[list[Path] | None, typer.Option(help="A head of it that somebody holds; once for each.")] = None,
+    json: Annotated[bool, typer.Option("--json", help="Print the result as JSON.")] = False,
+) -> None:
+    """Check that a trail of decisions was not changed since its records were written."""
+    _command("audit").verify(file, head or [], as_json=json)
 
 
 def _version(wanted: bool) -> None:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from typing import Annotated, Self
 
-from pydantic import AwareDatetime, BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import AwareDatetime, BaseModel, ConfigDict, Field, ValidationError, field_serializer, model_validator
 
 from unseen.errors import UsageError
 from unseen.ids import PartyId
@@ -77,6 +77,11 @@ class Allowance(Frozen):
         if self.points_per_session > self.points_total:
             raise ValueError(f"points_per_session has to be at most points_total, found {self.points_per_session}")
         return self
+
+    @field_serializer("variants")
+    def _in_order(self, variants: frozenset[Variant]) -> list[str]:
+        """Return variants in one order, so that equal allowances have one spelling."""
+        return sorted(variants)
 
     def covers(self, request: Request) -> bool:
         """Return whether this is the allowance under which ``request`` falls; the order of columns does not matter."""

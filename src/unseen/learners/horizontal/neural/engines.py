@@ -8,7 +8,7 @@ softmax model is trained by one loop over all minibatches.
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from contextlib import AbstractContextManager, nullcontext
 from typing import Protocol
 
 import numpy as np
@@ -21,6 +21,7 @@ from unseen.learners.horizontal.neural import kernels
 from unseen.learners.horizontal.neural.batches import Array, Rows
 from unseen.learners.horizontal.neural.descent import Sink
 from unseen.learners.horizontal.neural.flat import Flat
+from unseen.learners.horizontal.neural.generator import seeded
 from unseen.learners.horizontal.neural.layers import (
     Convolution,
     Dense,
@@ -60,13 +61,10 @@ class Autograd:
     def __init__(self, flat: Flat, loss: Loss) -> None:
         self._flat, self._loss = flat, loss
 
-    @contextmanager
-    def randomness(self, seed: int) -> Iterator[None]:
+    def randomness(self, seed: int) -> AbstractContextManager[None]:
         """See ``Engine``; PyTorch's own generators are afterwards what they were."""
         device = self._flat.vector.device
-        with torch.random.fork_rng(devices=[] if device.type == "cpu" else [device]):
-            torch.manual_seed(seed)
-            yield
+        return seeded(seed, [] if device.type == "cpu" else [device])
 
     @torch.no_grad()
     def outputs(self, inputs: Tensor) -> Tensor:

@@ -24,6 +24,7 @@ from unseen.errors import UsageError
 from unseen.learners.horizontal.neural.batches import Array, Batches, Rows, minibatches, taken
 from unseen.learners.horizontal.neural.descent import fixed_part
 from unseen.learners.horizontal.neural.flat import Flat
+from unseen.learners.horizontal.neural.generator import seeded
 from unseen.learners.horizontal.neural.losses import Measure
 from unseen.learners.horizontal.process import Correction, Fit, LocalPlan
 
@@ -103,9 +104,9 @@ def fits(flat: Flat, loss: Measure, plan: LocalPlan, members: Sequence[Member]) 
         flat.vector.device,
     )
     starts, totals = np.cumsum([0, *counts[:-1]]), np.zeros(len(members))
-    with torch.random.fork_rng(devices=[] if flat.vector.device.type == "cpu" else [flat.vector.device]):
-        # Each client draws as it does alone.
-        torch.manual_seed(sum(int(member.rng.integers(2**62)) for member in members) % 2**62)
+    # Each client draws as it does alone.
+    seed = sum(int(member.rng.integers(2**62)) for member in members) % 2**62
+    with seeded(seed, [] if flat.vector.device.type == "cpu" else [flat.vector.device]):
         for rows, mask in _steps(counts, starts, plan, members):
             inputs, labels = joined.some(rows.ravel())
             weights = torch.from_numpy(mask).to(flat.vector.device)

@@ -19,6 +19,7 @@ from unseen.learners.horizontal.neural.descent import Descent, Sink
 from unseen.learners.horizontal.neural.engines import Autograd, LinearSoftmax, engine_for
 from unseen.learners.horizontal.neural.example_gradients import example_gradients
 from unseen.learners.horizontal.neural.flat import Flat
+from unseen.learners.horizontal.neural.generator import seeded
 from unseen.learners.horizontal.neural.losses import Measure, loss_named, metrics_named
 from unseen.learners.horizontal.neural.stacked import Member, fits, has_buffers
 from unseen.learners.horizontal.process import Correction, Examples, Fit, LocalPlan, Vector
@@ -209,8 +210,7 @@ class TorchTrainer:
 
 
 def _seeded(build: Callable[[], nn.Module], seed: int) -> nn.Module:
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(seed)
+    with seeded(seed):
         return build()
 
 

@@ -1,0 +1,38 @@
+"""``unseen audit``: what can be said of a trail of decisions."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from rich.console import Console
+from rich.text import Text
+
+from unseen.cli.agreement import read_file
+from unseen.cli.terminal import harmless
+from unseen.trust.audit import verify as verify_trail
+from unseen.trust.store import read_lines
+
+
+def verify(file: Path, heads: list[Path], *, as_json: bool) -> None:
+    """Say that a trail was not changed, as far as its chain and the heads tell."""
+    known = verify_trail(read_lines(file), [read_file(path) for path in heads])
+    found = {
+        "party": known.party,
+        "key": known.key,
+        "records": known.count,
+        "last": known.digest,
+        "heads": known.heads,
+        "vouched": known.vouched,
+    }
+    if as_json:
+        Console().print_json(data=found)
+        return
+    lines = [f"{file}: {known.count} records of {known.party} follow each other; the last one is {known.digest}"]
+    if known.heads:
+        lines.append(f"it passes through {known.heads} heads; others vouch for the first {known.vouched} records")
+    if known.vouched < known.count:
+        lines.append(
+            f"nobody vouches for the {known.count - known.vouched} records at its end: compare with heads that "
+            "partners hold (--head), since an end that was cut off or computed anew shows in them only"
+        )
+    Console().print(Text(harmless("\n".join(lines))), highlight=False, soft_wrap=True)

@@ -1,0 +1,423 @@
+"""Every grant and every message that is not exactly right is refused, and the refusal stands in the trail."""
+
+from __future__ import annotations
+
+import hashlib
+from collections import Counter
+from collections.abc import Iterator
+from dataclasses import replace
+from datetime import timedelta
+
+import pytest
+from trust_example import (
+    BANK,
+    CREDIT,
+    GRAPH,
+    INSURER,
+    KEYS,
+    MALLORY,
+    NOW,
+    Clock,
+    Node,
+    agreement,
+    ask,
+    digest_of,
+    key_of,
+    member,
+    project,
+)
+
+from unseen.component import installed_components
+from unseen.errors import DataError, PermissionDenied
+from unseen.flow.graph import build_graph
+from unseen.flow.spec import FlowSpec
+from unseen.ids import JobId, PartyId
+from unseen.trust.agreement import ProjectId, Revocation
+from unseen.trust.audit import Code, Record, verify
+from unseen.trust.envelope import Envelope, Signature, seal
+from unseen.trust.grant import Grant, Proof
+
+GRANT = Node(INSURER).issue()
+FRAME = GRANT.to_bytes()
+MADE = Grant.model_validate_json(GRANT.payload)
+
+
+def signed(*keys, **changes) -> bytes:
+    return seal(MADE.model_copy(update=changes), *(keys or (KEYS[INSURER],))).to_bytes()
+
+
+# --- forged grants ---------------------------------------------------------------------------------------------------
+
+
+def malformed() -> Iterator[tuple[str, bytes]]:
+    for bit in range(0, 8 * len(FRAME), 11):
+        flipped = bytearray(FRAME)
+        flipped[bit // 8] ^= 1 << bit % 8
+        yield "a bit flipped", bytes(flipped)
+    for bit in range(512):  # every bit of the signature
+        (good,) = GRANT.signatures
+        value = (int.from_bytes(good.value) ^ 1 << bit).to_bytes(64)
+        yield (
+            "a bit of the signature flipped",
+            Envelope(GRANT.kind, GRANT.payload, (Signature(good.key, value),)).to_bytes(),
+        )
+    for size in range(0, len(FRAME), 5):
+        yield "truncated", FRAME[:size]
+    for size in (1, 8, 4096, 1 << 20):
+        yield "followed by more", FRAME + bytes(size)
+    for junk in (b"", b"UN", b"\0" * 64, b"{}", GRANT.payload, FRAME[::-1]):
+        yield "no envelope", junk
+
+
+def badly_signed() -> Iterator[tuple[str, bytes]]:
+    (good,) = GRANT.signatures
+    for value in (b"", bytes(64), b"\xff" * 64, good.value[::-1], good.value[:63], good.value + b"\0"):
+        yield "no signature of ours", Envelope(GRANT.kind, GRANT.payload, (Signature(good.key, value),)).to_bytes()
+    for signatures in ((), (good, good), (good,) * 100):
+        yield "stripped, or twice", Envelope(GRANT.kind, GRANT.payload, signatures).to_bytes()
+    for name in range(50):
+        yield "a stranger's", signed(key_of(f"stranger {name}"))
+        (strange,) = seal(MADE, key_of(f"stranger {name}")).signatures
+        yield "a stranger's beside it", Envelope(GRANT.kind, GRANT.payload, (good, strange)).to_bytes()
+        yield (
+            "a stranger's under our name",
+            Envelope(GRANT.kind, GRANT.payload, (Signature(good.key, strange.value),)).to_bytes(),
+        )
+    yield "the other party's", signed(KEYS[BANK])
+    yield "both parties'", signed(KEYS[INSURER], KEYS[BANK])
+    for kind in ("", "application/vnd.unseen.grant.v2+json", "application/vnd.unseen.receipt.v1+json", "é\x1b[2J"):
+        data = b"DSSEv1 %d %b %d %b" % (len(kind.encode()), kind.encode(), len(GRANT.payload), GRANT.payload)
+        signature = Signature(good.key, KEYS[INSURER].sign(data))
+        yield "another type", Envelope(kind, GRANT.payload, (signature,)).to_bytes()
+    text = GRANT.payload.decode()
+    for spelt in (
+        text.replace(",", ", "),
+        " " + text,
+        text + "\n",
+        text.replace('"points":', '"points":1,"points":'),
+        text.replace("}", ',"z":0}'),
+        text.replace("80000", "80000.0"),
+        text.replace("80000", '"80000"'),
+        text.replace("80000", "true"),
+        text.replace("0.0", "NaN"),
+        text.replace("0.0", "1e999"),
+        text.replace('"bank"', '"\\u0062ank"'),
+        text.replace('"initiator":"bank",', ""),
+    ):
+        data = b"DSSEv1 %d %b %d %b" % (len(GRANT.kind), GRANT.kind.encode(), len(spelt.encode()), spelt.encode())
+        yield (
+            "another spelling, well signed",
+            Envelope(GRANT.kind, spelt.encode(), (Signature(good.key, KEYS[INSURER].sign(data)),)).to_bytes(),
+        )
+
+
+def for_something_else() -> Iterator[tuple[str, bytes]]:
+    """Grants that their issuer signed, for another job than this one."""
+    bank, insurer = MADE.tables
+    for number in range(40):
+        yield "another agreement", signed(agreement=digest_of(f"agreement {number}"))
+        yield "another flow", signed(flow=digest_of(f"flow {number}"))
+        yield "another job", signed(job=JobId(f"job-{number + 2}"))
+        yield "another project", signed(project=ProjectId(f"project-{number}"))
+        yield "another initiator", signed(initiator=PartyId(f"party-{number}"))
+        yield "another issuer", signed(issuer=PartyId(f"party-{number}"))
+        yield (
+            "another version of a table",
+            signed(tables=(bank.model_copy(update={"digest": digest_of(f"rows {number}")}), insurer)),
+        )
+        yield "another number of rows", signed(tables=(bank, insurer.model_copy(update={"rows": 100_001 + number})))
+        yield "another budget", signed(points=80_001 + number)
+        yield "another budget", signed(points=number)
+        yield "another epsilon", signed(epsilon=0.1 + number)
+        yield "another delta", signed(delta=0.001 + number / 1000)
+        yield "another end", signed(valid_until=MADE.valid_until + timedelta(seconds=number + 1))
+        yield "expired", signed(valid_from=NOW - timedelta(days=2), valid_until=NOW - timedelta(seconds=number))
+        yield (
+            "of the future",
+            signed(valid_from=NOW + timedelta(seconds=61 + number), valid_until=NOW + timedelta(days=1)),
+        )
+        yield (
+            "another certificate",
+            signed(
+                bindings=(
+                    MADE.bindings[0].model_copy(update={"certificate": digest_of(f"c {number}")}),
+                    MADE.bindings[1],
+                )
+            ),
+        )
+    yield "tables swapped", signed(tables=(insurer, bank))
+    yield (
+        "owners swapped",
+        signed(tables=(bank.model_copy(update={"owner": INSURER}), insurer.model_copy(update={"owner": BANK}))),
+    )
+    yield "a table less", signed(tables=(bank,))
+    yield "a table twice", signed(tables=(bank, insurer, insurer))
+    yield "bindings swapped", signed(bindings=MADE.bindings[::-1])
+    yield "a stranger bound", signed(bindings=(*MADE.bindings, MADE.bindings[0].model_copy(update={"party": MALLORY})))
+    for statement in (
+        agreement(),
+        Revocation(project=CREDIT, agreement=MADE.agreement, by=INSURER, at=NOW, reason="-"),
+    ):
+        yield "another statement", seal(statement, KEYS[INSURER]).to_bytes()
+
+
+def test_of_two_thousand_bad_grants_each_is_refused_and_in_the_trail(bank: Node) -> None:
+    tried: Counter[str] = Counter()
+    for why, frame in (*malformed(), *badly_signed(), *for_something_else()):
+        if frame == FRAME:
+            continue
+        before = len(bank.trail)
+        with pytest.raises(PermissionDenied, match="job job-1: "):
+            bank.gate.take(frame, INSURER, ask())
+        assert len(bank.trail) == before + 1, why
+        assert Record.model_validate_json(bank.trail[-1]).event == "grant-rejected"
+        tried[why] += 1
+    assert verify(bank.trail).count == tried.total() + 1
+    assert tried.total() >= 2000
+    bank.gate.take(FRAME, INSURER, ask())
+    print(f"{tried.total()} bad grants, all refused and in the trail:", dict(tried))  # noqa: T201  # a figure to report
+
+
+@pytest.mark.parametrize(
+    ("late", "good"),
+    [(-61, False), (-60, True), (0, True), (7199, True), (7200, False), (86_400, False)],
+)
+def test_a_grant_is_good_from_a_minute_before_it_was_made_until_its_end(late: int, good: bool) -> None:
+    node = Node(BANK, clock=Clock(NOW + timedelta(seconds=late)))
+    if good:
+        assert node.gate.take(FRAME, INSURER, ask()) == MADE
+    else:
+        with pytest.raises(PermissionDenied, match="the time"):
+            node.gate.take(FRAME, INSURER, ask())
+
+
+@pytest.mark.parametrize(
+    ("lasts", "good"),
+    [(timedelta(0), False), (timedelta(seconds=-1), False), (timedelta(days=7), True), (timedelta(days=7.001), False)],
+)
+def test_a_grant_lasts_seven_days_at_most(lasts: timedelta, good: bool) -> None:
+    fields = {**MADE.model_dump(), "valid_until": NOW + lasts}
+    if good:
+        assert Grant.model_validate(fields).valid_until == NOW + lasts
+    else:
+        with pytest.raises(ValueError, match="at most 7 days"):
+            Grant.model_validate(fields)
+
+
+def test_a_grant_of_a_superseded_agreement_is_refused(bank: Node) -> None:
+    new = agreement(version=2, previous=agreement().digest, purpose="less")
+    bank.of.supersede(seal(new, KEYS[BANK], KEYS[INSURER]))
+    with pytest.raises(PermissionDenied, match="the version in force"):
+        bank.gate.take(FRAME, INSURER, ask())
+
+
+def test_a_grant_of_another_project_with_the_same_words_is_refused() -> None:
+    node = Node(BANK, of=project(agreement(project=ProjectId("credit-2"))))
+    with pytest.raises(PermissionDenied, match="project: expected what this job is"):
+        node.gate.take(FRAME, INSURER, ask())
+
+
+def test_a_grant_of_a_stranger_is_refused(bank: Node) -> None:
+    with pytest.raises(PermissionDenied, match="issuer mallory: expected a member"):
+        bank.gate.take(signed(KEYS[MALLORY], issuer=MALLORY), MALLORY, ask())
+
+
+def revocation(by: PartyId = INSURER, key: PartyId | None = None, **changes):
+    made = Revocation(project=CREDIT, agreement=agreement().digest, by=by, at=NOW, reason="we have doubts")
+    return seal(made.model_copy(update=changes), KEYS[key or by])
+
+
+@pytest.mark.parametrize("by", [BANK, INSURER])
+def test_either_side_revokes_alone_and_at_once(bank: Node, by: PartyId) -> None:
+    bank.gate.take(FRAME, INSURER, ask())
+    bank.of.revoke(revocation(by))
+    for do in (lambda: bank.gate.take(FRAME, INSURER, ask()), bank.issue, lambda: bank.gate.admit(*message())):
+        with pytest.raises(PermissionDenied, match="revocation: "):
+            do()
+        assert Record.model_validate_json(bank.trail[-1]).code is Code.REVOKED
+
+
+# --- one grant for one job -------------------------------------------------------------------------------------------
+
+
+def test_the_same_grant_again_is_the_same_also_after_a_restart(bank: Node) -> None:
+    bank.gate.take(FRAME, INSURER, ask())
+    lines = list(bank.trail)
+    bank.gate.take(FRAME, INSURER, ask())
+    bank.start()
+    bank.gate.take(FRAME, INSURER, ask())
+    assert bank.trail == lines
+
+
+def test_a_second_grant_for_a_job_is_refused_also_after_a_restart(bank: Node) -> None:
+    bank.gate.take(FRAME, INSURER, ask())
+    for _ in range(2):
+        with pytest.raises(PermissionDenied, match="one grant, while it runs"):
+            bank.gate.take(signed(id="1" * 32), INSURER, ask())
+        assert Record.model_validate_json(bank.trail[-1]).code is Code.REPLAY
+        bank.start()
+
+
+def test_a_node_issues_one_grant_for_a_job_and_knows_it_after_a_restart(insurer: Node) -> None:
+    issued = insurer.issue()
+    insurer.start()
+    with pytest.raises(PermissionDenied, match="one grant, while it runs"):
+        insurer.issue(nonce="2" * 32)
+    assert insurer.gate.take(issued.to_bytes(), INSURER, ask()) == MADE
+
+
+def test_grants_of_a_job_that_is_over_are_good_for_nothing(bank: Node) -> None:
+    bank.gate.take(FRAME, INSURER, ask())
+    bank.gate.end(JobId("job-1"), Code.DONE)
+    for _ in range(2):
+        with pytest.raises(PermissionDenied, match="one grant, while it runs"):
+            bank.gate.take(FRAME, INSURER, ask())
+        with pytest.raises(PermissionDenied, match="a grant of a job that runs"):
+            bank.gate.admit(*message())
+        bank.start()
+
+
+def test_what_is_refused_to_be_issued_is_in_the_trail_without_words(insurer: Node) -> None:
+    with pytest.raises(PermissionDenied, match="points 80001: expected at most 80000"):
+        insurer.issue(ask(points=80_001))
+    record = Record.model_validate_json(insurer.trail[-1])
+    assert (record.event, record.code, record.party) == ("grant-refused", Code.AGREEMENT, BANK)
+    assert record.count == 2
+    assert b"80001" not in insurer.trail[-1]
+
+
+# --- messages --------------------------------------------------------------------------------------------------------
+
+BODY = b"masked numbers"
+CERTIFICATE = member(INSURER).certificate
+
+
+def proof(**changes: object) -> Proof:
+    fields = {
+        "grant": MADE.digest,
+        "session": "s-1",
+        "step": "align",
+        "sender": INSURER,
+        "recipient": BANK,
+        "sequence": 1,
+        "attempt": 1,
+    }
+    changes["body"] = hashlib.sha256(changes.get("body", BODY)).hexdigest()
+    return Proof.model_validate({**fields, **changes}, strict=False)
+
+
+def message(*keys, body: bytes = BODY, certificate: str = CERTIFICATE, **changes: object) -> tuple[bytes, bytes, str]:
+    signed_body = changes.pop("body_signed", body)
+    return seal(proof(body=signed_body, **changes), *(keys or (KEYS[INSURER],))).to_bytes(), body, certificate
+
+
+@pytest.fixture
+def running(bank: Node) -> Node:
+    bank.gate.take(FRAME, INSURER, ask())
+    return bank
+
+
+def test_messages_are_taken_once_and_in_order(running: Node) -> None:
+    running.gate.admit(*message())
+    running.gate.admit(*message(sequence=2))
+    running.gate.admit(*message(step="split"))
+    running.gate.admit(*message(session="s-2"))
+    running.gate.admit(*message(attempt=3))
+    before = len(running.trail)
+    for repeated in (
+        {"attempt": 3, "body": b"other", "sequence": 1},
+        {"attempt": 3, "sequence": 3},
+        {"attempt": 2},
+        {"sequence": 3},
+        {"sequence": 2},
+        {"attempt": 4, "sequence": 2},
+        {"session": "s-2", "attempt": 2, "sequence": 2},
+        {"session": "s-2", "sequence": 3},
+    ):
+        with pytest.raises(PermissionDenied, match="it is a repetition, or some are missing"):
+            running.gate.admit(*message(**repeated))
+    assert len(running.trail) == before + 8
+    record = Record.model_validate_json(running.trail[-1])
+    assert (record.event, record.code, record.party) == ("message-rejected", Code.REPLAY, INSURER)
+    assert (record.job, record.step) == ("job-1", "align")
+    marks = list(running.marks)
+    running.gate.admit(*message(attempt=3))  # the last one once more, since its answer may have been lost
+    assert running.marks == marks
+
+
+def test_a_message_is_not_taken_again_after_a_restart(running: Node) -> None:
+    running.gate.admit(*message(sequence=1, body=b"first"))
+    running.gate.admit(*message(sequence=2))
+    running.start()
+    running.gate.take(FRAME, INSURER, ask())
+    running.gate.admit(*message(sequence=2))
+    with pytest.raises(PermissionDenied, match="repetition"):
+        running.gate.admit(*message(body=b"first"))
+    running.gate.admit(*message(sequence=3))
+
+
+def test_marks_that_are_damaged_stop_the_gate(running: Node) -> None:
+    for line in (b"", b"{}", b'{"grant":1}'):
+        running.marks[:] = [line]
+        with pytest.raises(DataError, match="the file of marks is not a mark"):
+            running.start()
+
+
+def test_a_message_that_could_not_be_marked_is_not_taken(running: Node) -> None:
+    def full(line: bytes) -> None:
+        raise OSError(line)
+
+    kept = running.gate._memory
+    running.gate._memory = replace(kept, keep_mark=full)
+    with pytest.raises(OSError, match="sequence"):
+        running.gate.admit(*message())
+    running.gate._memory = kept
+    running.gate.admit(*message())
+
+
+BAD_MESSAGES = {
+    "another grant": ({"grant": digest_of("grant")}, Code.REPLAY),
+    "no step of the flow": ({"step": "train"}, Code.FLOW),
+    "to somebody else": ({"recipient": MALLORY}, Code.BINDING),
+    "sent back": ({"sender": BANK, "recipient": INSURER}, Code.BINDING),
+    "from ourselves": ({"sender": BANK, "certificate": member(BANK).certificate}, Code.BINDING),
+    "from a stranger": ({"sender": MALLORY}, Code.BINDING),
+    "from a stranger without a certificate": ({"sender": MALLORY, "certificate": ""}, Code.SIGNATURE),
+    "over another connection": ({"certificate": member(BANK).certificate}, Code.BINDING),
+    "another body": ({"body_signed": b"other numbers"}, Code.SIGNATURE),
+}
+
+
+@pytest.mark.parametrize("why", BAD_MESSAGES)
+def test_a_message_out_of_place_is_refused_and_in_the_trail(running: Node, why: str) -> None:
+    changes, code = BAD_MESSAGES[why]
+    sent = dict(changes)
+    frame, body, certificate = message(certificate=sent.pop("certificate", CERTIFICATE), **sent)
+    with pytest.raises(PermissionDenied, match="message refused: "):
+        running.gate.admit(frame, body, certificate)
+    assert Record.model_validate_json(running.trail[-1]).code is code
+    running.gate.admit(*message())
+
+
+def test_a_message_signed_by_somebody_else_or_not_readable_is_refused(running: Node) -> None:
+    good, body, certificate = message()
+    frames = [message(KEYS[BANK])[0], message(KEYS[INSURER], KEYS[BANK])[0], good[:-1], b"", FRAME]
+    frames += [bytes([*good[:at], good[at] ^ 1, *good[at + 1 :]]) for at in range(0, len(good), 3)]
+    for frame in frames:
+        with pytest.raises(PermissionDenied, match="message refused: "):
+            running.gate.admit(frame, body, certificate)
+    assert len(running.trail) == 2 + len(frames)
+    running.gate.admit(*message())
+
+
+def test_a_grant_that_expires_stops_the_messages_of_its_job(running: Node) -> None:
+    running.gate.admit(*message())
+    running.clock.time = NOW + timedelta(hours=2)
+    with pytest.raises(PermissionDenied, match="the time"):
+        running.gate.admit(*message(sequence=2))
+
+
+def test_one_flow_does_not_pass_for_another(bank: Node) -> None:
+    spec = FlowSpec.model_validate({**GRAPH.spec.agreed(), "name": "another"})
+    with pytest.raises(PermissionDenied, match="flow: expected what this job is"):
+        bank.gate.take(FRAME, INSURER, ask(graph=build_graph(spec, installed_components())))
