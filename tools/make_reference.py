@@ -11,7 +11,7 @@ from __future__ import annotations
 import inspect
 import json
 import textwrap
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, get_type_hints
 
@@ -21,6 +21,13 @@ from unseen import errors
 from unseen.cli.main import EXIT_CODES, app
 from unseen.component import Component, Input, Kind, Leak, Output, Params, Registry, installed_components
 from unseen.flow.spec import FlowSpec
+from unseen.learners.horizontal.neural.registry import AUGMENTS, MODELS
+from unseen.learners.horizontal.process import LocalPlan
+from unseen.learners.horizontal.robust.registry import AGGREGATORS
+from unseen.learners.horizontal.secure_mean import SecureMean
+from unseen.learners.horizontal.strategies.registry import STRATEGIES
+from unseen.rounds.parameters import REQUIRED, Parameter, parameters
+from unseen.rounds.program import Program
 
 DOCS = Path(__file__).parents[1] / "docs"
 OVERVIEW = DOCS / "security" / "overview.md"
@@ -36,6 +43,7 @@ def pages() -> dict[Path, str]:
     return {
         reference / "components.md": components_page(registry),
         reference / "cli.md": cli_page(),
+        reference / "program.md": program_page(),
         reference / "errors.md": errors_page(),
         reference / "flow.schema.json": schema + "\n",
         OVERVIEW: with_leaks(OVERVIEW.read_text(encoding="utf-8"), registry),
@@ -208,6 +216,102 @@ def _written(name: str, info: Any) -> str:
 
 def _shown(default: object) -> str:
     return "" if default is None or default is False else f"`{default}`"
+
+
+# --- programs ---------------------------------------------------------------------------------------------------------
+
+
+def program_page() -> str:
+    """Return the reference of programs of horizontal learning: all sections, and all that can be named in them."""
+    intro = (
+        "A program says what is learnt, from whose examples, and how: one YAML or JSON file for `unseen learn`, "
+        "`unseen serve` and `unseen attend`, and for Python (`unseen.rounds.program.Program`). The "
+        "[guide](../guides/horizontal.md) shows one at work. A key that is not listed here is refused, with its line. "
+        "Server and clients have to agree on everything but `data`, `rounds` and `evaluate_every`."
+    )
+    named: list[tuple[str, str, Mapping[str, Callable[..., object]]]] = [
+        ("Models", "`model` names one and gives its parameters beside the name.", MODELS),
+        (
+            "Augmentations",
+            "`model.augment` has some by name: with parameters, or a number for the first one.",
+            AUGMENTS,
+        ),
+        (
+            "Strategies",
+            "`strategy` names one and gives its parameters, those of local training among them. `clients` is how many "
+            "there are, if it is not said.",
+            STRATEGIES,
+        ),
+        ("Robust rules", "`robust` names one.", AGGREGATORS),
+        (
+            "Secure aggregation",
+            "`aggregation: {secure: true, …}` has these beside it. `clients` is a cohort's size if it is not said.",
+            {"secure": SecureMean},
+        ),
+    ]
+    return _page(
+        "# Programs",
+        intro,
+        "## Sections",
+        table(("key", "values", "default", "meaning"), _program_keys()),
+        *(part for title, about, known in named for part in (f"## {title}", about, _constructors(known))),
+    )
+
+
+def _program_keys() -> Iterator[tuple[str, str, str, str]]:
+    schema = Program.model_json_schema()
+    for key, field in schema["properties"].items():
+        inner = _definition(schema, field)
+        own = "" if "properties" in inner else _program_type(field)
+        about = field.get("description") or inner.get("description", "")
+        yield f"`{key}`", own, _program_default(schema, field, key), about
+        for name, value in inner.get("properties", {}).items():
+            default = _program_default(inner, value, name)
+            yield f"`{key}.{name}`", _program_type(value), default, value.get("description", "")
+
+
+def _definition(schema: Mapping[str, Any], field: Mapping[str, Any]) -> Mapping[str, Any]:
+    """Return what a key's section looks like; the key itself if it is no section."""
+    for one in (field, *field.get("anyOf", ())):
+        if "$ref" in one:
+            found: Mapping[str, Any] = schema["$defs"][one["$ref"].rpartition("/")[2]]
+            return found
+    return field
+
+
+def _program_type(field: Mapping[str, Any]) -> str:
+    if isinstance(field.get("additionalProperties"), dict):
+        return f"mapping to {_program_type(field['additionalProperties'])}"
+    choices = [one for one in field.get("anyOf", (field,)) if one.get("type") != "null"]
+    return " or ".join(_program_type(one) if "additionalProperties" in one else _type({}, one) for one in choices)
+
+
+def _program_default(schema: Mapping[str, Any], field: Mapping[str, Any], name: str) -> str:
+    if name in schema.get("required", ()):
+        return "required"
+    return "" if field.get("default") is None else f"`{json.dumps(field['default'])}`"
+
+
+def _constructors(known: Mapping[str, Callable[..., object]]) -> str:
+    rows = []
+    for name, constructor in sorted(known.items()):
+        about = (inspect.getdoc(constructor) or "").split("\n\n")[0]
+        given = parameters(constructor)
+        shared = [field for field in LocalPlan.__dataclass_fields__ if field in given]
+        words = [f"`{key}`{_given(one)}" for key, one in given.items() if key not in shared or len(shared) == 1]
+        rows.append((f"`{name}`", "; ".join([*words, *(["local training"] if len(shared) > 1 else [])]), about))
+    found = table(("name", "parameters", "what"), rows)
+    if not any("local training" in row[1] for row in rows):
+        return found
+    plan = "; ".join(f"`{key}`{_given(one)}" for key, one in parameters(LocalPlan).items())
+    return f"{found}\n\n*Local training*: {plan}."
+
+
+def _given(one: Parameter) -> str:
+    if one.default is REQUIRED:
+        return ", required"
+    plain = isinstance(one.default, bool | int | float | str | tuple)
+    return f" = {json.dumps(one.default)}" if plain else ""
 
 
 # --- errors ----------------------------------------------------------------------------------------------------------

@@ -15,17 +15,21 @@ from unseen.version import VERSION
 
 GOLDEN = Path(__file__).parent / "golden"
 COMMANDS = (
+    "attend",
     "clients",
     "components",
     "demo",
     "doctor",
+    "learn",
     "lineage",
     "party",
     "report",
     "resume",
     "run",
     "schema",
+    "serve",
     "validate",
+    "vouch",
 )
 GROUPS = {
     "agreement": ("check", "key", "new", "show", "sign"),

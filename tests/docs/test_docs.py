@@ -25,6 +25,8 @@ from unseen.errors import UnseenError
 from unseen.flow.graph import build_graph
 from unseen.flow.spec import parse_flow, read_flow
 from unseen.node.app import PartyConfig
+from unseen.rounds.building import Built
+from unseen.rounds.program import Program
 from unseen.trust.agreement import Agreement
 
 ROOT = Path(__file__).parents[2]
@@ -73,10 +75,31 @@ def test_the_example_script_is_the_example_of_the_readme() -> None:
     assert body == example
 
 
-@pytest.mark.parametrize("path", sorted((ROOT / "examples").glob("*.yaml")), ids=lambda path: path.stem)
+EXAMPLES = sorted((ROOT / "examples").glob("*.yaml"))
+FLOWS = [path for path in EXAMPLES if "\nsteps:" in path.read_text(encoding="utf-8")]
+
+
+@pytest.mark.parametrize("path", FLOWS, ids=lambda path: path.stem)
 def test_sample_flows_are_valid(path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     cli.app(["validate", str(path)], standalone_mode=False)
     assert "can run in the order" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("path", [path for path in EXAMPLES if path not in FLOWS], ids=lambda path: path.stem)
+def test_sample_programs_are_valid(path: Path) -> None:
+    assert Built(Program.load(path)).process.name
+
+
+def test_programs_and_code_of_the_guide_to_horizontal_learning_are_true(capsys: pytest.CaptureFixture[str]) -> None:
+    page = DOCS / "guides" / "horizontal.md"
+    whole, *sections = blocks(page, "yaml")
+    assert Built(Program.parse(whole)).process.name == "FedAvg"
+    for text in sections:
+        changed = {**yaml.safe_load(whole), **yaml.safe_load(text)}
+        assert Built(Program.parse(json.dumps(changed).replace('"1e-5"', "1e-5"))).program.model.name == "perceptron"
+    (example,) = blocks(page, "python")
+    exec(compile(example, page.name, "exec"), {})  # noqa: S102  # our own documentation
+    assert capsys.readouterr().out.startswith("accuracy 0.")
 
 
 def test_the_credit_flow_runs_and_its_second_run_reuses_everything(

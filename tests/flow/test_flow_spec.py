@@ -205,7 +205,7 @@ def test_what_is_not_a_mapping_is_not_a_flow(text):
 
 @pytest.mark.parametrize("text", ["&a [*a]", "a: &a {x: *a}", "a: &a [1, 1]\nb: &b [*a, *a]\nc: [*b, *b]"])
 def test_aliases_are_refused_since_they_can_blow_a_file_up(text):
-    assert "aliases (*name) are not allowed in a flow" in message(text, name="f.yaml")
+    assert "aliases (*name) are not allowed" in message(text, name="f.yaml")
 
 
 @pytest.mark.parametrize("empty", ["parties: {}", "steps: {}", 'name: ""'])

@@ -179,6 +179,88 @@ def clients(
     _command("clients").run(source=source, partition=partition, count=clients, seed=seed, split=split, out=out)
 
 
+ProgramFile = Annotated[Path, typer.Argument(help="The program, in YAML or JSON.", metavar="PROGRAM")]
+
+
+@app.command()
+def learn(  # noqa: PLR0913, PLR0917  each is an option
+    program: ProgramFile,
+    rounds: Annotated[int | None, typer.Option(min=1, help="Rounds in all, instead of the program's.")] = None,
+    workers: Annotated[
+        int | None, typer.Option(min=1, help="Processes that train. Default: one for each core.")
+    ] = None,
+    folder: Annotated[Path | None, typer.Option(help="Keep the run here; the same command goes on with it.")] = None,
+    report: Annotated[Path | None, typer.Option(help="Write an HTML report to this file.")] = None,
+    compare: Annotated[
+        bool, typer.Option("--compare", help="Train on pooled examples and by single clients as well.")
+    ] = False,
+    json: Annotated[bool, typer.Option("--json", help="Print the result as JSON.")] = False,
+) -> None:
+    """Simulate a program of horizontal learning: many clients on this machine, one model."""
+    module = _command("learn")
+    module.run(program, module.Wishes(rounds, workers, folder, report, compare, json))
+
+
+Run = Annotated[str, typer.Option(help="Name of the run: the same at the server and all clients.")]
+Vouchers = Annotated[
+    Path | None, typer.Option(help="Folder with the vouchers of all clients, for secure aggregation (`unseen vouch`).")
+]
+Who = Annotated[Path, typer.Option(help="Folder of the node, or one with certificate, key and authority.")]
+
+
+@app.command()
+def serve(  # noqa: PLR0913, PLR0917  each is an option
+    program: ProgramFile,
+    run: Run,
+    identity: Who,
+    listen: Annotated[str, typer.Option(help="HOST:PORT where clients dial in.")],
+    clients: Annotated[str, typer.Option(help="Names of all clients, as in their certificates: a,b,c.")],
+    folder: Annotated[Path | None, typer.Option(help="Keep the run here; the same command goes on with it.")] = None,
+    rounds: Annotated[int | None, typer.Option(min=1, help="Rounds in all, instead of the program's.")] = None,
+    minimum: Annotated[int, typer.Option(min=1, help="A round with fewer answers does not count.")] = 1,
+    deadline: Annotated[float, typer.Option(min=0.1, help="Seconds after which a round ends.")] = 600.0,
+    test: Annotated[Path | None, typer.Option(help="Examples to evaluate on; default: those of an image set.")] = None,
+    vouchers: Vouchers = None,
+) -> None:
+    """Serve a program's rounds to real clients, over mutual TLS."""
+    module = _command("federation")
+    module.serve(
+        program, module.Serving(run, identity, listen, clients, folder, rounds, minimum, deadline, test, vouchers)
+    )
+
+
+@app.command()
+def attend(  # noqa: PLR0913, PLR0917  each is an option
+    program: ProgramFile,
+    run: Run,
+    identity: Who,
+    server: Annotated[str, typer.Option(help="NAME=HOST:PORT of the server.")],
+    data: Annotated[
+        str,
+        typer.Option(
+            help="This client's examples: an .npz file with inputs and labels, LEAF's JSON, TFF's HDF5 or SQLite; or "
+            "client:ID, one of the program's own clients, to rehearse."
+        ),
+    ],
+    folder: Annotated[Path | None, typer.Option(help="Keep here what a restart needs.")] = None,
+    seed: Annotated[int | None, typer.Option(min=0, help="Of its training; default: the program's.")] = None,
+    patience: Annotated[float, typer.Option(min=0, help="For how many seconds the server may be away.")] = 600.0,
+    vouchers: Vouchers = None,
+) -> None:
+    """Take part in a program's rounds as one client: its examples stay here."""
+    module = _command("federation")
+    module.attend_run(program, module.Attending(run, identity, server, data, folder, seed, patience, vouchers))
+
+
+@app.command()
+def vouch(
+    identity: Who,
+    out: Annotated[Path, typer.Option(help="Folder of all vouchers.")] = Path("vouchers"),
+) -> None:
+    """Make the voucher of a client's signing key, by which others know it in secure aggregation."""
+    _command("federation").vouch(identity, out)
+
+
 @app.command()
 def lineage(
     workspace: Annotated[Path, typer.Argument(help="One party's workspace.")],

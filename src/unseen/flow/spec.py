@@ -18,9 +18,9 @@ from __future__ import annotations
 import hashlib
 import json
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, TypeAlias
 
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, JsonValue, StringConstraints, ValidationError, field_validator
@@ -87,7 +87,7 @@ class _Reader(yaml.SafeLoader):
     def compose_node(self, parent: yaml.Node | None, index: int) -> yaml.Node | None:
         if self.check_event(yaml.AliasEvent):
             mark = self.peek_event().start_mark  # type: ignore[no-untyped-call]  # the stubs leave it out
-            raise ComposerError(None, None, "aliases (*name) are not allowed in a flow; write the value out", mark)
+            raise ComposerError(None, None, "aliases (*name) are not allowed; write the value out", mark)
         return super().compose_node(parent, index)
 
 
@@ -136,6 +136,23 @@ def parse_flow(text: str, *, name: str = "flow") -> FlowSpec:
     Raises:
         UsageError: It is not a flow; every problem is listed with its line.
     """
+    data, lines = read_mapping(text, name=name, what="a flow: expected a mapping with name, parties and steps")
+    try:
+        return FlowSpec.model_validate(data)
+    except ValidationError as error:
+        raise UsageError(problems_text(name, [_problem(item, lines) for item in error.errors()])) from error
+
+
+Lines: TypeAlias = Mapping[tuple[str, ...], int]
+"""In which line of a file a key stands, by its place."""
+
+
+def read_mapping(text: str, *, name: str, what: str) -> tuple[dict[str, Any], Lines]:
+    """Return the mapping in YAML or JSON text, without aliases and repeated keys, and the lines of its keys.
+
+    Raises:
+        UsageError: It is none; ``name`` is not ``what``.
+    """
     try:
         data = _from_json(text)
         # JSON is YAML but for tabs between its tokens.
@@ -145,13 +162,9 @@ def parse_flow(text: str, *, name: str = "flow") -> FlowSpec:
     except (yaml.YAMLError, ValueError, RecursionError) as error:
         raise UsageError(f"{name} is not YAML: {error}") from error
     if root is None or not isinstance(data, dict):
-        raise UsageError(f"{name} is not a flow: expected a mapping with name, parties and steps")
-    lines = dict(_lines(root, ()))
+        raise UsageError(f"{name} is not {what}")
     _refuse_duplicate_keys(root, name)
-    try:
-        return FlowSpec.model_validate(data)
-    except ValidationError as error:
-        raise UsageError(problems_text(name, [_problem(item, lines) for item in error.errors()])) from error
+    return data, dict(_lines(root, ()))
 
 
 def _from_json(text: str) -> object:
@@ -167,11 +180,15 @@ def problems_text(name: str, problems: list[str]) -> str:
     return f"{name}: {len(problems)} problem(s)\n" + "\n".join(f"  - {problem}" for problem in problems)
 
 
-def _problem(item: Any, lines: dict[tuple[str, ...], int]) -> str:
+def _problem(item: Any, lines: Lines) -> str:
     place = tuple(str(part) for part in item["loc"] if part != "[key]")
+    return f"{line_of(place, lines)}{'.'.join(place) or 'flow'}: {item['msg']}"
+
+
+def line_of(place: tuple[str, ...], lines: Lines) -> str:
+    """Return ``line 3, `` for a place in a file or the nearest one around it, nothing if none is known."""
     known = next((lines[place[:size]] for size in range(len(place), 0, -1) if place[:size] in lines), None)
-    where = f"line {known}, " if known else ""
-    return f"{where}{'.'.join(place) or 'flow'}: {item['msg']}"
+    return f"line {known}, " if known else ""
 
 
 def _lines(node: yaml.Node, place: tuple[str, ...]) -> Iterator[tuple[tuple[str, ...], int]]:

@@ -17,6 +17,7 @@ from types import ModuleType, TracebackType
 from typing import Any, Self
 
 from rich import progress
+from rich.console import Console
 
 from unseen.errors import UsageError
 from unseen.rounds.simulate import Round
@@ -45,10 +46,10 @@ def figures(one: Round) -> Iterator[tuple[str, float]]:
 class Progress:
     """A bar with the last figures and the time that is left, for a run of ``rounds``."""
 
-    def __init__(self, rounds: int) -> None:
+    def __init__(self, rounds: int, console: Console | None = None) -> None:
         columns = progress.TextColumn("{task.description}"), progress.BarColumn(), progress.MofNCompleteColumn()
         self._bar = progress.Progress(
-            *columns, progress.TimeRemainingColumn(), progress.TextColumn("{task.fields[last]}")
+            *columns, progress.TimeRemainingColumn(), progress.TextColumn("{task.fields[last]}"), console=console
         )
         self._task = self._bar.add_task("rounds", total=rounds, last="")
         self._tested = ""

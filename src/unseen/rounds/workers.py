@@ -13,6 +13,7 @@ import os
 import signal
 import traceback
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from multiprocessing.connection import Connection, wait
 from multiprocessing.process import BaseProcess
@@ -169,4 +170,5 @@ def _serve(number: int, job: Job, prepare: Callable[[], None] | None, pipe: Conn
             answer = False, (error, "")
         except Exception as error:  # noqa: BLE001  # whatever a user's model raises has to reach the user
             answer = False, (None, "".join(traceback.format_exception(error)))
-        pipe.send(answer)
+        with suppress(BrokenPipeError):  # the parent has stopped, and the next look tells
+            pipe.send(answer)
