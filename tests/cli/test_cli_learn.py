@@ -97,3 +97,12 @@ def test_mistakes_end_with_one_message(unseen, program):
             "attend", program, "--run", "r", "--identity", ".", "--server", "host:1", "--data", "client:c0000"
         ).err
     )
+
+
+def test_weights_that_a_server_does_not_know_are_refused(unseen, program, tmp_path):
+    program.write_text(PROGRAM.replace("cohort: {size: 2}", "cohort: {size: 2, weighted: true}"))
+    ended = unseen(
+        "serve", program, "--run", "a", "--identity", tmp_path, "--listen", "127.0.0.1:1", "--clients", "a,b,c,d"
+    )
+    assert ended.code == 2
+    assert "a server does not know how many examples its clients have" in ended.err

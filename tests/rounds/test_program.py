@@ -266,3 +266,8 @@ def test_server_and_clients_agree_on_all_but_data_and_length():
     )
     with pytest.raises(UsageError, match=r"data.clients says 4, and there are 3"):
         _ = Built(Program.parse(TEXT), real=3).process
+
+
+def test_what_the_model_takes_a_pixel_for_is_agreed_upon():
+    without = TEXT.replace('data: {source: digits, partition: "dirichlet:1.0", clients: 4}\n', "")
+    assert Program.parse(TEXT).agreement != Program.parse(without).agreement

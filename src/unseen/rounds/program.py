@@ -180,8 +180,12 @@ class Program(Section):
         return _digest(self.model_dump(mode="json"))
 
     def agreed(self) -> dict[str, Any]:
-        """Return what a run's server and clients have to agree on: all but the data and how long it goes on."""
-        return self.model_dump(mode="json", exclude={"data", "rounds", "evaluate_every"})
+        """Return what a run's server and clients have to agree on: all but the data and how long it goes on.
+
+        Of the data it is what the model takes a pixel for: those of ``digits`` go to 16, others to 255.
+        """
+        said = self.model_dump(mode="json", exclude={"data", "rounds", "evaluate_every"})
+        return {**said, "pixels": "digits" if self.data.source == "digits" else "bytes"}
 
     @property
     def agreement(self) -> str:
