@@ -46,6 +46,9 @@ format: $(VENV)/.developing  ## bring the code into form
 evidence: $(VENV)/.developing  ## long runs and benchmarks, not part of CI
 	$(BIN)/pytest -m evidence
 	$(BIN)/python -m benchmarks.main_job
+	$(BIN)/python tools/fetch_images.py
+	$(BIN)/python -m benchmarks.niid --published
+	for epsilon in 1 2 4 8; do $(BIN)/python -m benchmarks.private_digits --epsilon $$epsilon || exit 1; done
 
 clean:
 	rm -rf $(VENV) unseen-demo site

@@ -1,7 +1,8 @@
 """One cell of the table of Flower's ``niid_bench``: ten clients that differ, one network, fifty rounds.
 
 ``python -m benchmarks.niid --data mnist --partition dirichlet-per-label:0.5 --strategy scaffold [--folder RUN]`` prints
-one JSON line. A cell takes about 1,000 core-seconds; with ``--folder`` a run that is killed goes on where it stood.
+one JSON line; ``--published`` plays all cells that have a published figure. A cell takes about 1,000 core-seconds; with
+``--folder`` a run that is killed goes on where it stood.
 
 The settings are the published ones: all ten clients in every round, 10 local epochs in batches of 64, learning rate
 0.01, momentum 0.9, the network of Q. Li and others ("Federated Learning on Non-IID Data Silos", ICDE 2022), no
@@ -21,6 +22,7 @@ import os
 import sys
 import time
 from pathlib import Path
+from typing import Any
 
 from benchmarks.simulation import core_seconds
 from unseen.data.federated.images import load_images
@@ -59,18 +61,8 @@ def _told(one: Round) -> None:
     print(f"round {one.number}: {one.test['accuracy']:.4f}, {one.seconds:.0f} s", file=sys.stderr, flush=True)
 
 
-def main() -> None:
-    """Print one line of JSON."""
-    parser = argparse.ArgumentParser(description="One cell of the table of niid_bench.")
-    parser.add_argument("--data", default="mnist", help="mnist or fashion-mnist")
-    parser.add_argument("--partition", default=MIXED, help=f"{IID}, {MIXED}, {PAIRS}, or any other")
-    parser.add_argument("--strategy", default="fed_avg", help="any strategy by its name")
-    parser.add_argument("--rounds", type=int, default=50)
-    parser.add_argument("--decay", type=float, default=1.0, help="of the learning rate a round; not published")
-    parser.add_argument("--seed", type=int, default=0, help="of the partition and of the run")
-    parser.add_argument("--workers", type=int, default=os.cpu_count() or 1)
-    parser.add_argument("--folder", type=Path, help="where the run is kept")
-    asked = parser.parse_args()
+def play(asked: argparse.Namespace) -> dict[str, Any]:
+    """Return the line of one cell."""
     images = load_images(asked.data)
     clients = deal(images.train, parse_partitioner(asked.partition), CLIENTS, seed=asked.seed)
     process = strategy(asked.strategy, **PLAN, decay=asked.decay, **OWN.get(asked.strategy, {}))
@@ -80,9 +72,9 @@ def main() -> None:
         run = simulation.rounds(asked.rounds, observe=_told)
     accuracies = [round(one.test["accuracy"], 4) for one in run.history]
     as_published = asked.decay == 1 and asked.rounds == 50
-    line = {
+    return {
         "name": "niid",
-        **vars(asked),
+        **{key: value for key, value in vars(asked).items() if key != "published"},
         "folder": str(asked.folder) if asked.folder else None,
         "accuracy": accuracies[-1],
         "best": max(accuracies),
@@ -91,7 +83,30 @@ def main() -> None:
         "core_seconds": round(core_seconds() - before, 1),
         "accuracies": accuracies,
     }
-    print(json.dumps(line))
+
+
+def main() -> None:
+    """Print one line of JSON for a cell, or for each that has a published figure."""
+    parser = argparse.ArgumentParser(description="One cell of the table of niid_bench, or all.")
+    parser.add_argument("--data", default="mnist", help="mnist or fashion-mnist")
+    parser.add_argument("--partition", default=MIXED, help=f"{IID}, {MIXED}, {PAIRS}, or any other")
+    parser.add_argument("--strategy", default="fed_avg", help="any strategy by its name")
+    parser.add_argument(
+        "--published", action="store_true", help="all cells with a published figure, one after the other"
+    )
+    parser.add_argument("--rounds", type=int, default=50)
+    parser.add_argument("--decay", type=float, default=1.0, help="of the learning rate a round; not published")
+    parser.add_argument("--seed", type=int, default=0, help="of the partition and of the run")
+    parser.add_argument("--workers", type=int, default=os.cpu_count() or 1)
+    parser.add_argument("--folder", type=Path, help="where the run is kept, or with --published all runs")
+    asked = parser.parse_args()
+    if not asked.published:
+        print(json.dumps(play(asked)))
+        return
+    for data, name, partition in PUBLISHED:
+        cell = {"data": data, "strategy": name, "partition": partition}
+        folder = asked.folder and asked.folder / f"{data} {name} {partition.partition(':')[0]}"
+        print(json.dumps(play(argparse.Namespace(**{**vars(asked), **cell, "folder": folder}))), flush=True)
 
 
 if __name__ == "__main__":

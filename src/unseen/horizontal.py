@@ -29,6 +29,21 @@ if TYPE_CHECKING:
     from unseen.learners.horizontal.robust import aggregator, robust
     from unseen.learners.horizontal.secure_mean import SecureMean, secure
     from unseen.learners.horizontal.strategies import strategy
+    from unseen.learners.horizontal.strategies.clustered import clustered
+    from unseen.learners.horizontal.strategies.ditto import ditto
+    from unseen.learners.horizontal.strategies.fed_adagrad import fed_adagrad
+    from unseen.learners.horizontal.strategies.fed_adam import fed_adam
+    from unseen.learners.horizontal.strategies.fed_avg import fed_avg
+    from unseen.learners.horizontal.strategies.fed_avg_m import fed_avg_m
+    from unseen.learners.horizontal.strategies.fed_bn import fed_bn
+    from unseen.learners.horizontal.strategies.fed_buff import fed_buff
+    from unseen.learners.horizontal.strategies.fed_dyn import fed_dyn
+    from unseen.learners.horizontal.strategies.fed_nova import fed_nova
+    from unseen.learners.horizontal.strategies.fed_prox import fed_prox
+    from unseen.learners.horizontal.strategies.fed_rep import fed_rep
+    from unseen.learners.horizontal.strategies.fed_sgd import fed_sgd
+    from unseen.learners.horizontal.strategies.fed_yogi import fed_yogi
+    from unseen.learners.horizontal.strategies.scaffold import scaffold
     from unseen.learners.horizontal.topology import Topology
     from unseen.rounds.asynchronous import AsynchronousSimulation, Flight
     from unseen.rounds.attend import AttendSettings, attend
@@ -79,8 +94,22 @@ _HOME = {
     "aggregator": "unseen.learners.horizontal.robust",
     "attend": "unseen.rounds.attend",
     "bigger_cnn": "unseen.learners.horizontal.neural.models",
+    "clustered": "unseen.learners.horizontal.strategies.clustered",
     "compare": "unseen.rounds.evaluation",
     "deal": "unseen.data.federated.partition",
+    "ditto": "unseen.learners.horizontal.strategies.ditto",
+    "fed_adagrad": "unseen.learners.horizontal.strategies.fed_adagrad",
+    "fed_adam": "unseen.learners.horizontal.strategies.fed_adam",
+    "fed_avg": "unseen.learners.horizontal.strategies.fed_avg",
+    "fed_avg_m": "unseen.learners.horizontal.strategies.fed_avg_m",
+    "fed_bn": "unseen.learners.horizontal.strategies.fed_bn",
+    "fed_buff": "unseen.learners.horizontal.strategies.fed_buff",
+    "fed_dyn": "unseen.learners.horizontal.strategies.fed_dyn",
+    "fed_nova": "unseen.learners.horizontal.strategies.fed_nova",
+    "fed_prox": "unseen.learners.horizontal.strategies.fed_prox",
+    "fed_rep": "unseen.learners.horizontal.strategies.fed_rep",
+    "fed_sgd": "unseen.learners.horizontal.strategies.fed_sgd",
+    "fed_yogi": "unseen.learners.horizontal.strategies.fed_yogi",
     "horizontal_boosting": "unseen.learners.horizontal.boosting.process",
     "horizontal_linear": "unseen.learners.horizontal.linear.process",
     "horizontal_logistic": "unseen.learners.horizontal.linear.process",
@@ -93,6 +122,7 @@ _HOME = {
     "perceptron": "unseen.learners.horizontal.neural.models",
     "read_tables": "unseen.data.federated.tables",
     "robust": "unseen.learners.horizontal.robust",
+    "scaffold": "unseen.learners.horizontal.strategies.scaffold",
     "secure": "unseen.learners.horizontal.secure_mean",
     "strategy": "unseen.learners.horizontal.strategies",
     "tables_from_frames": "unseen.data.federated.tables",
@@ -139,8 +169,22 @@ __all__ = [
     "aggregator",
     "attend",
     "bigger_cnn",
+    "clustered",
     "compare",
     "deal",
+    "ditto",
+    "fed_adagrad",
+    "fed_adam",
+    "fed_avg",
+    "fed_avg_m",
+    "fed_bn",
+    "fed_buff",
+    "fed_dyn",
+    "fed_nova",
+    "fed_prox",
+    "fed_rep",
+    "fed_sgd",
+    "fed_yogi",
     "horizontal_boosting",
     "horizontal_linear",
     "horizontal_logistic",
@@ -153,6 +197,7 @@ __all__ = [
     "perceptron",
     "read_tables",
     "robust",
+    "scaffold",
     "secure",
     "strategy",
     "tables_from_frames",

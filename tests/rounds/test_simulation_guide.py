@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from unseen.errors import DataError
-from unseen.horizontal import Examples, Settings, Simulation, Uniform, load_images, strategy
+from unseen.horizontal import Examples, Settings, Simulation, Uniform, fed_avg, load_images
 
 GUIDE = Path(__file__).parents[2] / "docs" / "guides" / "simulation.md"
 
@@ -39,7 +39,6 @@ def test_the_example_of_the_readme_learns_in_few_rounds():
     except DataError as error:
         pytest.skip(str(error))
     names = runpy.run_path(str(GUIDE.parents[2] / "examples" / "digits.py"), run_name="example")
-    test = Examples(*(part[:2000] for part in names["digits"].test))
-    process, few = strategy("fed_avg", **names["plan"]), Settings(Uniform(10), evaluate_every=8)
-    with Simulation(names["clients"], names["trainer"], process, few, test=test) as simulation:
+    few, test = Settings(Uniform(10), evaluate_every=8), Examples(*(part[:2000] for part in names["digits"].test))
+    with Simulation(names["clients"], names["trainer"], fed_avg(names["plan"]), few, test=test) as simulation:
         assert simulation.rounds(8).test["accuracy"] > 0.8
