@@ -31,7 +31,7 @@ def test_a_strategy_takes_the_plan_and_its_own_parameters_by_name():
         ("fed_prox", {"mu": -1}, "fed_prox: parameter mu: .*greater than or equal to 0, found -1"),
         ("fed_prox", {"mu": float("nan")}, "parameter mu"),
         ("fed_avg_m", {"beta": 1.0}, "parameter beta: .*less than 1"),
-        ("fed_avg", {"learning_rate": 0.0}, "parameter plan: .*learning_rate has to be positive"),
+        ("fed_avg", {"learning_rate": 0.0}, "fed_avg: learning_rate has to be positive, found 0.0"),
         ("fed_avg", {"epochs": 0}, "epochs has to be at least 1"),
         ("fed_avg", {"batch": 0}, "batch has to be at least 1"),
         ("fed_avg", {"momentum": 1.0}, r"momentum has to be in \[0, 1\)"),

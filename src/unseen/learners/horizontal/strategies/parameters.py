@@ -30,17 +30,18 @@ PLAN = LocalPlan()
 
 
 def _checked(plan: LocalPlan) -> LocalPlan:
-    faults = {
-        "learning_rate has to be positive": not 0 < plan.learning_rate < math.inf,
-        "epochs has to be at least 1": plan.epochs < 1,
-        "batch has to be at least 1": plan.batch < 1,
-        "momentum has to be in [0, 1)": not 0 <= plan.momentum < 1,
-        "weight_decay must not be negative": not 0 <= plan.weight_decay < math.inf,
-        "decay has to be in (0, 1]": not 0 < plan.decay <= 1,
-        "steps has to be at least 1, or nothing": plan.steps is not None and plan.steps < 1,
+    rules = {
+        "learning_rate": ("has to be positive", 0 < plan.learning_rate < math.inf),
+        "epochs": ("has to be at least 1", plan.epochs >= 1),
+        "batch": ("has to be at least 1", plan.batch >= 1),
+        "momentum": ("has to be in [0, 1)", 0 <= plan.momentum < 1),
+        "weight_decay": ("must not be negative", 0 <= plan.weight_decay < math.inf),
+        "decay": ("has to be in (0, 1]", 0 < plan.decay <= 1),
+        "steps": ("has to be at least 1, or nothing", plan.steps is None or plan.steps >= 1),
     }
-    if found := [fault for fault, present in faults.items() if present]:
-        raise ValueError(", ".join(found))
+    broken = [f"{name} {rule}, found {getattr(plan, name)}" for name, (rule, kept) in rules.items() if not kept]
+    if broken:
+        raise ValueError("; ".join(broken))
     return plan
 
 
@@ -70,6 +71,8 @@ def _faults(error: ValidationError) -> str:
 
 def _fault(fault: ErrorDetails) -> str:
     name = ".".join(str(place) for place in fault["loc"])
+    if name == "plan" and fault["type"] == "value_error":
+        return str(fault["ctx"]["error"])
     if fault["type"].startswith("missing"):
         return f"parameter {name} is missing: it has no default"
     return f"parameter {name}: {fault['msg']}, found {fault['input']!r}"
