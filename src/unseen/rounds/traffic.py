@@ -6,6 +6,7 @@ own bytes, some 2 % for small messages, are not in it.
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -53,12 +54,12 @@ def traffic_of(process: Process, broadcast: Broadcast, asked: int, updates: Sequ
 
 def _answers_bytes(process: Process, place: Place, updates: Sequence[Update]) -> int:
     """Return the bytes of all answers; those of one layout have one length."""
-    alike = {Layout.of(update): update for update in updates}
-    lengths = {
-        layout: frame_bytes(said_by_client(answer_with(place, ClientId("client"), update, None)))
-        for layout, update in alike.items()
-    }
-    plain = sum(lengths[Layout.of(update)] for update in updates)
+    layouts = [Layout.of(update) for update in updates]
+    counts, alike = Counter(layouts), dict(zip(layouts, updates, strict=True))
+    plain = sum(
+        count * frame_bytes(said_by_client(answer_with(place, ClientId("client"), alike[layout], None)))
+        for layout, count in counts.items()
+    )
     if codec_of(process) is None:
         return plain
     return plain + sum(int(update.metrics["upload_bytes"]) - update.delta.nbytes for update in updates)
