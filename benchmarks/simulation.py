@@ -11,6 +11,10 @@ of 20 with learning rate 0.05. The images are looked for where ``load_images`` s
   in another order.
 * ``peak_rss_mb``: of the largest process.
 * ``plain_torch_…``: a loop over the cohort, one module, one thread, afterwards in the same process.
+* ``--peer NAME=PYTHON`` (may be repeated) runs another system after it, with the interpreter of that system's own
+  environment: the same clients, cohorts, first model and plan. ``NAME_…`` are the keys above, except that its
+  core-seconds are the median over the rounds, without what it takes to start and to compile; ``NAME_error`` says why
+  there are none, and the exit code is then 1.
 """
 
 from __future__ import annotations
@@ -20,6 +24,7 @@ import json
 import os
 import resource
 import statistics
+import sys
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -29,9 +34,12 @@ import numpy as np
 import torch
 from torch import nn
 
+from benchmarks import other_systems
 from benchmarks.measure import peak_rss_mb
+from unseen.data.federated.clients import Labelled
 from unseen.data.federated.images import load_images
 from unseen.data.federated.partition import DirichletWithOverlap, deal
+from unseen.ids import ClientId
 from unseen.learners.horizontal.neural.models import logistic_regression, tutorial_cnn
 from unseen.learners.horizontal.neural.trainer import TorchTrainer
 from unseen.learners.horizontal.process import Examples, LocalPlan
@@ -59,6 +67,11 @@ class Job:
     rounds: int
     build: Callable[[], nn.Module]
 
+    def names(self, number: int) -> list[ClientId]:
+        """Return the clients of a round."""
+        settings = Settings(Uniform(self.cohort))
+        return settings.cohort.choose(self.clients.ids, self.clients.sizes, number, settings.seed)
+
 
 def simulated(job: Job, workers: int) -> dict[str, Any]:
     """Return what the product takes; children's CPU is known once they have ended, so it is that of the whole run."""
@@ -80,14 +93,12 @@ def simulated(job: Job, workers: int) -> dict[str, Any]:
 def plain(job: Job) -> dict[str, Any]:
     """Return what a loop in PyTorch takes."""
     torch.set_num_threads(1)
-    settings = Settings(Uniform(job.cohort))
     model, local = job.build(), job.build()
     optimiser = torch.optim.SGD(local.parameters(), lr=PLAN.learning_rate)
     seconds, cores = [], []
     for number in range(job.rounds):
         began, before = time.perf_counter(), core_seconds()
-        names = settings.cohort.choose(job.clients.ids, job.clients.sizes, number, settings.seed)
-        _plain_round(model, local, optimiser, [job.clients.client(name) for name in names])
+        _plain_round(model, local, optimiser, [job.clients.client(name) for name in job.names(number)])
         seconds.append(time.perf_counter() - began)
         cores.append(core_seconds() - before)
     return {
@@ -120,6 +131,30 @@ def _tensor(images: Any) -> torch.Tensor:
     return torch.from_numpy(np.array(images)).float().div_(255).unsqueeze(1)
 
 
+def workload(job: Job, pooled: Labelled, asked: argparse.Namespace) -> dict[str, Any]:
+    """Return what the drivers of other systems get."""
+    numbers = {name: number for number, name in enumerate(job.clients.ids)}
+    dealt = deal((np.arange(len(pooled.labels)), pooled.labels), DirichletWithOverlap(1.0), asked.clients, seed=0)
+    rows = [dealt.client(name)[0] for name in dealt.ids]
+    torch.manual_seed(0)
+    weights = [each.detach().numpy() for each in job.build().parameters()]
+    return {
+        **{f"weight_{place}": weight for place, weight in enumerate(weights)},
+        "weights": len(weights),
+        "images": pooled.inputs,
+        "labels": pooled.labels,
+        "test_images": job.test.inputs,
+        "test_labels": job.test.labels,
+        "rows": np.concatenate(rows),
+        "ends": np.cumsum([len(own) for own in rows]),
+        "cohorts": [[numbers[name] for name in job.names(number)] for number in range(job.rounds)],
+        "model": asked.model,
+        "learning_rate": PLAN.learning_rate,
+        "batch": PLAN.batch,
+        "epochs": PLAN.epochs,
+    }
+
+
 @torch.no_grad()
 def _accuracy(model: nn.Module, test: Examples) -> float:
     found = torch.cat([model(_tensor(part)).argmax(1) for part in np.array_split(test.inputs, 10)])
@@ -135,7 +170,9 @@ def main() -> None:
     parser.add_argument("--workers", type=int, default=os.cpu_count() or 1)
     parser.add_argument("--model", choices=MODELS, default="cnn", help="the tutorial's CNN, or logistic regression")
     parser.add_argument("--set", default="mnist", help="a set of images, as load_images has them")
+    parser.add_argument("--peer", action="append", default=[], type=other_systems.system, metavar="NAME=PYTHON")
     asked = parser.parse_args()
+    peers = vars(asked).pop("peer")
     digits = load_images(asked.set)
     clients = deal(digits.train, DirichletWithOverlap(1.0), asked.clients, seed=0)
     job = Job(
@@ -143,7 +180,12 @@ def main() -> None:
     )
     found = simulated(job, asked.workers)
     line = {"name": "simulation", **vars(asked), **found, "peak_rss_mb": peak_rss_mb(), **plain(job)}
+    if peers:
+        line.update(other_systems.run(peers, workload(job, digits.train, asked)))
     print(json.dumps({key: round(value, 4) if isinstance(value, float) else value for key, value in line.items()}))
+    failed = [f"{key.removesuffix('_error')}: {why}" for key, why in line.items() if key.endswith("_error")]
+    if failed:
+        sys.exit("\n".join(failed))
 
 
 if __name__ == "__main__":
