@@ -28,6 +28,7 @@ from dataclasses import dataclass, field, replace
 from typing import Protocol, runtime_checkable
 
 import numpy as np
+from numpy.random.bit_generator import ISeedSequence
 from numpy.typing import NDArray
 
 from unseen.errors import UsageError
@@ -101,10 +102,23 @@ class Examples:
         return len(self.labels)
 
 
+class _Key(ISeedSequence):
+    """A key for Philox; given as ``key``, NumPy would ask the system for randomness that nobody uses, each time."""
+
+    def __init__(self, key: NDArray[np.uint64]) -> None:
+        self._key = key
+
+    def generate_state(self, n_words: int, dtype: object = np.uint64) -> NDArray[np.uint64]:
+        """Return the key, which has two words."""
+        del n_words, dtype
+        return self._key
+
+
 def stream(seed: int, *names: str | int) -> np.random.Generator:
     """Return the generator that belongs to a run's seed and to names: round, client, purpose."""
     digest = hashlib.sha256("\0".join([str(seed), *map(str, names)]).encode()).digest()
-    return np.random.Generator(np.random.Philox(key=np.frombuffer(digest, "<u8", 2)))
+    key = _Key(np.frombuffer(digest, "<u8", 2))
+    return np.random.Generator(np.random.Philox(key))  # type: ignore[arg-type]  # NumPy documents ISeedSequence, too
 
 
 # --- what trains a model -----------------------------------------------------------------------------------------

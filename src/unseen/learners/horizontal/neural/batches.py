@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from unseen.errors import DataError
+from unseen.learners.horizontal.neural import kernels
 from unseen.learners.horizontal.process import LocalPlan
 
 Array = NDArray[np.generic]
@@ -21,8 +22,8 @@ Augment = Callable[[NDArray[np.float32], np.random.Generator], NDArray[np.float3
 def as_floats(inputs: Array) -> Array:
     """Return inputs as 32-bit floats; bytes, as pictures have them, become [0, 1]."""
     if inputs.dtype == np.uint8:
-        pictures = inputs.astype(np.float32)
-        pictures /= np.float32(255)
+        pictures = np.empty(inputs.shape, np.float32)
+        kernels.scale_bytes(np.ascontiguousarray(inputs, np.uint8).reshape(-1), pictures.reshape(-1))
         return pictures
     return inputs.astype(np.float32, copy=False)
 

@@ -184,6 +184,8 @@ def check_labels(labels: NDArray[np.generic], count: int, classes: int) -> None:
 
 def engine_for(flat: Flat, loss: Loss) -> Engine:
     """Return the fastest engine for a module, which depends on the module alone."""
+    # As in _prepare: pictures are read whatever the engine.
+    kernels.scale_bytes(np.zeros(1, np.uint8), np.zeros(1, np.float32))
     generator = torch.Generator()
     layers = _layers(flat, generator) if flat.vector.device.type == "cpu" else None
     if layers is None:

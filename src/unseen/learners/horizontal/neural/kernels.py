@@ -16,9 +16,12 @@ import numpy as np
 from numba import njit
 from numpy.typing import NDArray
 
+from unseen.kernels.jit import compiled
+
 F = TypeVar("F", bound=Callable[..., Any])
 Floats = NDArray[np.float32]
 
+_REORDERED = {"reassoc", "contract", "nsz"}
 ZERO = np.float32(0)
 NONE = np.uint8(4)
 """The place of a maximum that is not positive."""
@@ -26,7 +29,24 @@ NONE = np.uint8(4)
 
 def reordered(function: F) -> F:
     """Return ``function`` compiled as ``unseen.kernels.jit.compiled`` does, with sums in the order of vector lanes."""
-    return cast("F", njit(cache=True, nogil=True, fastmath={"reassoc", "contract", "nsz"})(function))
+    return cast("F", njit(cache=True, nogil=True, fastmath=_REORDERED)(function))
+
+
+def woven(function: F) -> F:
+    """Return ``function`` compiled as ``reordered`` does, and into every loop that calls it.
+
+    A call could end in two machine codes of the same function, that of its own compilation or the caller's: which one
+    depends on whether this process compiled the caller or found it on disk, and their sums differ in the last bits.
+    """
+    return cast("F", njit(cache=True, nogil=True, forceinline=True, fastmath=_REORDERED)(function))
+
+
+@compiled
+def scale_bytes(x: NDArray[np.uint8], out: Floats) -> None:
+    """Write x / 255, rounded once, to ``out``; both have shape (n,)."""
+    # Of all bytes, the product by 64-bit floats is rounded to the quotient, which takes a processor much longer.
+    for place in range(len(x)):
+        out[place] = np.float32(np.float64(x[place]) * (1.0 / 255.0))
 
 
 # --- convolution, rectifier and 2×2 maxima in one ----------------------------------------------------------------
@@ -53,7 +73,7 @@ def convolve_pool(x: Floats, weight: Floats, bias: Floats, out: Floats, place: N
             _pool(plane, width, out[example, f], place[example, f])
 
 
-@reordered
+@woven
 def _add_3(plane: Floats, x: Floats, w: Floats, width: int) -> None:
     a, b, c = x, x[width:], x[2 * width :]
     for p in range(len(plane) - 2):
@@ -64,7 +84,7 @@ def _add_3(plane: Floats, x: Floats, w: Floats, width: int) -> None:
         )
 
 
-@reordered
+@woven
 def _add_5(plane: Floats, x: Floats, w: Floats, width: int) -> None:
     for i in range(5):
         a, v = x[i * width :], w[i]
@@ -72,7 +92,7 @@ def _add_5(plane: Floats, x: Floats, w: Floats, width: int) -> None:
             plane[p] += v[0] * a[p] + v[1] * a[p + 1] + v[2] * a[p + 2] + v[3] * a[p + 3] + v[4] * a[p + 4]
 
 
-@reordered
+@woven
 def _pool(plane: Floats, width: int, out: Floats, place: NDArray[np.uint8]) -> None:
     for y in range(len(out)):
         above, below = plane[2 * y * width :], plane[(2 * y + 1) * width :]
@@ -108,7 +128,7 @@ def convolve_pool_gradient(x: Floats, change: Floats, place: NDArray[np.uint8], 
                     _correlate_5(plane, x[example, c].ravel(), weight[f, c], width)
 
 
-@reordered
+@woven
 def _spread(change: Floats, place: NDArray[np.uint8], width: int, plane: Floats) -> np.float32:
     """Write ``change`` to where the maxima were in ``plane``, 0 elsewhere; return the sum of what was written."""
     total = ZERO
@@ -122,7 +142,7 @@ def _spread(change: Floats, place: NDArray[np.uint8], width: int, plane: Floats)
     return total
 
 
-@reordered
+@woven
 def _correlate_3(plane: Floats, x: Floats, w: Floats, width: int) -> None:
     a, b, c = x, x[width:], x[2 * width :]
     s0 = s1 = s2 = s3 = s4 = s5 = s6 = s7 = s8 = ZERO
@@ -142,7 +162,7 @@ def _correlate_3(plane: Floats, x: Floats, w: Floats, width: int) -> None:
             w[i, j] += three[j]
 
 
-@reordered
+@woven
 def _correlate_5(plane: Floats, x: Floats, w: Floats, width: int) -> None:
     for i in range(5):
         a = x[i * width :]
@@ -178,7 +198,7 @@ def pool_gradient(change: Floats, place: NDArray[np.uint8], out: Floats) -> None
 # --- the loss ----------------------------------------------------------------------------------------------------
 
 
-@reordered
+@woven
 def softmax_loss(outputs: Floats, labels: NDArray[np.int64], change: Floats) -> float:
     """Return the mean cross-entropy of ``outputs``, shape (n, classes), and write its gradient to ``change``."""
     total, share = 0.0, np.float32(1.0 / len(outputs))
@@ -233,7 +253,7 @@ def linear_pass(
     return total
 
 
-@reordered
+@woven
 def _linear(x: Floats, rows: NDArray[np.int64], weight: Floats, bias: Floats, outputs: Floats) -> None:
     """Write the outputs for some rows of ``x``, four rows and two classes at a time; at the ends some are repeated."""
     n, classes = len(rows), len(bias)
@@ -259,7 +279,7 @@ def _linear(x: Floats, rows: NDArray[np.int64], weight: Floats, bias: Floats, ou
             outputs[fourth, c], outputs[fourth, other] = ev + bias[c], ew + bias[other]
 
 
-@reordered
+@woven
 def _linear_step(x: Floats, rows: NDArray[np.int64], change: Floats, weight: Floats, rate: np.float32) -> None:
     """Add −rate · changeᵀ x to ``weight``, four rows and two classes at a time."""
     n, classes = len(rows), len(weight)
