@@ -43,7 +43,8 @@ class ServeSettings:
     enough: int | None = None
     """With so many answers a round ends, and later ones are dropped; all of the cohort if ``None``.
 
-    A cohort that is larger by a fifth costs a fifth more training, and does without the slowest fifth.
+    A cohort that is larger by a fifth costs a fifth more training, and does without the slowest fifth. Refused where
+    privacy rests on who is drawn: who is slow depends on who else is there.
     """
     deadline: float = 600.0
     """Seconds after which an attempt at a round ends."""
