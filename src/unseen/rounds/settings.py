@@ -102,7 +102,10 @@ class AttendSettings:
     seed: int = field(repr=False)
     """Of the client's random numbers; the same after a restart."""
     folder: Path | None = None
-    """Where memory and the last answer are kept; nowhere if ``None``: then both are lost with the process."""
+    """Where memory and the last answer are kept; nowhere if ``None``: then both are lost with the process.
+
+    Secure rounds need one: a client that forgets a sum could be added up twice.
+    """
     patience: float = 600.0
     """For how many seconds the server may be away."""
     silence: float = 7200.0
