@@ -17,7 +17,7 @@ from unseen.ids import PartyId
 from unseen.learners.horizontal.process import Examples
 from unseen.learners.horizontal.strategies import strategy
 from unseen.node.rounds import read_roster, voucher
-from unseen.rounds import building
+from unseen.rounds import building, spending
 from unseen.rounds.building import Built
 from unseen.rounds.checkpoint import Checkpoints
 from unseen.rounds.cohort import Uniform
@@ -141,7 +141,7 @@ def test_no_rule_is_combined_with_what_hides_from_it():
 
 
 def test_a_private_run_ends_at_its_epsilon_also_after_a_restart(tmp_path, monkeypatch):
-    monkeypatch.setattr(building, "_accounting", lambda: type("PerRound", (), {"epsilon": staticmethod(per_round)}))
+    monkeypatch.setattr(spending, "accounting", lambda: type("PerRound", (), {"epsilon": staticmethod(per_round)}))
     program = Program.parse(PRIVATE + "privacy: {clip: 1.0, epsilon: 3, delta: 1e-2, noise_multiplier: 1.0}\n")
     built = Built(program, tmp_path)
     one = played(built, rounds=1)

@@ -4,17 +4,14 @@ from __future__ import annotations
 
 import json
 import math
-import os
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from functools import cached_property, partial
 from pathlib import Path
-from types import ModuleType
 from typing import Any
 
 import numpy as np
 
-from unseen.crypto.prg import Prg
 from unseen.data.atomic import whole_file
 from unseen.data.federated.clients import Array
 from unseen.data.federated.digits import INK
@@ -27,30 +24,17 @@ from unseen.learners.horizontal.robust.registry import AGGREGATORS, robust
 from unseen.learners.horizontal.secure_mean import SecureMean, secure
 from unseen.learners.horizontal.strategies.parts import WeightedMean
 from unseen.learners.horizontal.strategies.registry import STRATEGIES
-from unseen.privacy.epsilon import Budget, Limit
-from unseen.privacy.events import Gaussian, Poisson, Relation, Spend, Unit, read_spend, to_json
+from unseen.privacy.events import Gaussian, Poisson, Relation, Spend, Unit
 from unseen.rounds import cohort as cohorts
-from unseen.rounds.identities import secret_of
+from unseen.rounds.kept import keep_text
 from unseen.rounds.parameters import construct, parameters
 from unseen.rounds.program import PrivacySection, Program
 from unseen.rounds.program_data import Held, read_data
 from unseen.rounds.simulate import Settings, Simulation
+from unseen.rounds.spending import Guard, accounting, guard_in
 
-_SECRET, _SPENT, _PROGRAM = "secret.bin", "spent.jsonl", "program.json"
+_PROGRAM = "program.json"
 _COHORT = 10
-
-
-@dataclass(frozen=True, slots=True)
-class Guard:
-    """What a private run has at its server: a secret for coins and noise, and a budget that refuses to be passed."""
-
-    limit: Limit
-    secret: Prg = field(repr=False)
-    budget: Budget = field(repr=False)
-
-    def spend(self, fact: Spend) -> None:
-        """Charge a round before it is released."""
-        self.budget.spend(fact)
 
 
 @dataclass(frozen=True)
@@ -113,7 +97,7 @@ class Built:
     def guard(self) -> Guard | None:
         """Secret and budget of a private run."""
         section = self.program.privacy
-        return None if section is None else _guard(self.program.name, section, self.folder)
+        return None if section is None else guard_in(self.program.name, section, self.folder)
 
     @cached_property
     def cohort(self) -> cohorts.Cohort:
@@ -258,7 +242,7 @@ def _named(known: Mapping[str, Callable[..., Any]], name: str, where: str) -> Ca
     return known[name]
 
 
-# --- folder and privacy ------------------------------------------------------------------------------------------
+# --- folder and noise ---------------------------------------------------------------------------------------------
 
 
 def _begin(folder: Path, program: Program) -> None:
@@ -268,48 +252,18 @@ def _begin(folder: Path, program: Program) -> None:
     if not path.exists():
         with whole_file(path) as file:
             file.write(json.dumps(about, indent=1).encode())
+        keep_text(folder, program)
         return
     try:
         before = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
         raise DataError(f"{path} cannot be read: {error}; start the run again in another folder") from error
-    if changed := [key for key in about if before.get(key) != about[key]]:
+    if changed := [key for key in dict.fromkeys((*about, *before)) if before.get(key) != about.get(key)]:
         raise UsageError(
             f"{folder} holds a run of another program, with other {', '.join(changed)}: choose another folder, or the "
             "program as it was"
         )
-
-
-def _guard(about: str, section: PrivacySection, folder: Path | None) -> Guard:
-    limit = Limit(about, section.epsilon, section.delta)
-    if folder is None:
-        return Guard(limit, Prg.fresh(), Budget(limit, _accounting().epsilon))
-    return Guard(limit, secret_of(folder / _SECRET), Budget(limit, _accounting().epsilon, **_kept(folder / _SPENT)))
-
-
-def _accounting() -> ModuleType:
-    try:
-        from unseen.privacy import accounting  # noqa: PLC0415  an extra
-    except ModuleNotFoundError as error:
-        raise UsageError(f"privacy: its accountant needs the extra dp ({error}): pip install 'unseen[dp]'") from error
-    return accounting
-
-
-def _kept(path: Path) -> dict[str, Any]:
-    """Return the facts in a file of lines, and what adds one to it durably."""
-    lines = path.read_text(encoding="utf-8").split("\n") if path.exists() else []
-    *whole, cut = lines or [""]
-    if cut:  # a fact whose writing was cut off was never acted upon
-        with path.open("r+b") as file:
-            file.truncate(path.stat().st_size - len(cut.encode()))
-
-    def keep(fact: Spend) -> None:
-        with path.open("ab") as file:
-            file.write(to_json(fact).encode() + b"\n")
-            file.flush()
-            os.fsync(file.fileno())
-
-    return {"facts": [read_spend(line, f"{path}, line {n}") for n, line in enumerate(whole, 1)], "keep": keep}
+    keep_text(folder, program)
 
 
 def _noise(program: Program, section: PrivacySection, rate: float) -> float:
@@ -328,5 +282,5 @@ def _noise(program: Program, section: PrivacySection, rate: float) -> float:
         return [fact]
 
     # Rounded up, so that server and clients find the same number.
-    found: float = _accounting().calibrate(rounds_of, section.epsilon, section.delta)
+    found: float = accounting().calibrate(rounds_of, section.epsilon, section.delta)
     return math.ceil(1000 * found) / 1000

@@ -135,6 +135,7 @@ class Program(Section):
     seed: Seed = Field(default=0, description="Of the model's beginning, cohorts and training; noise has a secret one.")
 
     _home: Path = PrivateAttr(default_factory=Path)
+    _text: str | None = PrivateAttr(default=None)
 
     @classmethod
     def load(cls, path: Path) -> Self:
@@ -166,13 +167,18 @@ class Program(Section):
             raise UsageError(problems_text(name, problems)) from error
         except (TypeError, ValueError) as error:
             raise UsageError(f"{name}: values are numbers, texts, truth values, lists and mappings: {error}") from error
-        program._home = home or Path()
+        program._home, program._text = home or Path(), text
         return program
 
     @property
     def home(self) -> Path:
         """The folder that paths of the program are relative to."""
         return self._home
+
+    @property
+    def text(self) -> str:
+        """The text that it was read from; JSON if it was made otherwise."""
+        return self.model_dump_json(indent=1) if self._text is None else self._text
 
     @property
     def digest(self) -> str:
