@@ -6,9 +6,9 @@ import json
 import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
-from functools import cached_property, partial
+from functools import cached_property, partial, wraps
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 
@@ -16,6 +16,9 @@ from unseen.data.atomic import whole_file
 from unseen.data.federated.clients import Array
 from unseen.data.federated.digits import INK
 from unseen.errors import DataError, UsageError
+from unseen.learners.horizontal.compression.compressed import compressed
+from unseen.learners.horizontal.compression.encoded import Codec
+from unseen.learners.horizontal.compression.registry import CODECS
 from unseen.learners.horizontal.private.central import Central, Plan, Sum
 from unseen.learners.horizontal.private.clip import Clip
 from unseen.learners.horizontal.private.sampling import PoissonCohort
@@ -28,13 +31,27 @@ from unseen.privacy.events import Gaussian, Poisson, Relation, Spend, Unit
 from unseen.rounds import cohort as cohorts
 from unseen.rounds.kept import keep_text
 from unseen.rounds.parameters import construct, parameters
-from unseen.rounds.program import PrivacySection, Program
+from unseen.rounds.program import CompressionSection, PrivacySection, Program
 from unseen.rounds.program_data import Held, read_data
 from unseen.rounds.simulate import Settings, Simulation
 from unseen.rounds.spending import Guard, accounting, guard_in
 
 _PROGRAM = "program.json"
 _COHORT = 10
+
+
+T = TypeVar("T")
+
+
+def part(build: Callable[[Built], T]) -> cached_property[T]:
+    """Return a property that is built once; an error about a key of the program says in which file and line it is."""
+
+    @wraps(build)
+    def located(built: Built) -> T:
+        with built.program.located():
+            return build(built)
+
+    return cached_property(located)
 
 
 @dataclass(frozen=True)
@@ -56,12 +73,12 @@ class Built:
         if self.folder is not None:
             _begin(self.folder, self.program)
 
-    @cached_property
+    @part
     def held(self) -> Held:
         """The clients of the program's own data."""
         return read_data(self.program)
 
-    @cached_property
+    @part
     def population(self) -> int:
         """How many clients there are."""
         said = self.program.data.clients
@@ -72,12 +89,12 @@ class Built:
             raise UsageError(f"data.clients says {said}, and there are {found}: correct one of them")
         return found
 
-    @cached_property
+    @part
     def trainer(self) -> Trainer:
         """The model; the same at the server and all clients."""
         return build_trainer(self.program)
 
-    @cached_property
+    @part
     def process(self) -> Process:
         """The algorithm; the same at the server and all clients."""
         section = self.program.strategy
@@ -88,18 +105,20 @@ class Built:
         process: Process = construct(constructor, given, "strategy")
         if (rule := self.program.robust) is not None:
             process = robust(process, construct(_named(AGGREGATORS, rule.name, "robust"), rule.parameters, "robust"))
+        if (codec := self.program.compression) is not None:
+            process = self._compressed(process, codec)
         if (by := self.program.aggregation) is not None and by.secure:
             process = self._secure(process, by.parameters)
         privacy, guard = self.program.privacy, self.guard
         return process if privacy is None or guard is None else self._private(process, privacy, guard)
 
-    @cached_property
+    @part
     def guard(self) -> Guard | None:
         """Secret and budget of a private run."""
         section = self.program.privacy
         return None if section is None else guard_in(self.program.name, section, self.folder)
 
-    @cached_property
+    @part
     def cohort(self) -> cohorts.Cohort:
         """How cohorts are drawn."""
         section, size = self.program.cohort, self.program.cohort.size
@@ -138,6 +157,18 @@ class Built:
                 "cohort: differential privacy counts on Poisson cohorts: give a rate, such as {rate: 0.1}, and no size"
             )
         return rate
+
+    def _compressed(self, process: Process, section: CompressionSection) -> Process:
+        if self.program.privacy is not None:
+            raise UsageError("compression: what leaves under privacy is clipped last: leave one out")
+        if self.program.aggregation is not None and self.program.aggregation.secure:
+            raise UsageError(
+                "compression: messages of a codec have no sum that secure aggregation could take: leave one out; "
+                "aggregation.bits = 16 halves its words"
+            )
+        constructor = _named(CODECS, section.name, "compression")
+        codec: Codec = construct(constructor, section.parameters, "compression")
+        return compressed(process, codec, feedback=section.feedback)
 
     def _secure(self, process: Process, given: dict[str, Any]) -> Process:
         if self.program.robust is not None or self.program.privacy is not None:
