@@ -102,6 +102,9 @@ class AttendSettings:
     """Of the client's random numbers; the same after a restart."""
     folder: Path | None = None
     """Where memory and the last answer are kept; nowhere if ``None``: then both are lost with the process."""
+    budget: Path | None = None
+    """Where answers are counted that cost this client ε, in one place for all runs on the same examples; by default in
+    ``folder``, which is for one run."""
     patience: float = 600.0
     """For how many seconds the server may be away."""
     silence: float = 7200.0
@@ -115,3 +118,5 @@ class AttendSettings:
     def __post_init__(self) -> None:
         if not (self.patience >= 0 and self.silence > 0):
             raise UsageError(f"run {self.run}: patience is not negative and silence above 0, found {self}")
+        if self.budget is not None and self.folder is None:
+            raise UsageError(f"run {self.run}: a client with a budget needs a folder for its answers as well")

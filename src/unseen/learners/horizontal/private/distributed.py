@@ -147,12 +147,44 @@ class Encode:
     code: Code
     seed: int
     """Of the rotations; public."""
+    rounds: int
+    """How many answers a client's ε allows: no round beyond so many is answered, and a deployed client counts its
+    answers whatever the server calls the rounds (``rounds.answered``)."""
     prg: Prg = field(repr=False)
     """The client's own secret; a simulation has one for all, and each client a stream of it."""
 
+    def __post_init__(self) -> None:
+        if self.rounds < 1:
+            raise UsageError(f"clients answer in at least one round, found {self.rounds}")
+
+    @property
+    def answers(self) -> int:
+        """How many the client's ε allows."""
+        return self.rounds
+
+    def spend(self, run: str, client: str, rounds: int) -> Spend:
+        """Return the fact that a client has been in ``rounds`` sums, against those who know that it was."""
+        return Spend(
+            run=run,
+            about=client,
+            mechanism=self.code.mechanism(),
+            sampling=Everyone(),
+            rounds=rounds,
+            unit=Unit.CLIENT,
+            relation=Relation.REPLACE,
+        )
+
     def __call__(self, update: Update, assignment: Assignment) -> Update:
-        """Return the update whose ``delta`` holds the client's integers."""
+        """Return the update whose ``delta`` holds the client's integers.
+
+        Raises:
+            PermissionDenied: The round is beyond those that the client's ε allows.
+        """
         client, number = assignment.client, assignment.broadcast.round
+        if number >= self.rounds:
+            raise PermissionDenied(
+                f"client {client}: round {number + 1} is beyond the {self.rounds} that its ε allows: use more noise"
+            )
         delta, _ = clipped(update.delta, self.code.bound, client)
         prg = fresh(self.prg, "dp/distributed", (client, number), delta)
         integers = self.code.encode(delta, _rotation(self.code, self.seed, number), prg)

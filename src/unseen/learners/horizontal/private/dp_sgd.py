@@ -59,7 +59,8 @@ class ExamplePlan:
     """In one round."""
     learning_rate: float
     rounds: int
-    """In how many rounds a client may train: those that its ε allows (``accounting.affordable`` over all steps)."""
+    """In how many rounds a client may train: those that its ε allows (``accounting.affordable`` over all steps). It
+    counts them in its memory, and when deployed in a file that no server can name anew (``rounds.answered``)."""
 
     def __post_init__(self) -> None:
         check_bound(self.bound)
@@ -91,6 +92,15 @@ class DpSgd:
     gradients: ExampleGradients
     prg: Prg = field(repr=False)
     """The client's own secret; a simulation has one for all, and each client a stream of it."""
+
+    @property
+    def answers(self) -> int:
+        """How many the client's ε allows."""
+        return self.plan.rounds
+
+    def spend(self, run: str, client: str, rounds: int) -> Spend:
+        """Return the fact that a client has trained in ``rounds`` rounds."""
+        return self.plan.spend(run, client, rounds)
 
     def __call__(self, trainer: Trainer, assignment: Assignment) -> tuple[Update, Memory]:
         """Return the update, of weight 1, and the count of rounds.

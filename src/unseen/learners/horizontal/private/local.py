@@ -34,7 +34,8 @@ class LocalNoise:
     noise_multiplier: float
     """The noise has this many times ``bound`` as its deviation, in every coordinate."""
     rounds: int
-    """In how many rounds of the run a client may take part: those that its ε allows (``accounting.affordable``)."""
+    """How many answers a client's ε allows (``accounting.affordable``): no round beyond so many is answered, and a
+    deployed client counts its answers whatever the server calls the rounds (``rounds.answered``)."""
     prg: Prg = field(repr=False)
     """The client's own secret; a simulation has one for all, and each client a stream of it."""
 
@@ -42,6 +43,11 @@ class LocalNoise:
         check_bound(self.bound)
         if not self.noise_multiplier > 0 or self.rounds < 1:
             raise UsageError(f"local noise has a multiplier above 0, and at least one round, found {self}")
+
+    @property
+    def answers(self) -> int:
+        """How many the client's ε allows."""
+        return self.rounds
 
     def spend(self, run: str, client: str, rounds: int) -> Spend:
         """Return the fact that a client has taken part in ``rounds`` rounds."""
