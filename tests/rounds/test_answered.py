@@ -4,7 +4,7 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-from halls import KEYS, NAMES, ROSTER, RUN, SERVER, SIZE, Means, examples_of
+from halls import KEYS, NAMES, ROSTER, RUN, SERVER, SIZE, Hall, Means, examples_of, serving
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -12,13 +12,14 @@ from unseen.crypto.prg import Prg
 from unseen.errors import DataError, DeadlineExceeded, PermissionDenied, UsageError
 from unseen.ids import JobId
 from unseen.learners.horizontal.compression.compressed import Compressed
-from unseen.learners.horizontal.private.central import Central
+from unseen.learners.horizontal.private.central import Central, Plan
 from unseen.learners.horizontal.private.distributed import Code, Encode, ModularSum
 from unseen.learners.horizontal.private.dp_sgd import DpSgd, ExamplePlan
 from unseen.learners.horizontal.private.limit import limited_parts
 from unseen.learners.horizontal.private.local import LocalNoise
 from unseen.learners.horizontal.strategies import strategy
-from unseen.privacy.epsilon import Unlimited
+from unseen.privacy.epsilon import Budget, Limit, Unlimited
+from unseen.privacy.events import Poisson
 from unseen.rounds.answered import Answers
 from unseen.rounds.attend import AttendSettings, attend
 from unseen.rounds.identities import Signer
@@ -33,6 +34,7 @@ from unseen.rounds.messages import (
     client_word,
     said_by_server,
 )
+from unseen.rounds.serve import Server
 
 ME, SECRET = NAMES[0], Prg(bytes(32))
 PLAIN = strategy("fed_avg", learning_rate=0.1)
@@ -209,6 +211,22 @@ def test_a_failure_is_an_answer_and_does_not_say_why(tmp_path):
 def test_a_client_whose_answers_cost_something_needs_a_folder(private):
     with pytest.raises(UsageError, match="it has no folder to count them in"):
         ask(private(1), None, asked(0))
+
+
+def test_a_server_that_spends_a_budget_needs_a_folder():
+    budget = Budget(Limit("people", 1.0, 1e-5), lambda facts, delta: 0.5)
+    plan = Plan(clip=1.0, noise_multiplier=1.0, expected=2.0, sampling=Poisson(rate=0.4), run="digits", about="people")
+    process = replace(PLAIN, finalizer=Central(PLAIN.finalizer, plan, budget, SECRET))
+    with pytest.raises(UsageError, match="spends a budget of privacy, and has no folder"):
+        Server(Hall().serve(), process, Means(), serving())
+
+
+def test_two_servers_do_not_play_one_run(tmp_path):
+    """Each would release a model of every round, and one would be charged."""
+    first = Server(Hall().serve(), PLAIN, Means(), serving(folder=tmp_path))
+    with first, pytest.raises(UsageError, match="another process works in"):
+        Server(Hall().serve(), PLAIN, Means(), serving(folder=tmp_path))
+    Server(Hall().serve(), PLAIN, Means(), serving(folder=tmp_path)).close()
 
 
 def test_a_folder_has_one_process_at_a_time(tmp_path):

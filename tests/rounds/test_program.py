@@ -160,6 +160,17 @@ def test_a_private_run_ends_at_its_epsilon_also_after_a_restart(tmp_path, monkey
     assert Built(program).deployed.name == Built(program, tmp_path).deployed.name
 
 
+def test_a_private_run_is_not_served_without_a_folder(tmp_path):
+    path = tmp_path / "program.yaml"
+    path.write_text(PRIVATE + "privacy: {clip: 1.0, epsilon: 3, delta: 1e-2, noise_multiplier: 1.0}\n")
+    told = federation.Serving(
+        run="trial", identity=tmp_path, listen="127.0.0.1:0", clients="c0000,c0001",
+        folder=None, rounds=None, minimum=2, deadline=120, test=None, vouchers=None,
+    )  # fmt: skip
+    with pytest.raises(UsageError, match="a private run needs one"):
+        federation.serve(path, told)
+
+
 def per_round(facts, delta):
     del delta
     return float(sum(fact.rounds for fact in facts))

@@ -9,6 +9,8 @@ from pathlib import Path
 from unseen.clock import Clock, SystemClock
 from unseen.errors import UsageError
 from unseen.ids import ClientId, JobId, PartyId
+from unseen.learners.horizontal.private.limit import is_metered
+from unseen.learners.horizontal.process import Process
 from unseen.learners.horizontal.sums import SCHEMES, SumAggregator
 from unseen.rounds.cohort import Cohort, Uniform
 from unseen.rounds.events import Watch
@@ -73,6 +75,18 @@ class ServeSettings:
         if found := [fault for fault, present in faults.items() if present]:
             raise UsageError(f"run {self.run} cannot be served so: {', '.join(found)}")
         check_roster(self.roster)
+
+    def check_folder(self, process: Process) -> None:
+        """Pass if what a process spends of a budget is not forgotten when the server ends.
+
+        Raises:
+            UsageError: There is no folder for it.
+        """
+        if self.folder is None and is_metered(process):
+            raise UsageError(
+                f"run {self.run} spends a budget of privacy, and has no folder: a server that is started again would "
+                "have forgotten what it has spent; give it one (ServeSettings.folder)"
+            )
 
     def check_keys(self, clients: Set[PartyId], sums: SumAggregator | None) -> None:
         """Pass if the roster has what a run needs that takes such sums, or none.
