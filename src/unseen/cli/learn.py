@@ -17,10 +17,11 @@ from rich.text import Text
 
 from unseen.cli.interrupt import cancel_on_signal
 from unseen.cli.terminal import harmless
+from unseen.data.federated.images import SETS
 from unseen.errors import Cancelled, DataError, UsageError
 from unseen.learners.horizontal.process import LocalPlan
 from unseen.learners.horizontal.strategies.parts import Personal
-from unseen.report.federated import Course, Fairness, LearningReport, course, write_learning
+from unseen.report.federated import UNCOVERED, Course, Fairness, LearningReport, course, write_learning
 from unseen.report.units import bytes_text
 from unseen.rounds.building import Built
 from unseen.rounds.evaluation import Comparison, PerClient, compare, per_client
@@ -54,7 +55,7 @@ def run(program: Path, wishes: Wishes) -> None:
     with cancel_on_signal() as cancel, built.simulation(workers=wishes.workers) as simulation:
         count = wishes.rounds or spec.rounds
         try:
-            with watching_rounds(console, count) as observe:
+            with watching_rounds(console, count, note=_note(built, "test")) as observe:
                 simulation.rounds(count, observe=observe, cancel=cancel)
         except Cancelled as error:
             raise Cancelled(f"{_stopped(simulation, count)}; {_go_on(program, wishes.folder)}") from error
@@ -85,17 +86,33 @@ def quiet_accountant() -> None:
 
 
 @contextmanager
-def watching_rounds(console: Console, count: int) -> Iterator[Callable[[Round], None]]:
-    """Show rounds as they are finished: a bar with the last figures and the time that is left, or lines in a pipe."""
+def watching_rounds(console: Console, count: int, *, note: str = "") -> Iterator[Callable[[Round], None]]:
+    """Show rounds as they are finished: a bar with the last figures and the time that is left, or lines in a pipe.
+
+    ``note`` stands behind the figures of a line.
+    """
     if console.is_terminal:
         with Progress(count, console) as bar:
             yield bar
     else:
-        yield lambda one: console.print(_line_of(one), highlight=False, soft_wrap=True) if one.test else None
+        yield lambda one: console.print(_line_of(one) + note, highlight=False, soft_wrap=True) if one.test else None
 
 
 def _line_of(one: Round) -> str:
     return f"round {one.number}: " + ", ".join(f"{name} {value:.4f}" for name, value in sorted(one.test.items()))
+
+
+def _uncovered(built: Built) -> frozenset[str]:
+    """Return which figures of a private run come from clients' own examples, without noise."""
+    if built.guard is None:
+        return frozenset()
+    # An image set has a part for testing that is no client's: what it says follows from the private model alone.
+    own = {"test"} if built.program.data.source not in SETS else set()
+    return frozenset({"clients", "comparison", *own})
+
+
+def _note(built: Built, what: str) -> str:
+    return f" ({UNCOVERED})" if what in _uncovered(built) else ""
 
 
 def _plan(built: Built) -> LocalPlan:
@@ -139,13 +156,14 @@ def _tell(
     lines.add_column(justify="right")
     lines.add_row("rounds", str(run.state.round))
     for name, value in sorted(run.test.items()) if simulation.test is not None else ():
-        lines.add_row(f"test {name}", f"{value:.4f}")
+        lines.add_row(f"test {name}{_note(built, 'test')}", f"{value:.4f}")
     for model, one in fairness.items():
-        lines.add_row(f"accuracy at {len(one.clients):,} clients, {model}", f"{one.mean:.4f}")
-        lines.add_row("  worst tenth", f"{one.worst():.4f}")
-        lines.add_row("  standard deviation", f"{one.deviation:.4f}")
+        note = _note(built, "clients")
+        lines.add_row(f"accuracy at {len(one.clients):,} clients, {model}{note}", f"{one.mean:.4f}")
+        lines.add_row(f"  worst tenth{note}", f"{one.worst():.4f}")
+        lines.add_row(f"  standard deviation{note}", f"{one.deviation:.4f}")
     for name, metrics in () if comparison is None else comparison.rows():
-        lines.add_row(f"test accuracy, {name}", f"{metrics['accuracy']:.4f}")
+        lines.add_row(f"test accuracy, {name}{_note(built, 'comparison')}", f"{metrics['accuracy']:.4f}")
     console.print(lines)
     if built.guard is not None:
         console.print(Text(harmless(f"privacy: {built.guard.budget.left()}")), soft_wrap=True)
@@ -173,7 +191,13 @@ def _summary(
             for model, one in fairness.items()
         },
         "comparison": {} if comparison is None else {name: dict(metrics) for name, metrics in comparison.rows()},
-        "privacy": None if guard is None else {"epsilon": guard.budget.left().spent, "delta": guard.limit.delta},
+        "privacy": None
+        if guard is None
+        else {
+            "epsilon": guard.budget.left().spent,
+            "delta": guard.limit.delta,
+            UNCOVERED: sorted(_uncovered(built)),
+        },
     }
 
 
@@ -186,9 +210,11 @@ def _report(
 ) -> LearningReport:
     history, clients = simulation.run.history, built.held.train
     numbers = [one.number for one in history]
-    spread = None
-    with suppress(DataError):  # labels that are no classes have no such picture
-        spread = clients.spread()
+    spread, traffic = None, Course((), ())
+    if built.guard is None:  # both tell of clients' examples, and of how many came, which is as secret as who
+        traffic = Course(tuple(numbers), tuple(float(one.bytes_up + one.bytes_down) for one in history))
+        with suppress(DataError):  # labels that are no classes have no such picture
+            spread = clients.spread()
     rows = [] if comparison is None else comparison.rows()
     return LearningReport(
         title=built.program.name,
@@ -200,11 +226,12 @@ def _report(
             Fairness(name, one.values, one.mean, one.deviation, one.worst(), one.jain) for name, one in fairness.items()
         ),
         comparison=tuple((name, metrics["accuracy"], metrics["loss"]) for name, metrics in rows),
-        traffic=Course(tuple(numbers), tuple(float(one.bytes_up + one.bytes_down) for one in history)),
+        traffic=traffic,
         partition=spread,
         learned=_learned(built),
         facts=_facts(built, simulation),
         program=path.read_text(encoding="utf-8"),
+        uncovered=_uncovered(built),
     )
 
 
@@ -222,19 +249,29 @@ def _learned(built: Built) -> tuple[tuple[str, str], ...]:
 
 
 def _facts(built: Built, simulation: Simulation) -> tuple[tuple[str, str], ...]:
-    history, size = simulation.run.history, simulation.trainer.size
-    heard = sum(one.cohort - one.dropped for one in history) / max(1, len(history))
-    up, down = sum(one.bytes_up for one in history), sum(one.bytes_down for one in history)
+    size, clients = simulation.trainer.size, len(built.held.train)
     facts = {
         "program, SHA-256": built.program.digest,
         "strategy": built.process.name,
         "model": f"{built.program.model.name}, {size:,} numbers",
-        "clients": f"{len(built.held.train):,}, in a round {heard:,.1f} on average",
-        "bytes of all rounds": f"{bytes_text(up)} from clients, {bytes_text(down)} to them",
-        "computing time of all rounds": f"{sum(one.seconds for one in history):,.1f} s",
+        **(_measured(simulation) if built.guard is None else {}),
         "versions": f"Unseen {VERSION}, Python {platform.python_version()}, NumPy {np.__version__}, "
         f"PyTorch {version('torch')}",
     }
     if built.guard is not None:
+        # Not how many came, what they sent and how long it took: that is not covered by ε.
+        facts["clients"] = f"{clients:,}, each in a round with probability {built.program.cohort.rate}"
         facts["privacy"] = str(built.guard.budget.left())
     return tuple(facts.items())
+
+
+def _measured(simulation: Simulation) -> dict[str, str]:
+    """Return what tells how many clients came."""
+    history = simulation.run.history
+    heard = sum(one.cohort - one.dropped for one in history) / max(1, len(history))
+    up, down = sum(one.bytes_up for one in history), sum(one.bytes_down for one in history)
+    return {
+        "clients": f"{len(simulation.clients.ids):,}, in a round {heard:,.1f} on average",
+        "bytes of all rounds": f"{bytes_text(up)} from clients, {bytes_text(down)} to them",
+        "computing time of all rounds": f"{sum(one.seconds for one in history):,.1f} s",
+    }
