@@ -204,6 +204,19 @@ def test_a_failure_is_an_answer_and_does_not_say_why(tmp_path):
     assert "has given all 1 answers" in liar.refusals()[2]
 
 
+@pytest.mark.parametrize("private", [local, distributed])
+def test_a_training_that_diverges_is_answered_with_noise(private, tmp_path):
+    """A server may send a model that does so for some examples only, and would see who fails."""
+
+    class Diverging(Means):
+        def fit(self, model, examples, plan, rng, correction):
+            return replace(super().fit(model, examples, plan, rng, correction), model=np.full(SIZE, np.inf, np.float32))
+
+    liar = ask(private(1), tmp_path, asked(0), trainer=Diverging())
+    assert len(liar.answers()) == 1
+    assert not liar.refusals()
+
+
 # --- folders -----------------------------------------------------------------------------------------------------
 
 

@@ -24,7 +24,7 @@ from numpy.typing import NDArray
 
 from unseen.crypto.prg import Prg
 from unseen.errors import PermissionDenied, RemoteProtocolError, UsageError
-from unseen.learners.horizontal.private.clip import bare, check_bound, clipped
+from unseen.learners.horizontal.private.clip import bare, check_bound, clipped, finite_or_nothing
 from unseen.learners.horizontal.private.noise import Reals, fresh
 from unseen.learners.horizontal.private.rotation import Rotation
 from unseen.learners.horizontal.private.sampling import check_stated
@@ -175,7 +175,7 @@ class Encode:
         )
 
     def __call__(self, update: Update, assignment: Assignment) -> Update:
-        """Return the update whose ``delta`` holds the client's integers.
+        """Return the update whose ``delta`` holds the client's integers; of a training that diverged, noise alone.
 
         Raises:
             PermissionDenied: The round is beyond those that the client's ε allows.
@@ -185,7 +185,7 @@ class Encode:
             raise PermissionDenied(
                 f"client {client}: round {number + 1} is beyond the {self.rounds} that its ε allows: use more noise"
             )
-        delta, _ = clipped(update.delta, self.code.bound, client)
+        delta, _ = clipped(finite_or_nothing(update.delta), self.code.bound, client)
         prg = fresh(self.prg, "dp/distributed", (client, number), delta)
         integers = self.code.encode(delta, _rotation(self.code, self.seed, number), prg)
         return bare(update, integers.astype(np.float32), client)

@@ -15,7 +15,7 @@ import numpy as np
 
 from unseen.crypto.prg import Prg
 from unseen.errors import PermissionDenied, UsageError
-from unseen.learners.horizontal.private.clip import bare, check_bound, clipped
+from unseen.learners.horizontal.private.clip import bare, check_bound, clipped, finite_or_nothing
 from unseen.learners.horizontal.private.noise import fresh
 from unseen.learners.horizontal.process import Assignment, Update
 from unseen.privacy.events import Everyone, Gaussian, Relation, Spend, Unit
@@ -62,7 +62,7 @@ class LocalNoise:
         )
 
     def __call__(self, update: Update, assignment: Assignment) -> Update:
-        """Return what may leave the client.
+        """Return what may leave the client; of a training that diverged, noise alone.
 
         Raises:
             PermissionDenied: The round is beyond those that the client's ε allows.
@@ -72,7 +72,7 @@ class LocalNoise:
             raise PermissionDenied(
                 f"client {client}: round {number + 1} is beyond the {self.rounds} that its ε allows: use more noise"
             )
-        delta, _ = clipped(update.delta, self.bound, client)
+        delta, _ = clipped(finite_or_nothing(update.delta), self.bound, client)
         values = delta.astype(np.float64)
         private = noisy(
             values, self.noise_multiplier * self.bound, fresh(self.prg, "dp/local", (client, number), values)
