@@ -18,6 +18,7 @@ from unseen.learners.horizontal.private.dp_sgd import DpSgd, ExamplePlan
 from unseen.learners.horizontal.private.limit import limited_parts
 from unseen.learners.horizontal.private.local import LocalNoise
 from unseen.learners.horizontal.strategies import strategy
+from unseen.learners.horizontal.topology import Topology
 from unseen.privacy.epsilon import Budget, Limit, Unlimited
 from unseen.privacy.events import Poisson
 from unseen.rounds.answered import Answers
@@ -34,7 +35,10 @@ from unseen.rounds.messages import (
     client_word,
     said_by_server,
 )
+from unseen.rounds.neighbours import NeighbourSettings, exchange_models
+from unseen.rounds.peers import PeerSettings, take_part
 from unseen.rounds.serve import Server
+from unseen.transport.memory import MemoryNetwork
 
 ME, SECRET = NAMES[0], Prg(bytes(32))
 PLAIN = strategy("fed_avg", learning_rate=0.1)
@@ -222,8 +226,18 @@ def test_a_training_that_diverges_is_answered_with_noise(private, tmp_path):
 
 @PRIVATE
 def test_a_client_whose_answers_cost_something_needs_a_folder(private):
-    with pytest.raises(UsageError, match="it has no folder to count them in"):
+    with pytest.raises(UsageError, match="there is no folder to remember it in"):
         ask(private(1), None, asked(0))
+
+
+def test_a_peer_and_a_node_whose_answers_cost_something_need_a_folder():
+    channel = MemoryNetwork(NAMES[:3]).channel(ME)
+    peers = PeerSettings(RUN, tuple(NAMES[:3]), 1)
+    with pytest.raises(UsageError, match="there is no folder to remember it in"):
+        take_part(channel, distributed(1), Means(), examples_of(ME), peers)
+    nodes = NeighbourSettings(RUN, tuple(NAMES[:3]), Topology("ring"), 1)
+    with pytest.raises(UsageError, match="there is no folder to remember it in"):
+        exchange_models(channel, local(1), Means(), examples_of(ME), nodes)
 
 
 def test_a_server_that_spends_a_budget_needs_a_folder():

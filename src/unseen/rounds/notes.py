@@ -13,6 +13,7 @@ from unseen.codec import decode, encode
 from unseen.crypto.prg import Prg
 from unseen.data.atomic import locked, whole_file
 from unseen.errors import DataError, RemoteProtocolError, UsageError
+from unseen.ids import JobId
 from unseen.learners.horizontal.private.limit import limited_parts
 from unseen.learners.horizontal.process import Process
 from unseen.rounds.identities import secret_of
@@ -62,22 +63,30 @@ class Notes:
 
 
 @contextmanager
-def client_folder(settings: AttendSettings, process: Process) -> Iterator[Path]:
-    """Give a client its folder, and that of its budget, to itself.
+def only_here(run: JobId, process: Process, *folders: Path | None) -> Iterator[None]:
+    """Keep other processes out of the folders of a party that trains.
 
     Raises:
-        UsageError: Another process works there, or answers cost privacy and there is no folder to count them in.
+        UsageError: Another process works there, or answers cost privacy and there is no folder to remember them in.
     """
+    held = sorted({folder.resolve() for folder in folders if folder is not None})
+    if not held and limited_parts(process):
+        raise UsageError(
+            f"run {run}: whatever {process.name} lets out costs whom the examples belong to some ε, and there is no "
+            "folder to remember it in: a process that is started again would have forgotten; give settings a folder"
+        )
     with ExitStack() as stack:
+        for folder in held:
+            stack.enter_context(locked(folder))
+        yield
+
+
+@contextmanager
+def client_folder(settings: AttendSettings, process: Process) -> Iterator[Path]:
+    """Give a client its folder, and that of its budget, to itself; raises as ``only_here``."""
+    with only_here(settings.run, process, settings.folder, settings.budget):
         if settings.folder is not None:
-            for folder in sorted({path.resolve() for path in (settings.folder, settings.budget) if path is not None}):
-                stack.enter_context(locked(folder))
             yield settings.folder
             return
-        if limited_parts(process):
-            raise UsageError(
-                f"run {settings.run}: every answer of {process.name} costs this client ε, and it has no folder to "
-                "count them in: a client that is started again would have forgotten them; give it one "
-                "(AttendSettings.folder)"
-            )
-        yield Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="unseen-client-")))
+        with tempfile.TemporaryDirectory(prefix="unseen-client-") as folder:
+            yield Path(folder)
