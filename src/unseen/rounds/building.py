@@ -303,9 +303,16 @@ def _kept(path: Path) -> dict[str, Any]:
         with path.open("r+b") as file:
             file.truncate(path.stat().st_size - len(cut.encode()))
 
+    known = path.stat().st_size if path.exists() else 0
+
     def keep(fact: Spend) -> None:
+        nonlocal known
         with path.open("ab") as file:
-            file.write(to_json(fact).encode() + b"\n")
+            if os.fstat(file.fileno()).st_size != known:
+                raise UsageError(
+                    f"{path} has changed meanwhile: another process spends the same budget; end one of them"
+                )
+            known += file.write(to_json(fact).encode() + b"\n")
             file.flush()
             os.fsync(file.fileno())
 
