@@ -275,6 +275,8 @@ def test_a_budget_is_one_clients_and_whole(tmp_path):
     ask(local(3), tmp_path, asked(0))
     with pytest.raises(UsageError, match="counts answers of client-0"):
         Answers(tmp_path, RUN, NAMES[1], limited_parts(local(3)))
+    with pytest.raises(DataError, match=r"answered.jsonl is missing, .* and run digits was begun here"):
+        ask(local(3), tmp_path, asked(1), budget=tmp_path / "new")
     note = tmp_path / "answered.jsonl"
     note.write_bytes(note.read_bytes().replace(b'"round":0', b'"round":"0"'))
     with pytest.raises(DataError, match=r"answered.jsonl, line 1 is not an answer: round"):
@@ -293,7 +295,7 @@ def test_limits_are_found_inside_of_a_compression():
 def test_no_order_of_questions_and_restarts_gets_more(tmp_path_factory, questions, most):
     folder = tmp_path_factory.mktemp("budget")
     parts = limited_parts(local(most))
-    answers, given_to = Answers(folder, RUN, ME, parts), []
+    answers, given_to = Answers(folder, RUN, ME, parts, new=True), []
     for number, model, restart in questions:
         key = bytes([number, model])
         if restart:

@@ -55,17 +55,25 @@ class Answers:
         run: Whose assignments come.
         client: Who answers.
         parts: What makes answers cost something; at least one.
+        new: Whether the run has just begun; if not, the file has to be there.
 
     Raises:
-        DataError: The file is damaged.
+        DataError: The file is damaged or missing.
         UsageError: It counts answers of another client, or such as cost something else.
     """
 
-    def __init__(self, folder: Path, run: JobId, client: ClientId, parts: tuple[Limited, ...]) -> None:
+    def __init__(
+        self, folder: Path, run: JobId, client: ClientId, parts: tuple[Limited, ...], *, new: bool = False
+    ) -> None:
         self._path, self._run, self._client = folder / _FILE, run, client
         self._most = min(part.answers for part in parts)
         self._cost = tuple(part.spend(run, client, 1) for part in parts)
         if not self._path.exists():
+            if not new:
+                raise DataError(
+                    f"{self._path} is missing, which counts what {client} has answered, and run {run} was begun here: "
+                    "give it the folder of its budget again, or begin another run"
+                )
             with whole_file(self._path):
                 pass
         self._facts = _read(self._path)

@@ -209,11 +209,11 @@ class _Client:
         if self._begun:
             return
         self._begun = True
-        about = {"run": self._settings.run, "client": me, "process": digest_of(self._process)}
-        self._store.begin({**about, "model size": self._trainer.size})
         if parts := limited_parts(self._process):
             budget = self._settings.budget or self._store.folder
-            self._answers = Answers(budget, self._settings.run, me, parts)
+            self._answers = Answers(budget, self._settings.run, me, parts, new=not self._store.begun)
+        about = {"run": self._settings.run, "client": me, "process": digest_of(self._process)}
+        self._store.begin({**about, "model size": self._trainer.size})
         kept = self._notes.answer()
         # An answer that was not written down has not left: it is as good as none.
         self._kept = kept if kept and (self._answers is None or self._answers.has_last(kept.assigned)) else None

@@ -5,7 +5,7 @@ They say so themselves; whoever plays a process finds them wherever they are, su
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import fields, is_dataclass
 from functools import partial
 from typing import Protocol, runtime_checkable
@@ -55,7 +55,9 @@ def _parts(part: object) -> Iterator[object]:
         inner = [getattr(part, field.name) for field in fields(part)]
     elif isinstance(part, partial):
         inner = [part.func, *part.args, *part.keywords.values()]
+    elif isinstance(part, Mapping):
+        inner = list(part.values())
     else:
-        inner = list(part) if isinstance(part, tuple) else []
+        inner = list(part) if isinstance(part, tuple | list) else []
     for one in inner:
         yield from _parts(one)
