@@ -230,6 +230,12 @@ def test_a_client_whose_answers_cost_something_needs_a_folder(private):
         ask(private(1), None, asked(0))
 
 
+def test_a_share_of_noise_does_not_leave_a_client_but_for_its_sum(tmp_path):
+    for other in (PLAIN.aggregator, ModularSum(replace(CODE, clients=3))):
+        with pytest.raises(UsageError, match="does not take the sum that it is for"):
+            ask(replace(distributed(1), aggregator=other), tmp_path, asked(0))
+
+
 def test_a_peer_and_a_node_whose_answers_cost_something_need_a_folder():
     channel = MemoryNetwork(NAMES[:3]).channel(ME)
     peers = PeerSettings(RUN, tuple(NAMES[:3]), 1)

@@ -14,6 +14,7 @@ from unseen.crypto.prg import Prg
 from unseen.data.atomic import locked, whole_file
 from unseen.errors import DataError, RemoteProtocolError, UsageError
 from unseen.ids import JobId
+from unseen.learners.horizontal.private.distributed import check_summed
 from unseen.learners.horizontal.private.limit import limited_parts
 from unseen.learners.horizontal.process import Process
 from unseen.rounds.identities import secret_of
@@ -67,8 +68,10 @@ def only_here(run: JobId, process: Process, *folders: Path | None) -> Iterator[N
     """Keep other processes out of the folders of a party that trains.
 
     Raises:
-        UsageError: Another process works there, or answers cost privacy and there is no folder to remember them in.
+        UsageError: Another process works there, or answers cost privacy and there is no folder to remember them in, or
+            their noise is meant for a sum that the process does not take.
     """
+    check_summed(process)
     held = sorted({folder.resolve() for folder in folders if folder is not None})
     if not held and limited_parts(process):
         raise UsageError(

@@ -25,10 +25,11 @@ from numpy.typing import NDArray
 from unseen.crypto.prg import Prg
 from unseen.errors import PermissionDenied, RemoteProtocolError, UsageError
 from unseen.learners.horizontal.private.clip import bare, check_bound, clipped, finite_or_nothing
+from unseen.learners.horizontal.private.limit import parts_of
 from unseen.learners.horizontal.private.noise import Reals, fresh
 from unseen.learners.horizontal.private.rotation import Rotation
 from unseen.learners.horizontal.private.sampling import check_stated
-from unseen.learners.horizontal.process import Aggregate, Assignment, Finalizer, State, Update, Vector
+from unseen.learners.horizontal.process import Aggregate, Assignment, Finalizer, Process, State, Update, Vector
 from unseen.learners.horizontal.sums import SCHEMES, Layout, total_of
 from unseen.privacy.epsilon import Meter
 from unseen.privacy.events import DistributedGaussian, Everyone, Fixed, Relation, Spend, Unit
@@ -189,6 +190,21 @@ class Encode:
         prg = fresh(self.prg, "dp/distributed", (client, number), delta)
         integers = self.code.encode(delta, _rotation(self.code, self.seed, number), prg)
         return bare(update, integers.astype(np.float32), client)
+
+
+def check_summed(process: Process) -> None:
+    """Pass if what clients encode is seen in a sum alone: a client's own share of the noise hides little.
+
+    Raises:
+        UsageError: The aggregator is another one.
+    """
+    by = process.aggregator
+    for part in parts_of(process):
+        if isinstance(part, Encode) and not (isinstance(by, ModularSum) and by.code == part.code):
+            raise UsageError(
+                f"{process.name}: each client's noise is a share of what hides it, and {type(by).__name__} "
+                "does not take the sum that it is for: take ModularSum with the same code, over secure rounds or peers"
+            )
 
 
 @dataclass(frozen=True, slots=True)

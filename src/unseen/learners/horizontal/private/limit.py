@@ -41,15 +41,16 @@ class Metered(Protocol):
 
 def limited_parts(process: Process) -> tuple[Limited, ...]:
     """Return the parts of a process of which every answer costs its client something."""
-    return tuple(part for part in _parts(process) if isinstance(part, Limited))
+    return tuple(part for part in parts_of(process) if isinstance(part, Limited))
 
 
 def is_metered(process: Process) -> bool:
     """Return whether a process charges its rounds to a budget that can be passed."""
-    return any(isinstance(part, Metered) and not isinstance(part.meter, Unlimited) for part in _parts(process))
+    return any(isinstance(part, Metered) and not isinstance(part.meter, Unlimited) for part in parts_of(process))
 
 
-def _parts(part: object) -> Iterator[object]:
+def parts_of(part: object) -> Iterator[object]:
+    """Yield a part of a process, or all of one, and whatever it is made of: fields, arguments, entries."""
     yield part
     if is_dataclass(part) and not isinstance(part, type):
         inner = [getattr(part, field.name) for field in fields(part)]
@@ -60,4 +61,4 @@ def _parts(part: object) -> Iterator[object]:
     else:
         inner = list(part) if isinstance(part, tuple | list) else []
     for one in inner:
-        yield from _parts(one)
+        yield from parts_of(one)
