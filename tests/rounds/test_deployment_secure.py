@@ -70,6 +70,11 @@ def serve(hall, rounds, process=SECURE, desk=None, **settings):
         return server.rounds(rounds), server.counts
 
 
+def kept(folder):
+    """Return what a client of a private run is given: its keys, and a folder."""
+    return lambda name: {**signed(name), "folder": folder / name}
+
+
 def secret(process, **settings):
     return {"process": process, "each": signed, **settings}
 
@@ -104,15 +109,15 @@ def distributed(clients):
     plain = strategy("fed_avg", learning_rate=0.1)
     return replace(
         plain,
-        postprocessors=(Encode(code, 5, Prg(bytes(32))),),
+        postprocessors=(Encode(code, 5, 9, Prg(bytes(32))),),
         aggregator=ModularSum(code),
         finalizer=Decode(plain.finalizer, plan, Unlimited()),
     )
 
 
-def test_distributed_noise_takes_its_sum_in_the_same_round():
+def test_distributed_noise_takes_its_sum_in_the_same_round(tmp_path):
     process, hall = distributed(4), Hall()
-    with attending(hall, process=process, each=signed):
+    with attending(hall, process=process, each=kept(tmp_path)):
         run, _ = serve(hall, 1, process)
     assert_same(run, simulated(1, process, EVERYONE))
 
@@ -177,12 +182,12 @@ def test_who_drops_out_in_a_phase_is_left_out_and_the_others_end_the_round(phase
     assert [one.dropped for one in run.history] == [int(PHASES.index(phase) < 3)]
 
 
-def test_a_sum_with_too_little_noise_is_given_up_before_it_is_opened():
+def test_a_sum_with_too_little_noise_is_given_up_before_it_is_opened(tmp_path):
     """Four of five are a quorum, but the noise is meant for five."""
     process, hall = distributed(5), Hall()
     desk = Watched(hall, lambda peer, step: peer == NAMES[4] and kind_of(step) == "masked")
     with (
-        attending(hall, process=process, each=signed),
+        attending(hall, process=process, each=kept(tmp_path)),
         pytest.raises(PeerFailed, match="4 of 5 clients sent Masked, at least 5 have to"),
     ):
         serve(hall, 1, process, desk=desk, phase_deadline=0.4, attempts=1)

@@ -68,6 +68,8 @@ def serve(program: Path, told: Serving) -> None:
     names = [PartyId(name.strip()) for name in told.clients.split(",")]
     if spec.cohort.weighted:
         raise UsageError("cohort.weighted: a server does not know how many examples its clients have: leave it out")
+    if spec.privacy is not None and told.folder is None:
+        raise UsageError("--folder: a private run needs one, or a server that is started again forgets what it spent")
     built, console = Built(spec, told.folder, real=len(names)), Console()
     settings = ServeSettings(
         JobId(told.run),

@@ -14,7 +14,6 @@ A file appears whole or not at all, and only its owner may read it.
 
 from __future__ import annotations
 
-import fcntl
 import hashlib
 import os
 import secrets
@@ -28,7 +27,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from unseen.component import Document, Kind, Packed, Source, Value
 from unseen.crypto.prg import SEED_BYTES, Prg
-from unseen.data.atomic import whole_file
+from unseen.data.atomic import locked, whole_file
 from unseen.data.table import Table
 from unseen.errors import DataError, LocalProtocolError, UsageError
 from unseen.flow.spec import FlowSpec, canonical_json
@@ -127,11 +126,7 @@ class Workspace:
     @contextmanager
     def locked(self) -> Iterator[None]:
         """Keep other processes out of this workspace; a killed process loses its lock by itself."""
-        with (self.root / "lock").open("a") as file:
-            try:
-                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except BlockingIOError as error:
-                raise UsageError(f"another process works in {self.root}: wait, or take another folder") from error
+        with locked(self.root):
             for litter in self.root.rglob(".*"):  # what a killed process was about to write
                 litter.unlink()
             yield

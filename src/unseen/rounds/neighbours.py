@@ -39,6 +39,7 @@ from unseen.learners.horizontal.topology import Topology
 from unseen.rounds.checkpoint import Checkpoints
 from unseen.rounds.digest import digest_of
 from unseen.rounds.events import LOOK_SECONDS, Renewable
+from unseen.rounds.notes import only_here
 from unseen.rounds.simulate import Round, Run
 from unseen.transport.channel import Channel
 
@@ -121,11 +122,12 @@ def exchange_models(
     """Play a node of gossip to its last round over ``channel``, which is closed; return its model and history.
 
     Raises:
-        UsageError: The process cannot be used, the channel lacks a neighbour, or the folder holds another run.
+        UsageError: The process cannot be used, the channel lacks a neighbour, or the folder holds another run. Another
+            process works in it. Or there is none, and answers cost privacy.
         DataError: The training has diverged.
         Cancelled: The token was set; finished rounds are kept.
     """
-    with channel:
+    with channel, only_here(settings.run, process, settings.folder):
         missing = neighbours_of(settings, channel.party) - channel.peers if channel.party in settings.nodes else None
         if missing is None or missing:
             raise UsageError(

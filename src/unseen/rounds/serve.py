@@ -19,12 +19,14 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable
+from contextlib import ExitStack
 from dataclasses import asdict
 from types import TracebackType
 from typing import Any, Self
 
 from unseen.codec import Buffer, shown
 from unseen.crypto.prg import Prg
+from unseen.data.atomic import locked
 from unseen.dialogue import CancelToken
 from unseen.errors import (
     Cancelled,
@@ -102,6 +104,7 @@ class Server:
         self._party = channel.party
         self._sum: ServerSum | None = None
         settings.check_keys(channel.peers, self._sums)
+        settings.check_folder(process)
         self.counts: Counter[What] = Counter()
         """How often each kind of event has happened."""
         self._cancel: CancelToken | None = None
@@ -112,7 +115,11 @@ class Server:
         self._store = Checkpoints(settings.folder) if settings.folder else None
         ids = tuple(ClientId(peer) for peer in sorted(channel.peers))
         process.check_cohort(settings.cohort, len(ids), first_come=settings.enough is not None)
-        self._run = self._first(ids)
+        with ExitStack() as stack:
+            if settings.folder is not None:
+                stack.enter_context(locked(settings.folder))
+            self._run = self._first(ids)
+            self._stack = stack.pop_all()
         self._links, self._moved = Links(channel), Traffic()
 
     def __enter__(self) -> Self:
@@ -136,6 +143,7 @@ class Server:
     def close(self) -> None:
         """Close the channel; clients wait for a server that goes on, unless they were told that the run is over."""
         self._links.close()
+        self._stack.close()
 
     @property
     def run(self) -> Run:
