@@ -10,9 +10,11 @@ If the process's aggregator is a sum (``secure``, or distributed noise), then of
 that have trained take it by a protocol, phase by phase, and whoever is missing by the deadline of a phase has dropped
 out; a sum that fails is an attempt that failed, and the next one has fresh keys.
 
-What it believes: nothing. What a client sends is checked for its place, size and finite numbers, and a client that
-sends anything else is refused by name and stops nobody; what its numbers do to the mean is a matter of the process
-(``robust``), and under secure aggregation of nobody.
+What it believes: nothing. What a client sends is checked when it is read: its place, its size, that numbers and weight
+are within bounds (``process.LARGEST``, ``HEAVIEST``), and what the aggregator asks for (``UpdateRule``). A client that
+sends anything else, or whose update alone is in the way of a next state (``culprit``), is refused by name, left out of
+the round, and stops nobody; what its numbers do to the mean is a matter of the process (``robust``), and under secure
+aggregation of nobody.
 """
 
 from __future__ import annotations
@@ -28,6 +30,7 @@ from unseen.crypto.prg import Prg
 from unseen.dialogue import CancelToken
 from unseen.errors import (
     Cancelled,
+    DataError,
     PeerFailed,
     PeerUnreachable,
     PermissionDenied,
@@ -59,6 +62,7 @@ from unseen.rounds.messages import (
     said_by_server,
     update_in,
 )
+from unseen.rounds.next_state import culprit, next_state
 from unseen.rounds.secure_round import NONCE_BYTES, ServerSum, SumPlan, cohort_of
 from unseen.rounds.settings import ServeSettings
 from unseen.rounds.simulate import Round, Run
@@ -229,11 +233,21 @@ class Server:
             aggregate, count = self._aggregate(state, attempt)
         except (RemoteProtocolError, UsageError, PermissionDenied, PeerUnreachable) as error:
             return f"the updates of {', '.join(attempt.answered)}, in this order, cannot be aggregated: {error}"
-        return self._process.finalizer(state, aggregate), aggregate, count
+        try:
+            return next_state(self._process, state, aggregate), aggregate, count
+        except (RemoteProtocolError, DataError) as error:
+            blamed = culprit(self._process, state, attempt.updates())
+            if blamed is None and isinstance(error, DataError):
+                raise
+            if blamed is None:
+                return f"the updates of {', '.join(attempt.answered)} make no next state: {error}"
+            del attempt.answers[blamed]
+            self._refuse(blamed, f"with its update there is no next state, and without it there is: {error}")
+        return self._next(state, attempt)
 
     def _aggregate(self, state: State, attempt: Attempt) -> tuple[Aggregate, int]:
         if self._sums is None or not attempt.answers:
-            return self._process.aggregate(state, attempt.updates()), len(attempt.answers)
+            return self._process.aggregate(state, list(attempt.updates().values())), len(attempt.answers)
         (layout,) = {answer for answer in attempt.answers.values() if isinstance(answer, Layout)}
         clients = cohort_of({client: attempt.notes.get(client, ()) for client in attempt.answered})
         plan = SumPlan(attempt.place, Prg.fresh().bytes(NONCE_BYTES), clients, layout, attempt.fingerprint)
@@ -366,7 +380,9 @@ class Server:
             return layout_in(answer, self._trainer.size)
         if answer.client != client:
             raise RemoteProtocolError(f"it calls itself '{shown(answer.client)}'")
-        return update_in(answer, self._trainer.size, self._codec)
+        update = update_in(answer, self._trainer.size, self._codec)
+        self._process.check_update(update)
+        return update
 
     def _take_step(self, client: ClientId, step: SumStep) -> None:
         taken, place = self._sum, Place(step.run, step.round, step.attempt)
