@@ -4,8 +4,8 @@ Source: B. McMahan and others, "Learning Differentially Private Recurrent Langua
 the estimator of a fixed denominator: the sum is divided by how many clients are *expected*, q·N, never by how many
 came, since that number is about people as well.
 
-*Trust:* the server sees every update (or, under secure aggregation, their sum) and draws the noise; what it publishes,
-the models after all rounds, is private. How many clients came, their metrics, and a run's checkpoints are not.
+*Trust:* the server sees every update and draws the noise; what it publishes, the models after all rounds, is private.
+How many clients came, their metrics, and a run's checkpoints are not.
 """
 
 from __future__ import annotations
