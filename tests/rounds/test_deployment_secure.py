@@ -32,6 +32,7 @@ from unseen.codec import decode
 from unseen.crypto.prg import Prg
 from unseen.errors import PeerFailed, PeerUnreachable, UsageError
 from unseen.learners.horizontal.private.distributed import Code, Decode, DistributedPlan, Encode, ModularSum
+from unseen.learners.horizontal.private.sampling import FixedCohort
 from unseen.learners.horizontal.process import Update
 from unseen.learners.horizontal.secure_mean import secure
 from unseen.learners.horizontal.strategies import strategy
@@ -108,6 +109,16 @@ def distributed(clients):
         aggregator=ModularSum(code),
         finalizer=Decode(plain.finalizer, plan, Unlimited()),
     )
+
+
+def test_distributed_noise_may_not_count_on_secret_cohorts():
+    """Amplification by sampling holds against those who do not know the cohort: in a secure round, nobody in it."""
+    process, cohort = distributed(4), FixedCohort(4, Prg(bytes(32)))
+    plan = replace(process.finalizer.plan, sampling=cohort.sampling(5))
+    process = replace(process, finalizer=replace(process.finalizer, plan=plan))
+    process.check_cohort(cohort, 5)
+    with pytest.raises(UsageError, match=r"cohorts are no secret.*state Everyone\(\)"):
+        serve(Hall(), 1, process, cohort=cohort)
 
 
 def test_distributed_noise_takes_its_sum_in_the_same_round():

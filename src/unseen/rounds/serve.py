@@ -38,6 +38,7 @@ from unseen.errors import (
     UsageError,
 )
 from unseen.ids import ClientId, PartyId
+from unseen.learners.horizontal.private.sampling import KnownCohort
 from unseen.learners.horizontal.process import Aggregate, Examples, Process, State, Trainer, Update, stream
 from unseen.learners.horizontal.sums import Layout
 from unseen.rounds.checkpoint import Checkpoints
@@ -115,7 +116,7 @@ class Server:
         self._attempt: Attempt | None = None
         self._store = Checkpoints(settings.folder) if settings.folder else None
         ids = tuple(ClientId(peer) for peer in sorted(channel.peers))
-        process.check_cohort(settings.cohort, len(ids))
+        process.check_cohort(KnownCohort(settings.cohort) if self._sums else settings.cohort, len(ids))
         self._run = self._first(ids)
         self._links, self._moved = Links(channel), Traffic()
 

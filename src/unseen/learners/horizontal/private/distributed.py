@@ -229,7 +229,9 @@ class ModularSum:
 class DistributedPlan:
     """What a run states about its noise.
 
-    With ``Fixed`` sampling the relation is ``replace``; with ``Everyone`` it may be ``zero-out``.
+    With ``Fixed`` sampling the relation is ``replace``; with ``Everyone`` it may be ``zero-out``. ``Fixed`` holds
+    against those alone who see nothing but the models: a simulation may state it, a deployed run is refused, since the
+    server and all members of a cohort know who is in it.
     """
 
     code: Code
