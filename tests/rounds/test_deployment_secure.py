@@ -350,7 +350,8 @@ def test_whatever_a_client_says_in_a_secure_round_stops_nobody_else():
         "malformed",
     ]
     assert all(part in reason for part, reason in zip(expected, refusals, strict=True))
-    assert (counts[What.LATE], counts[What.DUPLICATE], counts[What.AGAIN]) == (2, 2, 0)
+    # What comes twice comes late if all others have been quicker.
+    assert (counts[What.LATE] + counts[What.DUPLICATE], counts[What.AGAIN]) == (4, 0)
 
 
 # --- settings ----------------------------------------------------------------------------------------------------
@@ -379,10 +380,10 @@ def test_secure_rounds_need_keys_of_everybody(tmp_path):
     assert KEYS[NAMES[0]].private_bytes_raw().hex() not in repr(Signer(KEYS[NAMES[0]], ROSTER))
 
 
-def test_fewer_than_three_are_no_sum():
+def test_fewer_than_agreed_are_no_sum():
     hall = Hall()
     with (
         attending(hall, NAMES[:2], process=SECURE, each=signed),
-        pytest.raises(PeerFailed, match="2 of 5 clients answered, and at least 3 are needed"),
+        pytest.raises(PeerFailed, match="2 of 5 clients answered, and at least 4 are needed"),
     ):
         serve(hall, 1, deadline=0.3, attempts=1)

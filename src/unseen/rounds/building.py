@@ -29,6 +29,7 @@ from unseen.learners.horizontal.strategies.parts import WeightedMean
 from unseen.learners.horizontal.strategies.registry import STRATEGIES
 from unseen.privacy.epsilon import Budget, Limit
 from unseen.privacy.events import Gaussian, Poisson, Relation, Spend, Unit, read_spend, to_json
+from unseen.protocols.secure_aggregation.port import MIN_CONTRIBUTORS, quorum_of
 from unseen.rounds import cohort as cohorts
 from unseen.rounds.identities import secret_of
 from unseen.rounds.parameters import construct, parameters
@@ -158,8 +159,12 @@ class Built:
     def _secure(self, process: Process, given: dict[str, Any]) -> Process:
         if self.program.robust is not None or self.program.privacy is not None:
             raise UsageError("aggregation: robust rules and central noise need what a secure mean hides: leave one out")
-        most = self.population if self.program.cohort.rate is not None else self.program.cohort.size or _COHORT
-        mean: SecureMean = construct(SecureMean, {"clients": min(most, self.population), **given}, "aggregation")
+        rate, most = self.program.cohort.rate, self.program.cohort.size or _COHORT
+        agreed = {"clients": min(most, self.population)}
+        if rate is not None:
+            expected = round(rate * self.population)
+            agreed = {"clients": self.population, "least": max(MIN_CONTRIBUTORS, quorum_of(expected))}
+        mean: SecureMean = construct(SecureMean, {**agreed, **given}, "aggregation")
         return secure(process, mean)
 
     def _private(self, process: Process, section: PrivacySection, guard: Guard) -> Process:

@@ -58,7 +58,7 @@ class SumPlan:
         session = framed_digest(
             b"unseen/rounds/sum/1", self.place.run.encode(), where, self.nonce, repr(self.layout).encode()
         )
-        return Setting(self.clients, self.layout.length, by.bits, session, self.model, by.least)
+        return Setting(self.clients, self.layout.length, by.bits, session, self.model, by.fewest)
 
     def step(self, content: object) -> SumStep:
         """Return a message of the protocol as a word."""

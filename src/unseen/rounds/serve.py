@@ -194,7 +194,7 @@ class Server:
         parts = said_by_server(word)
         enough = min(settings.enough or len(cohort), len(cohort))
         shelf = Shelf(settings.held_bytes, settings.folder)
-        least = max(settings.minimum, self._sums.least if self._sums else 1)
+        least = max(settings.minimum, self._sums.fewest if self._sums else 1)
         attempt = Attempt(
             place, cohort, parts, fingerprint(word) if self._sums else b"", enough, least if cohort else 0, shelf
         )

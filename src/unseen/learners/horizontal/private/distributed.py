@@ -175,7 +175,7 @@ class ModularSum:
         return self.code.bits
 
     @property
-    def least(self) -> int:
+    def fewest(self) -> int:
         """Whose noise is enough; 3 at least."""
         return max(MIN_CONTRIBUTORS, self.code.clients)
 
@@ -217,9 +217,9 @@ class ModularSum:
         Raises:
             PermissionDenied: Fewer clients came than the noise is meant for.
         """
-        if len(updates) < self.least:
+        if len(updates) < self.fewest:
             raise PermissionDenied(
-                f"{len(updates)} clients came, and their noise is enough from {self.least} on: wait for more, or give "
+                f"{len(updates)} clients came, and their noise is enough from {self.fewest} on: wait for more, or give "
                 "each more noise"
             )
         return total_of(self, updates)
