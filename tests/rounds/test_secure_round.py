@@ -112,6 +112,18 @@ def test_an_update_goes_into_one_sum_only():
     assert table.finish(*table.begin(NAMES, attempt=3))[1] == tuple(NAMES)
 
 
+def test_a_sum_under_ring_lwe_is_over_the_same_clients_once_more_or_none():
+    """One sum over all; the server is killed before it has kept it, and one client is away when keys are made again."""
+    table = Table(NAMES, replace(MEAN, scheme="rlwe"))
+    table.finish(*table.begin(NAMES))
+    assert table.sums[NAMES[1]].note.clients == tuple(NAMES)
+    taken, said = table.begin(NAMES, attempt=1)
+    said = table.step(taken, said, gone=NAMES[:1])
+    with pytest.raises(PermissionDenied, match="goes into no other sum: wait for client-0"):
+        table.step(taken, said)
+    assert table.finish(*table.begin(NAMES, attempt=2))[1] == tuple(NAMES)
+
+
 def test_a_round_that_has_been_summed_is_not_trained_again_with_another_model():
     sums = Table().sums[NAMES[0]]
     sums.note = KeptSum(3, MODEL, tuple(NAMES))
