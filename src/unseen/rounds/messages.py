@@ -371,6 +371,12 @@ def update_in(answer: Answer, size: int, codec: Codec | None) -> Update:
     delta = answer.delta if codec is None or answer.encoded is None else codec.decode(answer.encoded, size)
     if not 1 / HEAVIEST <= answer.weight <= HEAVIEST:
         raise RemoteProtocolError(f"its update counts {answer.weight}: expected a number from 2^-40 to 2^40")
+    named = len(answer.extra) + len(answer.metrics)
+    if named > _MOST_NAMES or sum(len(vector.values) for vector in answer.extra) > _MOST_EXTRA:
+        raise RemoteProtocolError(
+            f"its update has {named} further vectors and metrics: expected at most {_MOST_NAMES}, with {_MOST_EXTRA:,} "
+            "numbers in all"
+        )
     extra, metrics = unpack(answer.extra), {metric.name: metric.value for metric in answer.metrics}
     if len(extra) != len(answer.extra) or len(metrics) != len(answer.metrics):
         raise RemoteProtocolError("it names two vectors or metrics of its update alike")

@@ -243,7 +243,9 @@ class Server:
             if blamed is None:
                 return f"the updates of {', '.join(attempt.answered)} make no next state: {error}"
             del attempt.answers[blamed]
-            self._refuse(blamed, f"with its update there is no next state, and without it there is: {error}")
+            # The details may tell of the others' updates.
+            reason = "with its update there is no next state, and without it there is"
+            self._refuse(blamed, reason, details=f": {error}")
         return self._next(state, attempt)
 
     def _aggregate(self, state: State, attempt: Attempt) -> tuple[Aggregate, int]:
@@ -403,12 +405,13 @@ class Server:
                 self._sum.leave_out(client, self._why[client])
             self._tell(What.FAILED, client=client, note=reason)
 
-    def _refuse(self, client: ClientId, reason: str, *, final: bool = False) -> None:
-        self._why[client] = f"was refused ({reason})"
+    def _refuse(self, client: ClientId, reason: str, *, final: bool = False, details: str = "") -> None:
+        """Tell a client why it is refused; ``details`` stay here."""
+        self._why[client] = f"was refused ({reason}{details})"
         if self._attempt is not None:
             self._attempt.leave_out(client, self._why[client])
         self._links.post(client, said_by_server(Refusal(self._settings.run, reason, final)), refusal=True)
-        self._tell(What.REFUSED, client=client, note=reason)
+        self._tell(What.REFUSED, client=client, note=reason + details)
 
     def _lose(self, client: ClientId, reason: str) -> None:
         self._why[client] = f"is away ({reason})"
