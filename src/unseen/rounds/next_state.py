@@ -26,9 +26,10 @@ def next_state(process: Process, state: State, aggregate: Aggregate) -> State:
 
 
 def culprit(process: Process, state: State, updates: Mapping[ClientId, Update]) -> ClientId | None:
-    """Return the client without whose update there is a next state, ``None`` if no single one is in its way.
+    """Return a client without whose update there is a next state, ``None`` if no single one is in its way.
 
-    It is sought by halves, in some log2(clients) trials; a trial spends no more of a privacy budget than the round.
+    It is sought by halves, in some log2(clients) trials; a trial spends no more of a privacy budget than the round. Who
+    sends what is on the verge of being in the way can have another one blamed, whose update is one too many beside it.
     """
     suspects = list(updates)
     while len(suspects) > 1:
