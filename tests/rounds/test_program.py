@@ -168,7 +168,9 @@ def test_a_key_that_is_not_given_leaves_no_trace(tmp_path):
 def test_no_rule_is_combined_with_what_hides_from_it():
     secure = TEXT.replace("scaffold", "fed_avg").replace("size: 2", "size: 4")
     secure += "aggregation: {secure: true, clip: 1.0, max_weight: 100}\n"
-    assert Built(Program.parse(secure)).process.name == "FedAvg, secure"
+    built = Built(Program.parse(secure)).process
+    assert (built.name, built.aggregator.fewest) == ("FedAvg, secure", 3)
+    assert Built(Program.parse(secure.replace("size: 4", "rate: 1.0"))).process.aggregator.fewest == 3
     with pytest.raises(UsageError, match="leave one out"):
         _ = Built(Program.parse(secure + "robust: {name: median}\n")).process
     median = PRIVATE + "robust: {name: median}\nprivacy: {clip: 1.0, epsilon: 9, delta: 1e-2, noise_multiplier: 1.0}\n"

@@ -52,6 +52,7 @@ from unseen.learners.horizontal.process import (
     State,
     Trainer,
     Update,
+    beyond,
     stream,
 )
 from unseen.learners.horizontal.sums import Layout
@@ -337,11 +338,11 @@ class _Client:
         if codec_of(self._process) is not None and isinstance(work, Compressed):
             return work.encoded(self._trainer, assignment)
         update, kept = self._process.client_round(self._trainer, assignment)
-        numbers = [update.delta, *update.extra.values(), *update.metrics.values()]
-        if not all(np.isfinite(np.asarray(one)).all() for one in numbers):
+        if bad := beyond(update):
             raise Diverged(
-                f"round {word.round + 1}: the update of {me} holds numbers that are not finite: its training diverged; "
-                "lower the learning rate, or look for such values in its examples"
+                f"round {word.round + 1}: the update of {me} holds numbers that are not finite, or beyond 2^60, in "
+                f"{', '.join(bad)}: its training diverged; lower the learning rate, or look for such values in its "
+                "examples"
             )
         return update, kept, None
 

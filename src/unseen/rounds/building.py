@@ -28,6 +28,7 @@ from unseen.learners.horizontal.secure_mean import SecureMean, secure
 from unseen.learners.horizontal.strategies.parts import WeightedMean
 from unseen.learners.horizontal.strategies.registry import STRATEGIES
 from unseen.privacy.events import Gaussian, Poisson, Relation, Spend, Unit
+from unseen.protocols.secure_aggregation.port import MIN_CONTRIBUTORS, quorum_of
 from unseen.rounds import cohort as cohorts
 from unseen.rounds.kept import keep_text
 from unseen.rounds.parameters import construct, parameters
@@ -173,8 +174,12 @@ class Built:
     def _secure(self, process: Process, given: dict[str, Any]) -> Process:
         if self.program.robust is not None or self.program.privacy is not None:
             raise UsageError("aggregation: robust rules and central noise need what a secure mean hides: leave one out")
-        most = self.population if self.program.cohort.rate is not None else self.program.cohort.size or _COHORT
-        mean: SecureMean = construct(SecureMean, {"clients": min(most, self.population), **given}, "aggregation")
+        rate, most = self.program.cohort.rate, self.program.cohort.size or _COHORT
+        agreed = {"clients": min(most, self.population)}
+        if rate is not None:
+            expected = round(rate * self.population)
+            agreed = {"clients": self.population, "least": max(MIN_CONTRIBUTORS, quorum_of(expected))}
+        mean: SecureMean = construct(SecureMean, {**agreed, **given}, "aggregation")
         return secure(process, mean)
 
     def _private(self, process: Process, section: PrivacySection, guard: Guard) -> Process:

@@ -223,7 +223,7 @@ class ModularSum:
         return self.code.bits
 
     @property
-    def least(self) -> int:
+    def fewest(self) -> int:
         """Whose noise is enough; 3 at least."""
         return max(MIN_CONTRIBUTORS, self.code.clients)
 
@@ -265,9 +265,9 @@ class ModularSum:
         Raises:
             PermissionDenied: Fewer clients came than the noise is meant for.
         """
-        if len(updates) < self.least:
+        if len(updates) < self.fewest:
             raise PermissionDenied(
-                f"{len(updates)} clients came, and their noise is enough from {self.least} on: wait for more, or give "
+                f"{len(updates)} clients came, and their noise is enough from {self.fewest} on: wait for more, or give "
                 "each more noise"
             )
         return total_of(self, updates)
@@ -277,7 +277,9 @@ class ModularSum:
 class DistributedPlan:
     """What a run states about its noise.
 
-    With ``Fixed`` sampling the relation is ``replace``; with ``Everyone`` it may be ``zero-out``.
+    With ``Fixed`` sampling the relation is ``replace``; with ``Everyone`` it may be ``zero-out``. ``Fixed`` holds
+    against those alone who see nothing but the models: a simulation may state it, a deployed run is refused, since the
+    server and all members of a cohort know who is in it.
     """
 
     code: Code
