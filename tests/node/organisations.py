@@ -6,6 +6,7 @@ import hashlib
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
+from pathlib import Path
 
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
@@ -30,7 +31,7 @@ BANK, INSURER, SHOP, MALLORY = (PartyId(name) for name in ("bank", "insurer", "s
 CUSTOMERS = TableId("customers")
 CREDIT = ProjectId("credit")
 ANN, BEN = (
-    Person(name, frozenset(duties), NOW)
+    Person(name, frozenset(duties), NOW, projects=frozenset({ProjectId("credit")}))
     for name, duties in (("ann", (Duty.ANALYST, Duty.DATA_OWNER)), ("ben", (Duty.APPROVER,)))
 )
 STEPS = ("read_table", "psi_join", "split")
@@ -60,11 +61,12 @@ class Organisation:
     """A node without network and workers."""
 
     me: PartyId
-    store: Store = field(default_factory=Store)
+    folder: Path
     clock: Clock = field(default_factory=Clock)
     partners: set[PartyId] = field(default_factory=set)
 
     def __post_init__(self) -> None:
+        self.store = Store(f"sqlite:///{self.folder}/{self.me}.db")
         self.start()
 
     def start(self) -> None:
@@ -99,9 +101,9 @@ def deliver(nodes: Iterable[Organisation]) -> int:
         count += moved
 
 
-def acquainted(*names: PartyId) -> tuple[Organisation, ...]:
+def acquainted(folder: Path, *names: PartyId) -> tuple[Organisation, ...]:
     """Return nodes that are paired with each other and have introduced their keys."""
-    nodes = tuple(Organisation(name, partners=set(names) - {name}) for name in names)
+    nodes = tuple(Organisation(name, folder, partners=set(names) - {name}) for name in names)
     for node in nodes:
         node.projects.send_cards({peer: root_of(peer) for peer in node.partners})
         register(node)
@@ -211,9 +213,9 @@ def site(*parties: PartyId, **changes: object) -> SiteProject:
     return SiteProject(**{**fields, **changes})
 
 
-def allied(*names: PartyId, automatic: bool = True) -> tuple[Organisation, ...]:
+def allied(folder: Path, *names: PartyId, automatic: bool = True) -> tuple[Organisation, ...]:
     """Return nodes with an agreement that all have signed, and policies for it."""
-    nodes = acquainted(*names)
+    nodes = acquainted(folder, *names)
     nodes[0].projects.draft(agreement_text(*names), ANN)
     deliver(nodes)
     for node in nodes:

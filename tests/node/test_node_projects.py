@@ -25,7 +25,16 @@ from organisations import (
 from unseen.errors import PermissionDenied, UsageError
 from unseen.ids import PartyId
 from unseen.node.domain import JobState
-from unseen.node.letters import AgreementOffered, AnyLetter, Card, HeadSigned, Revoked, TableHeld, TablesHeld, write_letter
+from unseen.node.letters import (
+    AgreementOffered,
+    AnyLetter,
+    Card,
+    HeadSigned,
+    Revoked,
+    TableHeld,
+    TablesHeld,
+    write_letter,
+)
 from unseen.node.usecases.asking import held_tables
 from unseen.trust.agreement import Agreement, Revocation
 from unseen.trust.audit import Event
@@ -52,8 +61,8 @@ def pending(node: Organisation) -> Agreement:
 
 
 @pytest.mark.parametrize("names", [(BANK, INSURER), (BANK, INSURER, SHOP)], ids=["two", "three"])
-def test_an_agreement_is_in_force_everywhere_once_all_have_signed(names) -> None:
-    nodes = acquainted(*names)
+def test_an_agreement_is_in_force_everywhere_once_all_have_signed(names, tmp_path) -> None:
+    nodes = acquainted(tmp_path, *names)
     assert nodes[0].projects.draft(agreement_text(*names), ANN) == CREDIT
     deliver(nodes)
     for count, node in enumerate(nodes[::-1], 1):
@@ -71,8 +80,8 @@ def test_an_agreement_is_in_force_everywhere_once_all_have_signed(names) -> None
             assert all(held_tables(turn, CREDIT, peer)["customers"].rows == 2000 for peer in node.partners)
 
 
-def test_a_draft_takes_members_whose_keys_are_known_only() -> None:
-    (bank, _) = acquainted(BANK, INSURER)
+def test_a_draft_takes_members_whose_keys_are_known_only(tmp_path) -> None:
+    (bank, _) = acquainted(tmp_path, BANK, INSURER)
     with pytest.raises(UsageError, match="mallory is not a partner"):
         bank.projects.draft(agreement_text(BANK, MALLORY), ANN)
     bank.partners.add(SHOP)
@@ -86,8 +95,8 @@ def test_a_draft_takes_members_whose_keys_are_known_only() -> None:
     assert bank.projects.all() == ()
 
 
-def test_people_need_the_right_to_do_what_they_do() -> None:
-    (bank, _) = acquainted(BANK, INSURER)
+def test_people_need_the_right_to_do_what_they_do(tmp_path) -> None:
+    (bank, _) = acquainted(tmp_path, BANK, INSURER)
     with pytest.raises(PermissionDenied, match="ben may not"):
         bank.projects.draft(agreement_text(BANK, INSURER), BEN)
     bank.projects.draft(agreement_text(BANK, INSURER), ANN)
@@ -95,8 +104,8 @@ def test_people_need_the_right_to_do_what_they_do() -> None:
         bank.projects.sign(CREDIT, ANN)
 
 
-def test_nobody_else_gets_an_agreement_changed_or_completed() -> None:
-    bank, insurer = acquainted(BANK, INSURER)
+def test_nobody_else_gets_an_agreement_changed_or_completed(tmp_path) -> None:
+    bank, insurer = acquainted(tmp_path, BANK, INSURER)
     bank.projects.draft(agreement_text(BANK, INSURER), ANN)
     deliver((bank, insurer))
     made = pending(insurer)
@@ -116,8 +125,8 @@ def test_nobody_else_gets_an_agreement_changed_or_completed() -> None:
         insurer.projects.get(CREDIT)
 
 
-def test_an_agreement_that_names_other_keys_than_are_known_is_refused() -> None:
-    bank, insurer = acquainted(BANK, INSURER)
+def test_an_agreement_that_names_other_keys_than_are_known_is_refused(tmp_path) -> None:
+    bank, insurer = acquainted(tmp_path, BANK, INSURER)
     bank.projects.draft(agreement_text(BANK, INSURER), ANN)
     made = pending(bank)
     for index, field in ((0, "key"), (0, "certificate"), (1, "key"), (1, "certificate")):
@@ -129,16 +138,16 @@ def test_an_agreement_that_names_other_keys_than_are_known_is_refused() -> None:
     assert insurer.projects.pending() == ()
 
 
-def test_a_card_under_another_root_than_was_paired_with_is_refused() -> None:
-    (bank, _) = acquainted(BANK, INSURER)
+def test_a_card_under_another_root_than_was_paired_with_is_refused(tmp_path) -> None:
+    (bank, _) = acquainted(tmp_path, BANK, INSURER)
     assert say(bank, INSURER, Card(key_of(MALLORY).public, root_of(MALLORY))) == ["signature"]
     assert say(bank, INSURER, Card("00" * 32, root_of(INSURER))) == ["signature"]
     bank.projects.draft(agreement_text(BANK, INSURER), ANN)
     assert pending(bank).member(INSURER).key == key_of(INSURER).public  # type: ignore[union-attr]  # it is one
 
 
-def test_a_new_version_takes_the_place_of_the_old_one_and_ends_its_jobs() -> None:
-    bank, insurer = nodes = allied(BANK, INSURER)
+def test_a_new_version_takes_the_place_of_the_old_one_and_ends_its_jobs(tmp_path) -> None:
+    bank, insurer = nodes = allied(tmp_path, BANK, INSURER)
     job = propose(bank, BANK, INSURER)
     deliver(nodes)
     bank.projects.draft(agreement_text(BANK, INSURER, purpose="another one"), ANN)
@@ -158,8 +167,8 @@ def test_a_new_version_takes_the_place_of_the_old_one_and_ends_its_jobs() -> Non
     assert [node.projects.get(CREDIT).current.version for node in nodes] == [2, 2]
 
 
-def test_a_node_signs_one_form_of_a_version_unless_it_withdraws() -> None:
-    bank, insurer = nodes = acquainted(BANK, INSURER)
+def test_a_node_signs_one_form_of_a_version_unless_it_withdraws(tmp_path) -> None:
+    bank, insurer = nodes = acquainted(tmp_path, BANK, INSURER)
     bank.projects.draft(agreement_text(BANK, INSURER), ANN)
     deliver(nodes)
     insurer.projects.sign(CREDIT, BEN)
@@ -174,8 +183,8 @@ def test_a_node_signs_one_form_of_a_version_unless_it_withdraws() -> None:
 
 
 @pytest.mark.parametrize("names", [(BANK, INSURER), (BANK, INSURER, SHOP)], ids=["two", "three"])
-def test_one_side_revokes_at_once_and_for_good(names) -> None:
-    nodes = allied(*names)
+def test_one_side_revokes_at_once_and_for_good(names, tmp_path) -> None:
+    nodes = allied(tmp_path, *names)
     job = propose(nodes[0], *names)
     deliver(nodes)
     assert nodes[0].jobs.admits(nodes[1].me, job)
@@ -196,8 +205,8 @@ def test_one_side_revokes_at_once_and_for_good(names) -> None:
         nodes[0].projects.revoke(CREDIT, "so do we", BEN)
 
 
-def test_a_revocation_that_no_member_signed_is_refused() -> None:
-    bank, insurer = allied(BANK, INSURER)
+def test_a_revocation_that_no_member_signed_is_refused(tmp_path) -> None:
+    bank, _ = allied(tmp_path, BANK, INSURER)
     current = bank.projects.get(CREDIT).current
     word = Revocation(project=CREDIT, agreement=current.digest, by=INSURER, at=bank.clock.now(), reason="no")
     assert say(bank, INSURER, Revoked(CREDIT, seal(word, key_of(MALLORY)).to_bytes())) == ["signature"]
@@ -208,8 +217,8 @@ def test_a_revocation_that_no_member_signed_is_refused() -> None:
     assert bank.projects.get(CREDIT).revoked is None
 
 
-def test_a_foreigner_and_one_who_was_struck_off_have_no_say() -> None:
-    bank, insurer = allied(BANK, INSURER)
+def test_a_foreigner_and_one_who_was_struck_off_have_no_say(tmp_path) -> None:
+    bank, _ = allied(tmp_path, BANK, INSURER)
     bank.partners.add(MALLORY)
     for letter in (
         TablesHeld(CREDIT, (TableHeld(MALLORY, "customers", "0" * 64, 5),)),
@@ -225,8 +234,8 @@ def test_a_foreigner_and_one_who_was_struck_off_have_no_say() -> None:
     assert say(bank, INSURER, TablesHeld(CREDIT, ())) == ["signature"]
 
 
-def test_new_versions_of_tables_are_announced_once() -> None:
-    bank, insurer = nodes = allied(BANK, INSURER)
+def test_new_versions_of_tables_are_announced_once(tmp_path) -> None:
+    bank, insurer = nodes = allied(tmp_path, BANK, INSURER)
     insurer.projects.announce_tables()
     assert deliver(nodes) == 0
     register(insurer, "second", rows=3000)
@@ -237,8 +246,8 @@ def test_new_versions_of_tables_are_announced_once() -> None:
         assert held_tables(turn, CREDIT, INSURER)["customers"].rows == 3000
 
 
-def test_a_head_of_another_history_is_refused_and_kept_in_the_trail() -> None:
-    bank, insurer = allied(BANK, INSURER)
+def test_a_head_of_another_history_is_refused_and_kept_in_the_trail(tmp_path) -> None:
+    bank, _ = allied(tmp_path, BANK, INSURER)
     (held,) = bank.audit.heads(CREDIT)
     fork = held.head.model_copy(update={"last": "0" * 64})
     assert say(bank, INSURER, HeadSigned(CREDIT, seal(fork, key_of(INSURER)).to_bytes())) == ["signature"]

@@ -183,7 +183,7 @@ class Supervisor:
         while not self._stopped.is_set():
             try:
                 self.tick()
-            except Exception:
+            except Exception:  # noqa: BLE001  # the outermost loop of the node
                 # Whatever it was, partners' letters and people's requests must not wait for it.
                 _log.exception("the supervisor failed; it goes on in a second")
                 self._stopped.wait(1.0)
@@ -346,7 +346,7 @@ def _spawn(task: Assignment, home: Path) -> subprocess.Popen[str]:
     home.mkdir(parents=True, exist_ok=True, mode=0o700)
     environment = {name: os.environ[name] for name in _KEPT_ENVIRONMENT if name in os.environ}
     with (home / "worker.log").open("a") as log:
-        process = subprocess.Popen(  # noqa: S603  # our own program, no shell
+        process = subprocess.Popen(  # our own program, no shell
             (sys.executable, "-P", "-m", "unseen.node.worker"),
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,

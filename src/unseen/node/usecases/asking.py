@@ -56,14 +56,12 @@ def ask_of(job: Job) -> Ask:
     )
 
 
-# --- tables ----------------------------------------------------------------------------------------------------------
+# --- tables ---------------------------------------------------------------------------------------------------------
 
 
 def held_tables(turn: Turn, project: str, party: PartyId) -> dict[str, Snapshot]:
     """Return the versions of tables that a party last said it holds, by name."""
-    line = b"[]"
-    for line in turn.kept.lines.read(f"held/{project}/{party}"):  # noqa: B007  # the last one is wanted
-        pass
+    line = turn.kept.lines.last(f"held/{project}/{party}") or b"[]"
     return {found["name"]: Snapshot.model_validate(found) for found in json.loads(line)}
 
 
@@ -109,7 +107,7 @@ def _columns(graph: Graph, me: PartyId, entry: CatalogueTable) -> Mapping[str, R
     return used
 
 
-# --- points ----------------------------------------------------------------------------------------------------------
+# --- points ---------------------------------------------------------------------------------------------------------
 
 
 @dataclass(frozen=True, slots=True)

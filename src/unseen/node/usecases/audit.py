@@ -90,7 +90,4 @@ def take_head(turn: Turn, peer: PartyId, letter: HeadSigned) -> None:
 
 
 def _last_head(turn: Turn, project: ProjectId, party: PartyId) -> bytes | None:
-    frame = None
-    for frame in turn.kept.lines.read(f"heads/{project}/{party}"):  # noqa: B007  # the last one is wanted
-        pass
-    return frame
+    return turn.kept.lines.last(f"heads/{project}/{party}")

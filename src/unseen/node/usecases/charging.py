@@ -7,7 +7,7 @@ import json
 from unseen.errors import PermissionDenied, RemoteProtocolError
 from unseen.ids import PartyId, StepId
 from unseen.node.books import Turn
-from unseen.node.domain import Job
+from unseen.node.domain import Job, JobState
 from unseen.node.letters import Acknowledged, Charged, ReceiptsHeld
 from unseen.node.usecases.asking import ask_of, session_id, sessions_of
 from unseen.node.usecases.signatures import membership
@@ -19,6 +19,8 @@ from unseen.trust.budgets import Noted, Receipt, points_of
 from unseen.trust.envelope import read_envelope, read_statement
 from unseen.trust.grant import Grant
 
+LIVE = tuple(state for state in JobState if not state.is_over)
+_ALL = 1_000_000
 _RELEASES = {
     Release: (Event.RELEASED, Code.DONE),
     Withhold: (Event.WITHHELD, Code.BUDGET),
@@ -64,10 +66,7 @@ def is_settled(turn: Turn, job: Job) -> bool:
 
 def settle_sessions(turn: Turn, job: Job) -> None:
     """Note what became of each session that was charged for a job which is over."""
-    frame = turn.kept.jobs.grants(job.job).get(turn.me)
-    if frame is None:
-        return
-    grant = read_envelope(frame, sender="store").digest
+    grant = _grant_digest(turn, job)
     sizes = _sizes(turn, job)
     for partner in _partners(turn, job):
         ledger = turn.ledger(job.project, partner)
@@ -112,7 +111,7 @@ def _partners(turn: Turn, job: Job) -> list[PartyId]:
     return sorted({snapshot.owner for snapshot in job.snapshots} - {turn.me})
 
 
-# --- letters about receipts ------------------------------------------------------------------------------------------
+# --- letters about receipts -----------------------------------------------------------------------------------------
 
 
 def take_charge(turn: Turn, peer: PartyId, letter: Charged) -> None:
@@ -159,6 +158,24 @@ def take_receipts(turn: Turn, peer: PartyId, letter: ReceiptsHeld) -> None:
         turn.enter(project, peer, entry)
     for frame in letter.frames:
         _acknowledge(turn, project, peer, frame)
+    _end_orphans(turn, project, peer)
+
+
+def _end_orphans(turn: Turn, project: ProjectId, partner: PartyId) -> None:
+    """Note the end of sessions whose job is over, or was lost with what became of it; they stay charged."""
+    ledger = turn.ledger(project, partner)
+    live = {grant for job in turn.kept.jobs.all(project, LIVE, limit=_ALL) if (grant := _grant_digest(turn, job))}
+    over = {fact.session for fact in ledger.noted}
+    for receipt in ledger.receipts:
+        request = receipt.charge
+        if isinstance(request, Request) and request.session not in over and receipt.grant not in live:
+            failed = Ended(partner=partner, session=request.session, at=turn.now, how="failed")
+            turn.enter(project, partner, Noted(fact=failed))
+
+
+def _grant_digest(turn: Turn, job: Job) -> str | None:
+    frame = turn.kept.jobs.grants(job.job).get(turn.me)
+    return None if frame is None else read_envelope(frame, sender="store").digest
 
 
 def _acknowledge(turn: Turn, project: ProjectId, peer: PartyId, frame: bytes) -> None:

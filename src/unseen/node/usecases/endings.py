@@ -8,13 +8,13 @@ from unseen.ids import PartyId
 from unseen.node.books import Turn
 from unseen.node.domain import COURSE, Job, JobState
 from unseen.node.letters import HeadSigned, JobEnded
-from unseen.node.usecases.charging import settle_sessions
+from unseen.node.usecases.charging import LIVE, settle_sessions
 from unseen.trust.agreement import ProjectId
 from unseen.trust.audit import Code, Event
 from unseen.trust.envelope import seal
 
-LIVE = (JobState.PROPOSED, JobState.GRANTED, JobState.READY, JobState.RUNNING)
 MAX_REASON = 500
+_REFUSALS = frozenset({Code.SITE, Code.BUDGET, Code.SIGNATURE})
 
 
 def end_job(
@@ -71,5 +71,5 @@ def _state(job: Job, code: Code) -> JobState:
         return JobState.FINISHED
     if code is Code.CANCELLED:
         return JobState.CANCELLED
-    refused = code is not Code.FAILED and JobState.REFUSED in COURSE[job.state]
+    refused = code in _REFUSALS and JobState.REFUSED in COURSE[job.state]
     return JobState.REFUSED if refused else JobState.FAILED

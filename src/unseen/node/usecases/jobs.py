@@ -9,37 +9,39 @@ from dataclasses import replace
 from datetime import datetime
 
 from unseen.codec import shown
-from unseen.errors import PermissionDenied, RemoteProtocolError, UnseenError, UsageError
+from unseen.errors import PermissionDenied, RemoteProtocolError, UsageError
 from unseen.flow.spec import FlowSpec, canonical_json
 from unseen.ids import JobId, PartyId
 from unseen.node.books import Books, Turn
 from unseen.node.domain import Job, JobState, Person, Right
-from unseen.node.letters import (
-    Acknowledged,
-    JobDone,
-    JobEnded,
-    JobGranted,
-    JobProposed,
-    JobRefused,
-    ReceiptsHeld,
-    TableHeld,
+from unseen.node.letters import Acknowledged, JobDone, JobEnded, JobGranted, JobProposed, JobRefused, ReceiptsHeld
+from unseen.node.usecases.asking import ask_of, graph_of, points_needed
+from unseen.node.usecases.charging import LIVE, take_acknowledgement, take_receipts
+from unseen.node.usecases.deciding import (
+    all_go_on,
+    consider,
+    done_at,
+    go_on,
+    issue,
+    known_job,
+    note_done,
+    others,
+    pass_on,
+    refuse,
 )
-from unseen.node.usecases.asking import ask_of, graph_of, held_tables, left_of, points_needed, uses_of
-from unseen.node.usecases.charging import charge, is_settled, take_acknowledgement, take_receipts
-from unseen.node.usecases.endings import LIVE, end_job, parties_of
-from unseen.node.usecases.projects import site_policy
+from unseen.node.usecases.endings import end_job, parties_of
+from unseen.node.usecases.proposals import newest_table, proposal, read_proposal
+from unseen.node.usecases.rights import demand
 from unseen.node.usecases.signatures import membership
-from unseen.privacy.facts import MAX_ROWS, TableId
 from unseen.trust.agreement import ProjectId
 from unseen.trust.audit import Code
 from unseen.trust.checks import grant_times
 from unseen.trust.envelope import read_envelope, read_statement
-from unseen.trust.grant import Grant, Snapshot
-from unseen.trust.policy import Ask, Refused, Site, SitePolicy, decide, tables_of
+from unseen.trust.grant import Grant
+from unseen.trust.policy import tables_of
 
 _MOST_OPEN = 100
 """Jobs of one initiator that are not over, at most."""
-_SIGHT = "0" * 32
 
 
 class Jobs:
@@ -57,7 +59,7 @@ class Jobs:
             UsageError: There is none of this name.
         """
         with self._books.turn() as turn:
-            return _known(turn, job)
+            return known_job(turn, job)
 
     def all(
         self,
@@ -74,12 +76,12 @@ class Jobs:
     def events(self, job: JobId, after: int = 0) -> tuple[tuple[int, Mapping[str, object]], ...]:
         """Return what was told of a job's progress, numbered from 1, after a number."""
         with self._books.turn() as turn:
-            lines = list(turn.kept.lines.read(f"events/{_known(turn, job).job}"))
+            lines = list(turn.kept.lines.read(f"events/{known_job(turn, job).job}"))
             return tuple((number, json.loads(line)) for number, line in enumerate(lines, 1) if number > after)
 
     # --- what people do ----------------------------------------------------------------------------------------------
 
-    def propose(
+    def propose(  # noqa: PLR0913, PLR0917  # what a grant names
         self,
         project: ProjectId,
         flow: FlowSpec,
@@ -106,13 +108,13 @@ class Jobs:
             UsageError: The flow cannot run, or a table is not known.
             PermissionDenied: This node itself refuses; the message lists all reasons.
         """
-        _demand(by, Right.PROPOSE_JOBS)
+        demand(by, Right.PROPOSE_JOBS, project)
         with self._books.turn() as turn:
             graph = graph_of(flow)
             if turn.me not in flow.parties:
                 raise UsageError(f"{turn.me} takes no part in the flow, so that it cannot propose it")
             snapshots = tuple(
-                _newest(turn, project, party, table, tables.get(table))
+                newest_table(turn, project, party, table, tables.get(table))
                 for table in sorted(tables_of(graph))
                 for party in sorted(flow.parties)
             )
@@ -133,10 +135,10 @@ class Jobs:
                 job = replace(job, points=points_needed(ask_of(job)))
             turn.gate(project)
             turn.kept.jobs.add(job)
-            for peer in _others(turn, job):
-                turn.post(peer, _proposal(job))
-            _consider(turn, job)
-            made = _known(turn, job.job)
+            for peer in others(turn, job):
+                turn.post(peer, proposal(job))
+            consider(turn, job)
+            made = known_job(turn, job.job)
         if made.state is JobState.REFUSED:
             raise PermissionDenied(made.reason)
         return made.job
@@ -148,14 +150,14 @@ class Jobs:
             UsageError: The job does not wait for that.
             PermissionDenied: Nobody approves what they proposed themselves.
         """
-        _demand(by, Right.APPROVE_JOBS)
         with self._books.turn() as turn:
             waiting = _waiting(turn, job)
+            demand(by, Right.APPROVE_JOBS, waiting.project)
             if by.name == waiting.by:
                 raise PermissionDenied(f"job {job}: {by.name} proposed it, and somebody else has to approve it")
             turn.kept.lines.append(f"approved/{job}", by.name.encode())
-            _issue(turn, waiting)
-            return _known(turn, job)
+            issue(turn, waiting)
+            return known_job(turn, job)
 
     def refuse(self, job: JobId, reason: str, by: Person) -> None:
         """Refuse a job that waits for approval.
@@ -163,9 +165,10 @@ class Jobs:
         Raises:
             UsageError: It does not.
         """
-        _demand(by, Right.APPROVE_JOBS)
         with self._books.turn() as turn:
-            _refuse(turn, _waiting(turn, job), Code.SITE, [f"{turn.me} refused: {shown(reason, limit=400)}"])
+            waiting = _waiting(turn, job)
+            demand(by, Right.APPROVE_JOBS, waiting.project)
+            refuse(turn, waiting, Code.SITE, [f"{turn.me} refused: {shown(reason, limit=400)}"])
 
     def cancel(self, job: JobId, reason: str, by: Person) -> None:
         """End a job at all parties.
@@ -173,14 +176,14 @@ class Jobs:
         Raises:
             UsageError: It is over.
         """
-        _demand(by, Right.CANCEL_JOBS)
         with self._books.turn() as turn:
-            live = _known(turn, job)
+            live = known_job(turn, job)
+            demand(by, Right.CANCEL_JOBS, live.project)
             if live.state.is_over:
                 raise UsageError(f"job {job} is over: {live.state}")
             end_job(turn, live, Code.CANCELLED, f"{turn.me} cancelled it: {shown(reason, limit=400)}")
 
-    # --- what time and revocation do -----------------------------------------------------------------------------------
+    # --- what time and revocation do ---------------------------------------------------------------------------------
 
     def expire(self) -> None:
         """End the jobs whose time is over."""
@@ -203,7 +206,7 @@ class Jobs:
             grant = read_statement(read_envelope(frame, sender="store"), Grant, sender="store")
             return not any(grant_times(grant, of, turn.now))
 
-    # --- what partners say; each of these is called within the turn that takes the letter ------------------------------
+    # --- what partners say; each of these is called within the turn that takes the letter ----------------------------
 
     def take_proposal(self, turn: Turn, peer: PartyId, letter: JobProposed) -> None:
         """Consider a job that a partner asks for; what stands against it is answered.
@@ -212,14 +215,14 @@ class Jobs:
             RemoteProtocolError: The letter is malformed, the peer takes no part, or asks for too much at once.
         """
         project = membership(turn, peer, letter.project).current.project
-        job = _proposed(turn, peer, project, letter)
+        job = read_proposal(turn, peer, project, letter)
         if turn.kept.jobs.get(job.job) is not None:
             raise RemoteProtocolError(f"{peer}: proposes job {job.job}, which is known already")
         open_jobs = turn.kept.jobs.all(project=project, states=LIVE, limit=1_000_000)
         if sum(other.initiator == peer for other in open_jobs) >= _MOST_OPEN:
             raise RemoteProtocolError(f"{peer}: {_MOST_OPEN} of its jobs are not over: it may propose no more")
         turn.kept.jobs.add(job)
-        _consider(turn, _known(turn, job.job))
+        consider(turn, known_job(turn, job.job))
 
     def take_grant(self, turn: Turn, peer: PartyId, letter: JobGranted) -> None:
         """Take an owner's grant; the last one makes the job ready, once the budgets are settled.
@@ -240,7 +243,7 @@ class Jobs:
             return
         turn.kept.jobs.keep_grant(job.job, issuer, letter.frame)
         if job.initiator == turn.me:
-            _pass_on(turn, job, issuer, letter.frame)
+            pass_on(turn, job, issuer, letter.frame)
         go_on(turn, job.job)
 
     def take_refusal(self, turn: Turn, peer: PartyId, letter: JobRefused) -> None:
@@ -268,7 +271,7 @@ class Jobs:
         if job.state.is_over:
             return
         code = Code(letter.code)
-        if code is Code.DONE and (peer != job.initiator or turn.me not in _done(turn, job)):
+        if code is Code.DONE and (peer != job.initiator or turn.me not in done_at(turn, job)):
             raise RemoteProtocolError(f"{peer}: says that job {job.job} is done, which it is not at {turn.me}")
         end_job(turn, job, code, shown(letter.reason, limit=500), by=peer)
 
@@ -291,7 +294,7 @@ class Jobs:
             RemoteProtocolError: It is not the next one.
         """
         take_acknowledgement(turn, peer, letter)
-        _all_go_on(turn, ProjectId(letter.project))
+        all_go_on(turn, ProjectId(letter.project))
 
     def take_receipts(self, turn: Turn, peer: PartyId, letter: ReceiptsHeld) -> None:
         """Put charges back that this node's ledger has lost; jobs that were charged in their place are charged anew.
@@ -300,144 +303,7 @@ class Jobs:
             RemoteProtocolError: They are not this node's own, or contradict what the partner has countersigned.
         """
         take_receipts(turn, peer, letter)
-        _all_go_on(turn, ProjectId(letter.project))
-
-
-def note_done(turn: Turn, job: Job, party: PartyId) -> None:
-    """Note that a party has all its results of a job."""
-    done = _done(turn, job)
-    if party not in done:
-        turn.kept.lines.append(f"done/{job.job}", party.encode())
-    if turn.me != job.initiator:
-        turn.post(job.initiator, JobDone(job.project, job.job))
-    elif {*done, party} >= set(parties_of(job)):
-        end_job(turn, job, Code.DONE, "")
-
-
-def go_on(turn: Turn, name: JobId) -> None:
-    """Charge a job that all have granted, and make it ready once the partners have countersigned."""
-    job = _known(turn, name)
-    if job.state is not JobState.GRANTED or set(turn.kept.jobs.grants(name)) < set(parties_of(job)):
-        return
-    try:
-        charge(turn, job)
-    except (PermissionDenied, UsageError) as error:
-        _refuse(turn, job, Code.BUDGET, [str(error)])
-        return
-    if is_settled(turn, job):
-        turn.kept.jobs.move(name, JobState.READY, now=turn.now)
-        turn.ready = True
-
-
-def _all_go_on(turn: Turn, project: ProjectId) -> None:
-    for job in turn.kept.jobs.all(project=project, states=(JobState.GRANTED,), limit=1_000_000):
-        go_on(turn, job.job)
-
-
-def _done(turn: Turn, job: Job) -> frozenset[str]:
-    return frozenset(line.decode() for line in turn.kept.lines.read(f"done/{job.job}"))
-
-
-# --- deciding ----------------------------------------------------------------------------------------------------------
-
-
-def _consider(turn: Turn, job: Job) -> None:
-    """Refuse or grant a job, or leave it to a person, as the site's policy says."""
-    policy = site_policy(turn, job.project)
-    if policy is not None and not policy.automatic and not _objections(turn, job):
-        return
-    _issue(turn, job)
-
-
-def _objections(turn: Turn, job: Job) -> bool:
-    """Return whether a job would be refused as things are."""
-    try:
-        ask = ask_of(job)
-        site = _site(turn, job, ask)
-    except UnseenError:
-        return True
-    return isinstance(decide(ask, turn.project(job.project), site, _SIGHT), Refused)
-
-
-def _issue(turn: Turn, job: Job) -> None:
-    """Issue this node's grant, or refuse; both are told to whom it concerns."""
-    gate = turn.gate(job.project)
-    try:
-        ask = ask_of(job)
-        site = _site(turn, job, ask)
-        envelope = gate.issue(ask, site.policy, site.tables, site.left, secrets.token_hex(16))
-    except (PermissionDenied, UsageError) as error:
-        _refuse(turn, job, Code.SITE, [str(error)])
-        return
-    turn.kept.jobs.keep_grant(job.job, turn.me, envelope.to_bytes())
-    turn.kept.jobs.move(job.job, JobState.GRANTED, now=turn.now)
-    _pass_on(turn, job, turn.me, envelope.to_bytes())
-    go_on(turn, job.job)
-
-
-def _site(turn: Turn, job: Job, ask: Ask) -> Site:
-    own = site_policy(turn, job.project)
-    policy = None if own is None else SitePolicy(projects={job.project: own})
-    agreement = turn.gate(job.project).project.current
-    return Site(turn.me, policy, uses_of(turn, ask), left_of(turn, ask, agreement), turn.now)
-
-
-def _pass_on(turn: Turn, job: Job, issuer: PartyId, frame: bytes) -> None:
-    """Give a grant to the initiator, or, at the initiator, to everybody else; the own one goes to all through it."""
-    peers = _others(turn, job) if job.initiator == turn.me else [job.initiator]
-    for peer in peers:
-        if peer != issuer:
-            turn.post(peer, JobGranted(job.project, job.job, issuer, frame))
-
-
-def _refuse(turn: Turn, job: Job, code: Code, reasons: list[str]) -> None:
-    if job.initiator != turn.me:
-        turn.post(job.initiator, JobRefused(job.project, job.job, tuple(reasons)))
-        end_job(turn, job, code, f"refused by {turn.me}: {'; '.join(reasons)}", by=job.initiator)
-    else:
-        end_job(turn, job, code, f"refused by {turn.me}: {'; '.join(reasons)}")
-
-
-# --- what stands in letters --------------------------------------------------------------------------------------------
-
-
-def _proposal(job: Job) -> JobProposed:
-    tables = tuple(TableHeld(held.owner, held.name, held.digest, held.rows) for held in job.snapshots)
-    until = job.valid_until.isoformat()
-    return JobProposed(job.project, job.job, job.flow, tables, job.points, job.epsilon, job.delta, until)
-
-
-def _proposed(turn: Turn, peer: PartyId, project: ProjectId, letter: JobProposed) -> Job:
-    try:
-        flow = FlowSpec.model_validate_json(letter.flow)
-        job = Job(
-            job=JobId(letter.job),
-            project=project,
-            initiator=peer,
-            flow=canonical_json(flow.agreed()),
-            snapshots=tuple(
-                Snapshot.model_validate(
-                    {"owner": held.owner, "name": held.name, "digest": held.digest, "rows": held.rows}
-                )
-                for held in letter.tables
-            ),
-            points=letter.points,
-            epsilon=letter.epsilon,
-            delta=letter.delta,
-            valid_until=datetime.fromisoformat(letter.valid_until),
-            created=turn.now,
-            by="",
-        )
-    except (UnseenError, ValueError) as error:
-        raise RemoteProtocolError(f"{peer}: proposes a job that is none: {shown(str(error), limit=300)}") from error
-    sound = 0 <= job.points <= MAX_ROWS and 0 <= job.epsilon < 1e9 and 0 <= job.delta < 1
-    if job.flow != letter.flow or not sound or job.valid_until.tzinfo is None:
-        raise RemoteProtocolError(
-            f"{peer}: proposes a job whose flow, numbers or time are not spelt as they have to be"
-        )
-    if {turn.me, peer} - set(parties_of(job)) or set(parties_of(job)) != set(flow.parties):
-        raise RemoteProtocolError(f"{peer}: proposes a job in which not everybody named takes part")
-    return job
+        all_go_on(turn, ProjectId(letter.project))
 
 
 def _concerning(turn: Turn, peer: PartyId, project: str, name: str) -> Job:
@@ -449,40 +315,8 @@ def _concerning(turn: Turn, peer: PartyId, project: str, name: str) -> Job:
     return job
 
 
-def _others(turn: Turn, job: Job) -> list[PartyId]:
-    return [party for party in parties_of(job) if party != turn.me]
-
-
-def _newest(turn: Turn, project: ProjectId, party: PartyId, table: str, version: int | None) -> Snapshot:
-    if party != turn.me:
-        held = held_tables(turn, project, party).get(table)
-        if held is None:
-            raise UsageError(f"{party} has not said that it holds a table {table} in {project}")
-        return held
-    entry = (
-        turn.kept.tables.newest(TableId(table))
-        if version is None
-        else turn.kept.tables.version(TableId(table), version)
-    )
-    if entry is None:
-        raise UsageError(f"this node has no table {table}{'' if version is None else f' in version {version}'}")
-    return entry.snapshot(turn.me)
-
-
-def _known(turn: Turn, job: JobId) -> Job:
-    known = turn.kept.jobs.get(job)
-    if known is None:
-        raise UsageError(f"there is no job {job}")
-    return known
-
-
 def _waiting(turn: Turn, job: JobId) -> Job:
-    waiting = _known(turn, job)
+    waiting = known_job(turn, job)
     if waiting.state is not JobState.PROPOSED:
         raise UsageError(f"job {job} does not wait for approval: it is {waiting.state}")
     return waiting
-
-
-def _demand(by: Person, right: Right) -> None:
-    if not by.may(right):
-        raise PermissionDenied(f"{by.name} may not do this: it takes the right to {right}")

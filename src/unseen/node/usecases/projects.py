@@ -10,13 +10,14 @@ from datetime import datetime
 from pydantic import JsonValue, ValidationError
 
 from unseen.codec import shown
-from unseen.errors import PermissionDenied, RemoteProtocolError, UsageError
+from unseen.errors import RemoteProtocolError, UsageError
 from unseen.flow.spec import problems_text
 from unseen.ids import PartyId
 from unseen.node.books import Books, Turn
 from unseen.node.domain import Person, Right
 from unseen.node.letters import AgreementOffered, Card, Revoked, TableHeld, TablesHeld
 from unseen.node.usecases.endings import end_jobs, sign_head
+from unseen.node.usecases.rights import demand
 from unseen.node.usecases.signatures import check_members, membership, merged, missing, without
 from unseen.trust.agreement import Agreement, Project, ProjectId, Revocation, open_revocation
 from unseen.trust.audit import Code, Event
@@ -78,7 +79,7 @@ class Projects:
         Raises:
             UsageError: It is no agreement, this node is not among its members, or a member's keys are not known yet.
         """
-        _demand(by, Right.DRAFT_AGREEMENTS)
+        demand(by, Right.DRAFT_AGREEMENTS)
         with self._books.turn() as turn:
             made = _agreement(turn, text)
             if made.member(turn.me) is None:
@@ -95,7 +96,7 @@ class Projects:
         Raises:
             UsageError: None waits, or this node has signed it.
         """
-        _demand(by, Right.SIGN_AGREEMENTS)
+        demand(by, Right.SIGN_AGREEMENTS, project)
         with self._books.turn() as turn:
             frame = turn.kept.projects.pending(project)
             if frame is None:
@@ -117,7 +118,7 @@ class Projects:
         Raises:
             UsageError: None waits.
         """
-        _demand(by, Right.SIGN_AGREEMENTS)
+        demand(by, Right.SIGN_AGREEMENTS, project)
         with self._books.turn() as turn:
             if turn.kept.projects.pending(project) is None:
                 raise UsageError(f"{project}: no agreement waits for signatures")
@@ -129,7 +130,7 @@ class Projects:
         Raises:
             UsageError: There is none, it is over already, or the reason is empty or too long.
         """
-        _demand(by, Right.REVOKE_AGREEMENTS)
+        demand(by, Right.REVOKE_AGREEMENTS, project)
         with self._books.turn() as turn:
             of = turn.gate(project).project
             if of.revoked is not None:
@@ -146,7 +147,7 @@ class Projects:
 
     def set_policy(self, project: ProjectId, policy: SiteProject | None, by: Person) -> None:
         """Say what this site lets a project do, at most; ``None``: nothing."""
-        _demand(by, Right.SET_POLICY)
+        demand(by, Right.SET_POLICY, project)
         with self._books.turn() as turn:
             turn.kept.projects.set_policy(project, None if policy is None else policy.payload().decode())
 
@@ -161,11 +162,11 @@ class Projects:
         with self._books.turn() as turn:
             for peer, root in partners.items():
                 sent = b"\n".join((turn.owner.key.public.encode(), turn.owner.certificate.encode(), root.encode()))
-                if _last(turn, f"cards-sent/{peer}") != sent:
+                if turn.kept.lines.last(f"cards-sent/{peer}") != sent:
                     turn.kept.lines.append(f"cards-sent/{peer}", sent)
                     turn.post(peer, Card(turn.owner.key.public, turn.owner.certificate))
 
-    # --- what partners say; each of these is called within the turn that takes the letter ------------------------------
+    # --- what partners say; each of these is called within the turn that takes the letter ----------------------------
 
     def take_card(self, turn: Turn, peer: PartyId, card: Card) -> None:
         """Note a partner's key.
@@ -178,7 +179,7 @@ class Projects:
         if card.certificate != turn.root(peer):
             raise RemoteProtocolError(f"{peer}: introduces itself with another root than was paired with")
         line = json.dumps({"key": card.key, "certificate": card.certificate}).encode()
-        if _last(turn, f"cards/{peer}") != line:
+        if turn.kept.lines.last(f"cards/{peer}") != line:
             turn.kept.lines.append(f"cards/{peer}", line)
 
     def take_offer(self, turn: Turn, peer: PartyId, letter: AgreementOffered) -> None:
@@ -240,7 +241,7 @@ def site_policy(turn: Turn, project: ProjectId) -> SiteProject | None:
     return None if text is None else SiteProject.model_validate_json(text)
 
 
-# --- agreements --------------------------------------------------------------------------------------------------------
+# --- agreements -----------------------------------------------------------------------------------------------------
 
 
 def _agreement(turn: Turn, text: Mapping[str, JsonValue]) -> Agreement:
@@ -280,16 +281,9 @@ def _member(turn: Turn, party: PartyId) -> dict[str, JsonValue]:
 
 def _card(turn: Turn, party: PartyId) -> str | None:
     """Return the key that a partner introduced, if that was with the root that is pinned now."""
-    line = _last(turn, f"cards/{party}")
+    line = turn.kept.lines.last(f"cards/{party}")
     card = json.loads(line) if line is not None else None
     return str(card["key"]) if card is not None and card["certificate"] == turn.root(party) else None
-
-
-def _last(turn: Turn, log: str) -> bytes | None:
-    line = None
-    for line in turn.kept.lines.read(log):  # noqa: B007  # the last one is wanted
-        pass
-    return line
 
 
 def _pending(envelope: Envelope) -> Pending:
@@ -369,12 +363,7 @@ def _announce(turn: Turn, project: ProjectId, *, again: bool = False) -> None:
     held = [entry for name in agreed if (entry := turn.kept.tables.newest(name)) is not None]
     tables = tuple(TableHeld(turn.me, entry.name, entry.digest, entry.rows) for entry in held)
     line = "\n".join(f"{table.name} {table.digest}" for table in tables).encode()
-    if again or _last(turn, f"announced/{project}") != line:
+    if again or turn.kept.lines.last(f"announced/{project}") != line:
         turn.kept.lines.append(f"announced/{project}", line)
         for peer in _others(turn, of.current):
             turn.post(peer, TablesHeld(project, tables))
-
-
-def _demand(by: Person, right: Right) -> None:
-    if not by.may(right):
-        raise PermissionDenied(f"{by.name} may not do this: it takes the right to {right}")

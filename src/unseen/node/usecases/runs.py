@@ -15,8 +15,8 @@ from unseen.node.books import Books, Turn
 from unseen.node.domain import Job, JobState, Lease
 from unseen.node.usecases.asking import ask_of, limits_of
 from unseen.node.usecases.charging import note_size
+from unseen.node.usecases.deciding import known_job, note_done
 from unseen.node.usecases.endings import end_job
-from unseen.node.usecases.jobs import note_done
 from unseen.trust.audit import Code
 from unseen.trust.checks import grant_times
 from unseen.trust.envelope import read_envelope, read_statement
@@ -64,7 +64,7 @@ class Runs:
             lease = turn.kept.jobs.lease(worker, turn.now, turn.now + timedelta(seconds=seconds))
             if lease is None:
                 return None
-            job = _job(turn, lease.job)
+            job = known_job(turn, lease.job)
             try:
                 return _work(turn, lease, job)
             except UnseenError as error:
@@ -94,19 +94,19 @@ class Runs:
         """Keep how many rows a step found to be shared."""
         with self._books.turn() as turn:
             if _stands(turn, lease):
-                note_size(turn, _job(turn, lease.job), step, shared)
+                note_size(turn, known_job(turn, lease.job), step, shared)
 
     def done(self, lease: Lease) -> None:
         """Note that this node has all results of a job, and tell its initiator."""
         with self._books.turn() as turn:
             if _stands(turn, lease):
-                note_done(turn, _job(turn, lease.job), turn.me)
+                note_done(turn, known_job(turn, lease.job), turn.me)
 
     def failed(self, lease: Lease, error: UnseenError) -> None:
         """End a job that cannot go on; other parties are told no more of the reason than they may know."""
         with self._books.turn() as turn:
             if _stands(turn, lease):
-                end_job(turn, _job(turn, lease.job), Code.FAILED, str(error), told=_told(error))
+                end_job(turn, known_job(turn, lease.job), Code.FAILED, str(error), told=_told(error))
 
     # --- what is left ------------------------------------------------------------------------------------------------
 
@@ -117,7 +117,7 @@ class Runs:
             UsageError: There is no such job, or it has not finished.
         """
         with self._books.turn() as turn:
-            job = _job(turn, name)
+            job = known_job(turn, name)
         if job.state is not JobState.FINISHED:
             raise UsageError(f"job {name} has no results: it is {job.state}")
         workspace = Workspace(self.workspace(job))
@@ -138,7 +138,7 @@ class Runs:
         if ref is None:
             raise UsageError(f"job {name} left no {output} at this node")
         with self._books.turn() as turn:
-            job = _job(turn, name)
+            job = known_job(turn, name)
         return Workspace(self.workspace(job)).file(ref)
 
 
@@ -154,7 +154,7 @@ def _work(turn: Turn, lease: Lease, job: Job) -> Work:
     )
     if objection := next(iter(grant_times(grant, of, turn.now)), None):
         raise UsageError(f"job {job.job}: {objection}")
-    own = {held.name: held.digest for held in job.snapshots if held.owner == turn.me}
+    own = {str(held.name): held.digest for held in job.snapshots if held.owner == turn.me}
     tables = {name: own[name] for name in tables_of(ask.graph)}
     return Work(lease, job, tables, limits_of(turn, job, ask))
 
@@ -162,13 +162,6 @@ def _work(turn: Turn, lease: Lease, job: Job) -> Work:
 def _stands(turn: Turn, lease: Lease) -> bool:
     job = turn.kept.jobs.get(lease.job)
     return job is not None and job.state is JobState.RUNNING and turn.kept.jobs.fence(lease.job) == lease.fence
-
-
-def _job(turn: Turn, name: JobId) -> Job:
-    job = turn.kept.jobs.get(name)
-    if job is None:
-        raise UsageError(f"there is no job {name}")
-    return job
 
 
 def _told(error: UnseenError) -> str:
