@@ -1,0 +1,58 @@
+"""How much one partner may have at once at a port, what it is told when something fails here, and what is logged."""
+
+from __future__ import annotations
+
+import logging
+import threading
+import time
+from collections import Counter
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from unseen.codec import shown
+from unseen.ids import PartyId
+
+_AGAIN_SECONDS = 60.0
+_MOST_LINES = 1000
+
+_log = logging.getLogger(__name__)
+
+
+class Visits:
+    """Counts the calls of every partner, so that none can take the place of others."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._now: Counter[tuple[PartyId, str]] = Counter()
+
+    @contextmanager
+    def one(self, peer: PartyId, kind: str, most: int) -> Iterator[bool]:
+        """Count a call for as long as the block lasts; yield whether there are no more than ``most`` of its kind."""
+        key = (peer, kind)
+        with self._lock:
+            self._now[key] += 1
+            fits = self._now[key] <= most
+        try:
+            yield fits
+        finally:
+            with self._lock:
+                self._now[key] -= 1
+
+
+class Complaints:
+    """Logs a line about a party; the same line at most once a minute, so that nobody can fill the log with it."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._said: dict[tuple[str, str], float] = {}
+
+    def say(self, party: PartyId | str, text: str) -> None:
+        """Log ``text``, which is about ``party``."""
+        key, now = (party, text), time.monotonic()
+        with self._lock:
+            if now - self._said.get(key, now - 2 * _AGAIN_SECONDS) < _AGAIN_SECONDS:
+                return
+            if len(self._said) >= _MOST_LINES:
+                self._said.clear()
+            self._said[key] = now
+        _log.warning("%s", shown(text, limit=1000))
