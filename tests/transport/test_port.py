@@ -10,14 +10,12 @@ import numpy as np
 import pytest
 
 from unseen.codec import message
-from unseen.dialogue import Receive, Send
 from unseen.errors import RemoteProtocolError
 from unseen.ids import JobId, PartyId
 
 # First: it sets what gRPC reads when it is imported.
 from unseen.transport.port import Port, PortOptions
 from unseen.transport.relay import RelayChannel
-from unseen.transport.session import Session
 
 ALICE, BOB, CAROL = PartyId("alice"), PartyId("bob"), PartyId("carol_2")
 JOB = JobId("job-1")
