@@ -68,7 +68,7 @@ def bare(tmp_path: Path) -> Iterator[Site]:
     """A node without people."""
     bank, insurer = acquainted(tmp_path, BANK, INSURER)
     node = Node.create(tmp_path / "node", BANK, None, NOW)
-    artifacts = Artifacts(f"file://{tmp_path / 'artifacts'}", bytes(32), tmp_path / "scratch")
+    artifacts = Artifacts(f"file://{tmp_path / 'artifacts'}", bytes(32), scratch=tmp_path / "scratch")
     set_up = SetUpToken(node.folder)
     services = Services(
         name=BANK,
