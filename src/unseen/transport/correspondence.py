@@ -58,6 +58,7 @@ class Correspondence:
         self._stopping = threading.Event()
         self._lock = threading.Lock()
         self._connection: Any = None
+        self._trusted = b""
         self._threads = [
             threading.Thread(target=self._keep, args=(once,), name=f"{name} {peer}", daemon=True)
             for name, once in (("mail from", self._fetch), ("mail to", self._bring))
@@ -71,6 +72,13 @@ class Correspondence:
             connection, self._connection = self._connection, None
         if connection is not None:
             connection.close()
+
+    def judge(self) -> None:
+        """End the connection if its certificate is not accepted any more; the next one is judged anew."""
+        with self._lock:
+            trusted = self._trusted if self._connection is not None else b""
+        if trusted and self._objection(trusted) is not None:
+            self.cut()
 
     def stop(self) -> None:
         """Begin no further call, and end those on their way."""
@@ -130,6 +138,10 @@ class Correspondence:
         call = connection.unary_unary(f"/{SERVICE}/{EXCHANGE}")
         answer, state = call.with_call(said, timeout=wait + _PATIENCE, metadata=self._guard.own_list())
         self._guard.learn(self._peer, state.initial_metadata())
+        # The list that has just come may revoke the certificate of this very connection.
+        objection = self._objection(self._trusted)
+        if objection is not None:
+            raise HandshakeRefused(objection)
         return not self._clerk.hear(self._peer, answer).complaint
 
     def _connected(self) -> Any:
@@ -143,10 +155,16 @@ class Correspondence:
 
     def _connect(self) -> Any:
         trusted = self._guard.trusted_at(self.endpoint, self._peer)
-        objection = None if trusted is None else self._guard.let_in(self._peer, trusted)
-        if trusted is None or objection is not None:
-            raise HandshakeRefused(objection or examine(self.endpoint, self._guard.identity, self._peer).text)
+        if trusted is None:
+            raise HandshakeRefused(examine(self.endpoint, self._guard.identity, self._peer).text)
+        self._trusted = trusted
         return dialled(self.endpoint, self._guard.identity, self._peer, trusted)
+
+    def _objection(self, trusted: bytes) -> str | None:
+        try:
+            return self._guard.objection(self._peer, trusted)
+        except UnseenError as error:  # by what to judge it cannot be read
+            return str(error)
 
 
 class _Noted:

@@ -12,6 +12,7 @@ from contextlib import contextmanager
 from unseen.codec import shown
 from unseen.ids import PartyId
 
+CALLS, CALLS_PER_SECOND = 1000.0, 100.0
 _AGAIN_SECONDS = 60.0
 _MOST_LINES = 1000
 
@@ -24,6 +25,16 @@ class Visits:
     def __init__(self) -> None:
         self._lock = threading.Lock()
         self._now: Counter[tuple[PartyId, str]] = Counter()
+        self._budgets: dict[PartyId, tuple[float, float]] = {}
+
+    def may(self, peer: PartyId) -> bool:
+        """Return whether ``peer`` may call now: at most ``CALLS`` at once, ``CALLS_PER_SECOND`` in the long run."""
+        now = time.monotonic()
+        with self._lock:
+            left, since = self._budgets.get(peer, (CALLS, now))
+            left = min(CALLS, left + (now - since) * CALLS_PER_SECOND)
+            self._budgets[peer] = (max(left - 1, 0), now)
+        return left >= 1
 
     @contextmanager
     def one(self, peer: PartyId, kind: str, most: int) -> Iterator[bool]:
