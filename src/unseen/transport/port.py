@@ -47,7 +47,7 @@ from unseen.transport.lines import LINGER
 from unseen.transport.mail import Clerk, Mailroom
 from unseen.transport.relay import Frame
 from unseen.transport.tls import Identity
-from unseen.transport.visits import Complaints, Visits
+from unseen.transport.visits import Attempt, Complaints, Visits
 from unseen.transport.workers import Worker, Workers
 
 _log = logging.getLogger(__name__)
@@ -200,10 +200,12 @@ class Port:
             for correspondence in list(self._correspondences.values()):
                 correspondence.judge()
             for worker in self._workers.all():
-                if worker.refused:
-                    worker.end()
-                else:
+                with Attempt() as attempt:
                     self._judge(worker)
+                if worker.refused or attempt.error is not None:
+                    worker.end(words="an error at this node")
+                if attempt.error is not None:
+                    self._complaints.say(worker.peer, f"job {worker.job} cannot be judged", attempt.error)
             self._stopping.wait(self._options.recheck)
 
     def _judge(self, worker: Worker) -> None:
@@ -274,7 +276,7 @@ class Port:
         )
 
     def _serve_facts(self, request: bytes, context: Any) -> bytes:
-        with _Quiet(context):
+        with _Quiet(context, self._complaints):
             names, peer = caller(context)
             if peer is None or not self._visits.may(peer) or peer not in self._partners():
                 return facts(f"{shown(names)} is not a partner of {self.party}, or calls too often")
@@ -282,7 +284,7 @@ class Port:
             return facts(self._objection_under(peer, _certificate(context)) or "")
 
     def _serve_exchange(self, request: bytes, context: Any) -> bytes:
-        with _Quiet(context):
+        with _Quiet(context, self._complaints):
             peer = self._let_in(context)
             with self._counted(context, peer, EXCHANGE, self._options.exchanges):
                 return self._answer(peer, request, context)
@@ -297,7 +299,7 @@ class Port:
         return self._clerk.say(peer, letters=heard.wait > 0)
 
     def _serve_stream(self, requests: Iterator[bytes], context: Any) -> Iterator[bytes]:
-        with _Quiet(context):
+        with _Quiet(context, self._complaints):
             peer = self._let_in(context)
             with self._counted(context, peer, METHOD, self._options.streams):
                 worker = self._worker_for(peer, self._job_of(peer, context), context)
@@ -423,8 +425,9 @@ def _carry(worker: Worker, requests: Iterator[bytes]) -> None:
 class _Quiet:
     """Keeps errors of this node from its callers, to whom gRPC would tell their text."""
 
-    def __init__(self, context: Any) -> None:
+    def __init__(self, context: Any, complaints: Complaints) -> None:
         self._context = context
+        self._complaints = complaints
 
     def __enter__(self) -> None:
         """Begin."""
@@ -433,5 +436,6 @@ class _Quiet:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         if isinstance(error, Exception) and self._context.code() is None:
-            _log.error("a call failed here", exc_info=error)
+            names, _ = caller(self._context)
+            self._complaints.say(str(names), f"a call of {names} failed here: {type(error).__name__}", error)
             self._context.abort(grpc.StatusCode.INTERNAL, "an error at this node, which its log tells")
