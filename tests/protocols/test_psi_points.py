@@ -1,4 +1,4 @@
-"""A party evaluates no more items of a peer than it was told: whoever brings more is refused before anything is sent."""
+"""A party evaluates no more items of a peer than it was told: whoever brings more is refused before that."""
 
 from collections.abc import Callable, Mapping
 from functools import partial

@@ -132,9 +132,29 @@ class Workspace:
                 fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
             except BlockingIOError as error:
                 raise UsageError(f"another process works in {self.root}: wait, or take another folder") from error
-            for litter in self.root.rglob(".*"):  # what a killed process was about to write
-                litter.unlink()
+            self._clear_litter()
             yield
+
+    @contextmanager
+    def locked_for(self, job: JobId) -> Iterator[None]:
+        """Keep others from working on this job here, and from clearing the workspace; other jobs go on beside it."""
+        with (self.root / "lock").open("a") as whole, (self.root / "jobs" / f"{job}.lock").open("a") as own:
+            try:
+                fcntl.flock(own, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError as error:
+                raise UsageError(f"another process works on job {job} in {self.root}") from error
+            try:
+                fcntl.flock(whole, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                self._clear_litter()
+            except BlockingIOError:
+                pass  # others are at work, and write files of their own
+            fcntl.flock(whole, fcntl.LOCK_SH)
+            yield
+
+    def _clear_litter(self) -> None:
+        """Remove what a killed process was about to write."""
+        for litter in self.root.rglob(".*"):
+            litter.unlink()
 
     # --- artifacts ---
 
@@ -175,6 +195,18 @@ class Workspace:
     def table_path(self, ref: Ref) -> Path:
         """Return the Parquet file in which a table lies, for other programs to read."""
         return self.root / "artifacts" / ref.digest / TABLE
+
+    def file(self, ref: Ref) -> Path:
+        """Return the file that holds the content of an artifact.
+
+        Raises:
+            DataError: It is not there.
+        """
+        folder = self.root / "artifacts" / ref.digest
+        for name in (TABLE, DOCUMENT, CONTENT):
+            if (folder / name).exists():
+                return folder / name
+        raise DataError(f"{folder} is not there: run the flow again")
 
     def lineage(self, ref: Ref) -> Lineage:
         """Return how an artifact came to be."""
