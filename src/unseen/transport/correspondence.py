@@ -7,24 +7,22 @@ from unseen.transport.endpoints import EXCHANGE, SERVICE, dialled
 
 import grpc  # isort: skip
 
-import logging
 import threading
 from collections.abc import Callable
-from types import TracebackType
-from typing import Any, Self
+from typing import Any
 
-from unseen.codec import shown
-from unseen.errors import HandshakeRefused, PeerUnreachable, UnseenError
+from unseen.errors import HandshakeRefused, PeerUnreachable, TransportError, UnseenError
 from unseen.ids import PartyId
 from unseen.transport.diagnosis import examine
 from unseen.transport.guard import Guard
 from unseen.transport.lines import FIRST_PAUSE, pause_after
 from unseen.transport.mail import Clerk
-
-_log = logging.getLogger(__name__)
+from unseen.transport.visits import Attempt, Complain
 
 _LONGEST_PAUSE = 10.0
 _PATIENCE = 20.0
+# What says nothing against the connection.
+_BUSY = (grpc.StatusCode.INTERNAL, grpc.StatusCode.RESOURCE_EXHAUSTED)
 
 
 class Correspondence:
@@ -46,7 +44,7 @@ class Correspondence:
         endpoint: str,
         *,
         clerk: Clerk,
-        complain: Callable[[PartyId, str], None],
+        complain: Complain,
         wait: float,
     ) -> None:
         self.endpoint = endpoint
@@ -58,6 +56,7 @@ class Correspondence:
         self._stopping = threading.Event()
         self._lock = threading.Lock()
         self._connection: Any = None
+        self._trusted = b""
         self._threads = [
             threading.Thread(target=self._keep, args=(once,), name=f"{name} {peer}", daemon=True)
             for name, once in (("mail from", self._fetch), ("mail to", self._bring))
@@ -72,6 +71,13 @@ class Correspondence:
         if connection is not None:
             connection.close()
 
+    def judge(self) -> None:
+        """End the connection if its certificate is not accepted any more; the next one is judged anew."""
+        with self._lock:
+            trusted = self._trusted if self._connection is not None else b""
+        if trusted and self._objection(trusted) is not None:
+            self.cut()
+
     def stop(self) -> None:
         """Begin no further call, and end those on their way."""
         self._stopping.set()
@@ -82,35 +88,40 @@ class Correspondence:
         for thread in self._threads:
             thread.join(timeout)
 
-    def note(self, error: Exception) -> None:
-        """Log why a call failed."""
-        if self._stopping.is_set():
-            return
-        if isinstance(error, grpc.RpcError) and error.code() is grpc.StatusCode.UNAVAILABLE:
-            text = examine(self.endpoint, self._guard.identity, self._peer).text
-        elif isinstance(error, grpc.RpcError):
-            text = f"{error.code().name}: {shown(error.details(), limit=500)}"
-        elif isinstance(error, (UnseenError, ValueError)):  # a connection that was closed here is a ValueError
-            text = str(error)
-        else:
-            _log.error("mail with %s: an unexpected error", self._peer, exc_info=error)
-            return
-        self._complain(self._peer, f"no mail with {self._peer}: {text}")
-
     # --- the two threads
 
     def _keep(self, once: Callable[[], bool]) -> None:
         pause = FIRST_PAUSE
         while not self._stopping.is_set():
-            with _Noted(self) as noted:
-                noted.fine = once()
-            if noted.fine:
+            fine = False
+            with Attempt() as attempt:
+                fine = once()
+            if attempt.error is not None and not self._stopping.is_set():
+                self._note(attempt.error)
+            if fine:
                 pause = FIRST_PAUSE
                 continue
-            if noted.failed:
-                self.cut()
             self._stopping.wait(pause_after(pause))
             pause = min(2 * pause, _LONGEST_PAUSE)
+
+    def _note(self, error: Exception) -> None:
+        """Log why a call failed, and end a connection that may be of no use."""
+        peer = self._peer
+        if isinstance(error, grpc.RpcError):
+            if error.code() in _BUSY:
+                text = f"{error.code().name}: {error.details()}"
+            elif error.code() is grpc.StatusCode.CANCELLED:
+                return  # by the other thread
+            else:
+                self.cut()
+                text = examine(self.endpoint, self._guard.identity, peer).text
+                text = f"{text} ({error.code().name}: {error.details()})"
+            self._complain(peer, f"no mail with {peer}: {text}", None)
+        elif isinstance(error, TransportError):
+            self.cut()
+            self._complain(peer, f"no mail with {peer}: {error}", None)
+        else:
+            self._complain(peer, f"mail with {peer} fails here: {type(error).__name__}", error)
 
     def _fetch(self) -> bool:
         """Wait for letters of the peer; return whether all that came was taken."""
@@ -127,9 +138,16 @@ class Correspondence:
     def _exchange(self, *, letters: bool, wait: float = 0.0) -> bool:
         """Make one call; return whether the peer took what it was brought."""
         connection, said = self._connected(), self._clerk.say(self._peer, letters=letters, wait=wait)
-        call = connection.unary_unary(f"/{SERVICE}/{EXCHANGE}")
-        answer, state = call.with_call(said, timeout=wait + _PATIENCE, metadata=self._guard.own_list())
+        try:
+            call = connection.unary_unary(f"/{SERVICE}/{EXCHANGE}")
+            answer, state = call.with_call(said, timeout=wait + _PATIENCE, metadata=self._guard.own_list())
+        except ValueError as error:
+            raise PeerUnreachable("the connection was closed on this side") from error
         self._guard.learn(self._peer, state.initial_metadata())
+        # The list that has just come may revoke the certificate of this very connection.
+        objection = self._objection(self._trusted)
+        if objection is not None:
+            raise HandshakeRefused(objection)
         return not self._clerk.hear(self._peer, answer).complaint
 
     def _connected(self) -> Any:
@@ -143,27 +161,13 @@ class Correspondence:
 
     def _connect(self) -> Any:
         trusted = self._guard.trusted_at(self.endpoint, self._peer)
-        objection = None if trusted is None else self._guard.let_in(self._peer, trusted)
-        if trusted is None or objection is not None:
-            raise HandshakeRefused(objection or examine(self.endpoint, self._guard.identity, self._peer).text)
+        if trusted is None:
+            raise HandshakeRefused(examine(self.endpoint, self._guard.identity, self._peer).text)
+        self._trusted = trusted
         return dialled(self.endpoint, self._guard.identity, self._peer, trusted)
 
-
-class _Noted:
-    """Logs what one round of a thread failed of, so that the next can follow."""
-
-    def __init__(self, correspondence: Correspondence) -> None:
-        self.fine = False
-        self.failed = False
-        self._correspondence = correspondence
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> bool:
-        self.failed = isinstance(error, Exception)
-        if isinstance(error, Exception):
-            self._correspondence.note(error)
-        return self.failed
+    def _objection(self, trusted: bytes) -> str | None:
+        try:
+            return self._guard.objection(self._peer, trusted)
+        except UnseenError as error:  # by what to judge it cannot be read
+            return str(error)

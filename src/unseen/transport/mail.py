@@ -16,6 +16,7 @@ from typing import Protocol
 from unseen.codec import decode, encode_bytes, message, shown
 from unseen.errors import RemoteProtocolError
 from unseen.ids import PartyId
+from unseen.transport.visits import Complain
 
 LETTER_BYTES = 1 << 20
 """A letter has at most so many bytes."""
@@ -91,7 +92,7 @@ class Clerk:
         complain: Logs a line about a peer.
     """
 
-    def __init__(self, mail: Mailroom, complain: Callable[[PartyId, str], None]) -> None:
+    def __init__(self, mail: Mailroom, complain: Complain) -> None:
         self._mail = mail
         self._complain = complain
         self._taking: dict[PartyId, threading.Lock] = {}
@@ -116,7 +117,9 @@ class Clerk:
         if heard.received < 0 or not 0 <= heard.wait <= MOST_WAIT:
             raise RemoteProtocolError(f"{peer}: an exchange has impossible values")
         if heard.complaint:
-            self._complain(peer, f"{peer} does not take a letter of this node: {shown(heard.complaint, limit=_WORDS)}")
+            self._complain(
+                peer, f"{peer} does not take a letter of this node: {shown(heard.complaint, limit=_WORDS)}", None
+            )
         if heard.received:
             self._mail.delivered(peer, heard.received)
         self._take(peer, heard.letters)
@@ -143,7 +146,7 @@ class Clerk:
                     self._mail.take(peer, letter.number, letter.body)
             except RemoteProtocolError as error:
                 self._refused[peer] = str(error)[:_WORDS]
-                self._complain(peer, f"a letter of {peer} was not taken: {error}")
+                self._complain(peer, f"a letter of {peer} was not taken: {error}", None)
             else:
                 if letters:
                     self._refused.pop(peer, None)
@@ -155,7 +158,9 @@ class Clerk:
         for number, body in self._mail.waiting(peer):
             size += len(body)
             if len(body) > LETTER_BYTES:
-                self._complain(peer, f"letter {number} to {peer} has {len(body)} bytes, of at most {LETTER_BYTES}")
+                self._complain(
+                    peer, f"letter {number} to {peer} has {len(body)} bytes, of at most {LETTER_BYTES}", None
+                )
                 break
             if len(chosen) == MOST_LETTERS or (chosen and size > _LETTERS_BYTES):
                 break

@@ -47,7 +47,7 @@ from unseen.transport.lines import LINGER
 from unseen.transport.mail import Clerk, Mailroom
 from unseen.transport.relay import Frame
 from unseen.transport.tls import Identity
-from unseen.transport.visits import Complaints, Visits
+from unseen.transport.visits import Attempt, Complaints, Visits
 from unseen.transport.workers import Worker, Workers
 
 _log = logging.getLogger(__name__)
@@ -72,7 +72,7 @@ class PortOptions:
     """For how long ``close`` waits for what it has ended."""
     streams: int = 64
     """How many streams one partner may have at once."""
-    exchanges: int = 4
+    exchanges: int = 8
     """How many exchanges of letters one partner may have at once."""
 
 
@@ -116,7 +116,6 @@ class Port:
         self._stopping = threading.Event()
         self._visits = Visits()
         self._correspondences: dict[PartyId, Correspondence] = {}
-        self._waiting: dict[PartyId, object] = {}
         self._dialled_by: dict[PartyId, float] = {}
         # First the port: it tells two nodes of one folder apart, before one takes the other's socket away.
         self._server = self._bind(listen) if listen is not None else None
@@ -186,27 +185,36 @@ class Port:
             return f"{self.party} cannot judge job {job} now"
         return None
 
+    def _objection_under(self, peer: PartyId, certificate_pem: bytes) -> str | None:
+        """Return why ``peer`` may do nothing under this certificate, or ``None``."""
+        try:
+            return self._guard.objection(peer, certificate_pem)
+        except UnseenError as error:  # by what to judge it cannot be read
+            return str(error)
+
     def _watch(self) -> None:
         """Follow the list of partners, and end what is not allowed any more."""
         while not self._stopping.is_set():
-            with suppress(UnseenError):
+            with suppress(UnseenError):  # nobody is let in meanwhile; what there is gets judged below
                 self._follow(self._partners())
-            bad = dict(self._guard.turned_bad())
-            for peer, objection in bad.items():
-                self._complaints.say(peer, f"{self.party} ends its links to {peer}: {objection}")
-                if peer in self._correspondences:
-                    self._correspondences[peer].cut()
+            for correspondence in list(self._correspondences.values()):
+                correspondence.judge()
             for worker in self._workers.all():
-                self._judge_again(worker, bad.get(worker.peer))
+                with Attempt() as attempt:
+                    self._judge(worker)
+                if worker.refused or attempt.error is not None:
+                    worker.end(words="an error at this node")
+                if attempt.error is not None:
+                    self._complaints.say(worker.peer, f"job {worker.job} cannot be judged", attempt.error)
             self._stopping.wait(self._options.recheck)
 
-    def _judge_again(self, worker: Worker, objection: str | None) -> None:
-        if worker.refused:
-            worker.end()
-            return
-        objection = objection or self._objection_to(worker.peer, worker.job)
-        if objection is not None:
-            self._complaints.say(worker.peer, f"the stream of job {worker.job} to {worker.peer} ends: {objection}")
+    def _judge(self, worker: Worker) -> None:
+        """Refuse to go on with a stream whose certificate or job is not accepted (any more)."""
+        peer = worker.peer
+        objection = worker.certificate and self._objection_under(peer, worker.certificate)
+        objection = objection or self._objection_to(peer, worker.job)
+        if objection:
+            self._complaints.say(peer, f"{self.party} ends the stream of job {worker.job} to {peer}: {objection}")
             worker.refuse(objection)
 
     def _follow(self, partners: Mapping[PartyId, str | None]) -> None:
@@ -268,14 +276,15 @@ class Port:
         )
 
     def _serve_facts(self, request: bytes, context: Any) -> bytes:
-        with _Quiet(context):
+        with _Quiet(context, self._complaints):
             names, peer = caller(context)
-            if peer is None or peer not in self._partners():
-                return facts(f"{names} is not a partner of {self.party}")
-            return facts(self._guard.objection(peer, self._certificate_of(peer, context)) or "")
+            if peer is None or not self._visits.may(peer) or peer not in self._partners():
+                return facts(f"{shown(names)} is not a partner of {self.party}, or calls too often")
+            self._pass_lists_on(peer, context)
+            return facts(self._objection_under(peer, _certificate(context)) or "")
 
     def _serve_exchange(self, request: bytes, context: Any) -> bytes:
-        with _Quiet(context):
+        with _Quiet(context, self._complaints):
             peer = self._let_in(context)
             with self._counted(context, peer, EXCHANGE, self._options.exchanges):
                 return self._answer(peer, request, context)
@@ -286,23 +295,18 @@ class Port:
         except RemoteProtocolError as error:
             self._turn_away(context, peer, str(error), grpc.StatusCode.INVALID_ARGUMENT)
         if heard.wait > 0:
-            # A newer call takes the place of an older one, whose connection may be gone.
-            self._waiting[peer] = turn = object()
-            self._clerk.wait(
-                peer,
-                min(heard.wait, self._options.mail_wait),
-                lambda: self._waiting[peer] is turn and context.is_active() and not self._stopping.is_set(),
-            )
+            self._clerk.wait(peer, min(heard.wait, self._options.mail_wait), lambda: self._wanted(context))
         return self._clerk.say(peer, letters=heard.wait > 0)
 
     def _serve_stream(self, requests: Iterator[bytes], context: Any) -> Iterator[bytes]:
-        with _Quiet(context):
+        with _Quiet(context, self._complaints):
             peer = self._let_in(context)
             with self._counted(context, peer, METHOD, self._options.streams):
                 worker = self._worker_for(peer, self._job_of(peer, context), context)
-                worker.join(context.cancel)
+                worker.join(context.cancel, _certificate(context))
                 if not context.add_callback(worker.end):
                     worker.end()
+                self._judge(worker)  # it may have waited for long
                 threading.Thread(target=_carry, args=(worker, requests), name=f"carry {peer}", daemon=True).start()
                 yield from worker.packets()
 
@@ -313,13 +317,15 @@ class Port:
             self._turn_away(context, peer, objection)
         if self._partners().get(peer) is not None and self.party < peer:
             self._turn_away(context, peer, f"{self.party} dials {peer} itself", grpc.StatusCode.ALREADY_EXISTS)
-        worker = self._workers.wait(
-            job, peer, self._options.worker_wait, lambda: context.is_active() and not self._stopping.is_set()
-        )
+        worker = self._workers.wait(job, peer, self._options.worker_wait, lambda: self._wanted(context))
         if worker is None:
             context.abort(grpc.StatusCode.UNAVAILABLE, f"no worker of job {job} has come at {self.party} yet")
             raise AssertionError  # abort raises
         return worker
+
+    def _wanted(self, context: Any) -> bool:
+        """Return whether somebody still waits for the answer of a call."""
+        return bool(context.is_active()) and not self._stopping.is_set()
 
     @contextmanager
     def _counted(self, context: Any, peer: PartyId, kind: str, most: int) -> Iterator[None]:
@@ -332,18 +338,20 @@ class Port:
     def _let_in(self, context: Any) -> PartyId:
         """Return who calls, after an exchange of revocation lists, or end the call."""
         names, peer = caller(context)
+        if peer is not None and not self._visits.may(peer):
+            self._turn_away(context, peer, f"{peer} calls too often", grpc.StatusCode.RESOURCE_EXHAUSTED)
         if peer is None or peer not in self._partners():
-            self._turn_away(context, peer, f"{shown(names)} is not a partner of {self.party}")
-        objection = self._guard.let_in(peer, self._certificate_of(peer, context))
+            self._turn_away(context, None, f"{shown(names)} is not a partner of {self.party}")
+        self._pass_lists_on(peer, context)
+        objection = self._objection_under(peer, _certificate(context))
         if objection is not None:
             self._turn_away(context, peer, objection)
         return peer
 
-    def _certificate_of(self, peer: PartyId, context: Any) -> bytes:
-        """Return the certificate that a caller showed, PEM, after an exchange of revocation lists."""
+    def _pass_lists_on(self, peer: PartyId, context: Any) -> None:
+        """Exchange revocation lists with a caller."""
         self._guard.learn(peer, context.invocation_metadata())
         context.send_initial_metadata(self._guard.own_list())
-        return b"".join(context.auth_context().get("x509_pem_cert", ()))
 
     def _job_of(self, peer: PartyId, context: Any) -> JobId:
         named = [value for key, value in context.invocation_metadata() if key == _JOB]
@@ -365,12 +373,16 @@ class Port:
 
     def _worker_came(self, worker: Worker) -> None:
         """Dial the worker's peer, unless it is the peer who dials."""
-        endpoint = self._partners().get(worker.peer)
-        last = self._dialled_by.get(worker.peer, -_REMEMBERED)
-        if endpoint is None or time.monotonic() - last < _REMEMBERED:
-            return
-        worker.taken = True
-        worker.end(Frame.LATER, self._dial_for(worker, endpoint))
+        try:
+            endpoint = self._partners().get(worker.peer)
+            last = self._dialled_by.get(worker.peer)
+            if endpoint is None or (last is not None and time.monotonic() - last < _REMEMBERED):
+                return
+            worker.taken = True
+            why = self._dial_for(worker, endpoint)
+        except UnseenError as error:  # by what to judge the peer cannot be read
+            why = str(error)
+        worker.end(Frame.LATER, why)
 
     def _dial_for(self, worker: Worker, endpoint: str) -> str:
         """Carry one stream to its end; return why it ended."""
@@ -382,13 +394,10 @@ class Port:
         with dialled(endpoint, guard.identity, peer, trusted, self._options.keepalive) as connection:
             try:
                 call = connection.stream_stream(f"/{SERVICE}/{METHOD}")(worker.packets(), metadata=metadata)
-                worker.join(call.cancel)
+                worker.join(call.cancel, trusted)
                 guard.learn(peer, call.initial_metadata())
                 # The list that has just come may revoke the certificate of this very connection.
-                objection = guard.let_in(peer, trusted)
-                if objection is not None:
-                    self._complaints.say(peer, f"{self.party} ends the stream to {peer}: {objection}")
-                    worker.refuse(objection)
+                self._judge(worker)
                 worker.carry(call)
             except grpc.RpcError as error:
                 return self._why(worker, error)
@@ -403,6 +412,11 @@ class Port:
         return f"{peer} ended the stream, or the connection broke ({code.name}: {details})"
 
 
+def _certificate(context: Any) -> bytes:
+    """Return the certificate that a caller showed, PEM."""
+    return b"".join(context.auth_context().get("x509_pem_cert", ()))
+
+
 def _carry(worker: Worker, requests: Iterator[bytes]) -> None:
     with suppress(grpc.RpcError):
         worker.carry(requests)
@@ -411,8 +425,9 @@ def _carry(worker: Worker, requests: Iterator[bytes]) -> None:
 class _Quiet:
     """Keeps errors of this node from its callers, to whom gRPC would tell their text."""
 
-    def __init__(self, context: Any) -> None:
+    def __init__(self, context: Any, complaints: Complaints) -> None:
         self._context = context
+        self._complaints = complaints
 
     def __enter__(self) -> None:
         """Begin."""
@@ -421,5 +436,6 @@ class _Quiet:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         if isinstance(error, Exception) and self._context.code() is None:
-            _log.error("a call failed here", exc_info=error)
+            names, _ = caller(self._context)
+            self._complaints.say(str(names), f"a call of {names} failed here: {type(error).__name__}", error)
             self._context.abort(grpc.StatusCode.INTERNAL, "an error at this node, which its log tells")

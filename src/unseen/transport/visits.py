@@ -6,16 +6,22 @@ import logging
 import threading
 import time
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from types import TracebackType
+from typing import Self, TypeAlias
 
 from unseen.codec import shown
 from unseen.ids import PartyId
 
+CALLS, CALLS_PER_SECOND = 1000.0, 100.0
 _AGAIN_SECONDS = 60.0
 _MOST_LINES = 1000
 
 _log = logging.getLogger(__name__)
+
+Complain: TypeAlias = Callable[[PartyId, str, BaseException | None], None]
+"""Logs a line about a party, and where an error came from."""
 
 
 class Visits:
@@ -24,6 +30,16 @@ class Visits:
     def __init__(self) -> None:
         self._lock = threading.Lock()
         self._now: Counter[tuple[PartyId, str]] = Counter()
+        self._budgets: dict[PartyId, tuple[float, float]] = {}
+
+    def may(self, peer: PartyId) -> bool:
+        """Return whether ``peer`` may call now: at most ``CALLS`` at once, ``CALLS_PER_SECOND`` in the long run."""
+        now = time.monotonic()
+        with self._lock:
+            left, since = self._budgets.get(peer, (CALLS, now))
+            left = min(CALLS, left + (now - since) * CALLS_PER_SECOND)
+            self._budgets[peer] = (max(left - 1, 0), now)
+        return left >= 1
 
     @contextmanager
     def one(self, peer: PartyId, kind: str, most: int) -> Iterator[bool]:
@@ -46,8 +62,8 @@ class Complaints:
         self._lock = threading.Lock()
         self._said: dict[tuple[str, str], float] = {}
 
-    def say(self, party: PartyId | str, text: str) -> None:
-        """Log ``text``, which is about ``party``."""
+    def say(self, party: PartyId | str, text: str, error: BaseException | None = None) -> None:
+        """Log ``text``, which is about ``party``, and where ``error`` came from."""
         key, now = (party, text), time.monotonic()
         with self._lock:
             if now - self._said.get(key, now - 2 * _AGAIN_SECONDS) < _AGAIN_SECONDS:
@@ -55,4 +71,20 @@ class Complaints:
             if len(self._said) >= _MOST_LINES:
                 self._said.clear()
             self._said[key] = now
-        _log.warning("%s", shown(text, limit=1000))
+        _log.warning("%s", shown(text, limit=1000), exc_info=error)
+
+
+class Attempt:
+    """Keeps what goes wrong in a block, so that an outermost loop can go on with the next."""
+
+    def __init__(self) -> None:
+        self.error: Exception | None = None
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> bool:
+        self.error = error if isinstance(error, Exception) else None
+        return self.error is not None

@@ -41,6 +41,8 @@ class Worker:
         self.peer = peer
         self.taken = False
         """Whether somebody joins it with a stream."""
+        self.certificate = b""
+        """Under which the peer's node is on the stream of the network."""
         self._connection = connection
         self._reading, self._writing = threading.Lock(), threading.Lock()
         self._cut: Callable[[], object] | None = None
@@ -57,9 +59,9 @@ class Worker:
         """Whether this side has refused to go on."""
         return bool(self._refusal)
 
-    def join(self, cut: Callable[[], object]) -> None:
-        """Note how the stream of the network is ended."""
-        self._cut = cut
+    def join(self, cut: Callable[[], object], certificate_pem: bytes) -> None:
+        """Note how the stream of the network is ended, and under which certificate the peer's node is on it."""
+        self._cut, self.certificate = cut, certificate_pem
         if self._over:
             cut()
 
@@ -252,7 +254,7 @@ class Workers:
             connection.close()
             return
         connection.setsockopt(socket.SOL_SOCKET, socket.SO_RCVTIMEO, _FOREVER)
-        reason = self._objection(worker.peer, worker.job) or self._register(worker, call.token)
+        reason = self._register(worker, call.token) or self._objection(worker.peer, worker.job)
         if reason is None:
             self._came(worker)
             return
