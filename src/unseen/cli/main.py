@@ -32,7 +32,6 @@ audits = typer.Typer(name="audit", no_args_is_help=True, rich_markup_mode=None, 
 app.add_typer(agreements)
 app.add_typer(audits)
 app.add_typer(node_commands.app)
-remote_commands.add_to(app)
 
 EXIT_CODES: tuple[tuple[type[errors.UnseenError], int], ...] = (
     (errors.UsageError, 2),
@@ -349,6 +348,9 @@ def options(
     ] = False,
 ) -> None:
     """Accept the options that stand before a command."""
+
+
+remote_commands.add_to(app)
 
 
 def main() -> None:
