@@ -14,6 +14,7 @@ from typing import Any
 
 import numpy as np
 
+from unseen.codec import read_json
 from unseen.crypto.prg import Prg
 from unseen.data.atomic import whole_file
 from unseen.data.federated.clients import Array
@@ -270,10 +271,10 @@ def _begin(folder: Path, program: Program) -> None:
             file.write(json.dumps(about, indent=1).encode())
         return
     try:
-        before = json.loads(path.read_text(encoding="utf-8"))
+        before = read_json(path.read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
         raise DataError(f"{path} cannot be read: {error}; start the run again in another folder") from error
-    if changed := [key for key in about if before.get(key) != about[key]]:
+    if changed := [key for key in about if not isinstance(before, dict) or before.get(key) != about[key]]:
         raise UsageError(
             f"{folder} holds a run of another program, with other {', '.join(changed)}: choose another folder, or the "
             "program as it was"
