@@ -14,7 +14,7 @@ from unseen.ids import PartyId
 from unseen.transport.tls import issue, make_authority
 from unseen.trust.audit import Event, Trail
 from unseen.trust.envelope import Envelope, Signature, read_envelope, seal
-from unseen.trust.keys import SigningKey
+from unseen.trust.keys import SIGNING_KEY_FILE, SigningKey
 from unseen.trust.store import Lines
 
 NOW = datetime.now(UTC).replace(microsecond=0)
@@ -88,6 +88,33 @@ def test_a_change_follows_what_it_changes(agreement: Path, text: Path, tmp_path:
     ended = unseen("agreement", "check", agreement, second)
     assert "agreement credit version 2 is signed" in ended.out
     assert unseen("agreement", "check", second).code == 1
+
+
+def test_a_member_with_a_new_key_signs_with_the_old_one_too(
+    agreement: Path, text: Path, tmp_path: Path, unseen
+) -> None:
+    def sign(path: Path, name: str, *more: object):
+        return unseen("agreement", "sign", path, "--identity", tmp_path / name, *more)
+
+    for name in ("bank", "partner"):
+        sign(agreement, name)
+    old, second = tmp_path / "old", tmp_path / "second.unseen"
+    old.mkdir()
+    (tmp_path / "partner" / SIGNING_KEY_FILE).rename(old / SIGNING_KEY_FILE)
+    made = json.loads(unseen("agreement", "key", tmp_path / "partner", "--party", "partner").out)
+    content = yaml.safe_load(text.read_text())
+    text.write_text(yaml.safe_dump({**content, "members": [content["members"][0], made]}))
+    assert unseen("agreement", "new", text, "--out", second, "--after", agreement).code == 0
+    for name in ("bank", "partner"):
+        assert sign(second, name).code == 0
+    assert "lacks the signature" in unseen("agreement", "check", agreement, second).err
+    ended = sign(second, "old")
+    assert ended.code == 3
+    assert "a key of the version before: say --after FILE" in ended.err
+    assert "is not the one before" in sign(second, "old", "--after", second).err
+    assert "signed for partner; 3 of 3 have signed" in sign(second, "old", "--after", agreement).out
+    ended = unseen("agreement", "check", agreement, second)
+    assert ended.code == 0, ended.err
 
 
 def test_an_agreement_that_is_over_does_not_hold(text: Path, tmp_path: Path, unseen) -> None:
