@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import ssl
 import warnings
 from datetime import UTC, datetime, timedelta
 
@@ -183,6 +184,21 @@ def test_a_list_that_the_partner_did_not_sign_is_refused(paired, make, now):
     bank, partner = paired
     with pytest.raises(RemoteProtocolError, match="bank: its revocation list is malformed, or not signed by its root"):
         partner.partners.learn(BANK, make(bank, partner, now))
+
+
+def test_a_certificate_with_names_of_a_kind_that_nobody_reads_is_refused(paired, now):
+    """An x400Address (tag 3) in place of the DNS name (tag 2): the library does not know it."""
+    bank, partner = paired
+    shown, root = (der(getattr(bank.identity(), name)) for name in ("certificate_pem", "ca_pem"))
+    odd, odd_root = (content.replace(b"\x82\x1abank.", b"\xa3\x1abank.") for content in (shown, root))
+    assert odd != shown
+    assert odd_root != root
+    with pytest.raises(RemoteProtocolError, match="the certificate of bank cannot be read"):
+        read_leaf(odd, BANK)
+    with pytest.raises(RemoteProtocolError, match="the root of bank cannot be read"):
+        check_root(odd_root, BANK, now=now)
+    pem = ssl.DER_cert_to_PEM_cert(odd).encode()
+    assert partner.identity().objection(BANK, pem) == "its certificate cannot be read"
 
 
 def test_who_does_not_stand_for_a_partner(paired, now):

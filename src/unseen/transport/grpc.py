@@ -25,7 +25,7 @@ from dataclasses import dataclass, field
 from types import TracebackType
 from typing import Any, Self
 
-from unseen.codec import Buffer
+from unseen.codec import Buffer, shown
 from unseen.errors import (
     DeadlineExceeded,
     HandshakeRefused,
@@ -365,7 +365,7 @@ class GrpcChannel:
                         break
                 cause = "it ended the connection"
             except grpc.RpcError as error:
-                cause = f"the connection broke ({error.code().name}: {error.details()})"
+                cause = f"the connection broke ({error.code().name}: {shown(error.details())})"
             except ValueError:
                 cause = "the connection was closed on this side"
             return line.detach(stream, cause)

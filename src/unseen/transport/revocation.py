@@ -11,7 +11,6 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 
 from cryptography import x509
-from cryptography.exceptions import UnsupportedAlgorithm
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 
@@ -19,6 +18,7 @@ from unseen.codec import shown
 from unseen.errors import RemoteProtocolError
 from unseen.ids import PartyId
 from unseen.transport.tls import (
+    UNREADABLE,
     Authority,
     host_name,
     issued_by,
@@ -32,7 +32,6 @@ LEAF_DAYS = 90
 """For how long a node's certificate is valid at most."""
 CERTIFICATE_BYTES = 4096
 LIST_BYTES = 1 << 16
-_UNREADABLE = (x509.ExtensionNotFound, x509.DuplicateExtension, x509.InvalidVersion, UnsupportedAlgorithm)
 # How much longer than LEAF_DAYS a certificate may be valid: its beginning lies in the past, for clocks that differ.
 _SLACK = timedelta(hours=2)
 # A list does not run out before the certificates on it.
@@ -81,7 +80,7 @@ def read_list(der: bytes, root_pem: bytes, *, sender: str) -> RevocationList:
             raise bad
         number = found.extensions.get_extension_for_class(x509.CRLNumber).value.crl_number
         return RevocationList(number, {entry.serial_number: entry.revocation_date_utc for entry in found})
-    except (ValueError, TypeError, *_UNREADABLE) as error:
+    except (ValueError, TypeError, x509.ExtensionNotFound, *UNREADABLE) as error:
         raise bad from error
 
 
