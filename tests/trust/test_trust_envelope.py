@@ -188,6 +188,11 @@ def test_other_files_are_no_signing_keys(tmp_path) -> None:
         SigningKey.load(tmp_path)
     path = tmp_path / "signing.pem"
     path.write_text("no key")
+    for others in (0o640, 0o604, 0o602, 0o601):
+        path.chmod(others)
+        with pytest.raises(UsageError, match="others may read it: chmod 600"):
+            SigningKey.load(tmp_path)
+    path.chmod(0o600)
     with pytest.raises(UsageError, match="is no private key"):
         SigningKey.load(tmp_path)
     authority = make_authority("test", days=1, now=datetime.now(UTC))
