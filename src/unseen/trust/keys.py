@@ -100,7 +100,10 @@ def key_id(public: str) -> str:
 
 
 def is_sound(public: str) -> bool:
-    """Return whether 32 bytes are the one encoding of a point, and not of one of the few of small order."""
+    """Return whether 32 bytes are neither a second spelling of a point nor one of the few points of small order.
+
+    Whether there is such a point at all, a signature shows.
+    """
     y = int.from_bytes(bytes.fromhex(public), "little") & ((1 << 255) - 1)
     return y < _P and y not in _WEAK
 
