@@ -35,7 +35,6 @@ def parties(tmp_path: Path, unseen) -> dict[str, dict[str, str]]:
 
 @pytest.fixture
 def text(tmp_path: Path, parties: dict[str, dict[str, str]]) -> Path:
-    column = {"name": "id", "role": "join-key"}
     content = {
         "project": "credit",
         "purpose": "one score \u009b\u202e",
@@ -44,7 +43,13 @@ def text(tmp_path: Path, parties: dict[str, dict[str, str]]) -> Path:
         "members": list(parties.values()),
         "initiators": ["bank"],
         "tables": [
-            {"owner": name, "name": "customers", "schema_digest": "0" * 64, "columns": [column]} for name in parties
+            {
+                "owner": name,
+                "name": "customers",
+                "schema_digest": "0" * 64,
+                "columns": [{"name": "id", "role": "join-key"}],
+            }
+            for name in parties
         ],
         "components": [{"name": "psi_join", "version": installed_components()["psi_join"].version}],
     }
@@ -158,7 +163,10 @@ def test_the_key_stays_when_it_is_asked_for_again(parties: dict[str, dict[str, s
     ("content", "found"),
     [
         ("[]", "expected a mapping"),
-        ("a: [", "cannot read"),
+        ("a: [", "is not YAML"),
+        ("a: &a [1, 1]\nb: &b [*a, *a]\nc: [*b, *b]", "aliases"),
+        ("members:\n- {party: bank, key: '1', key: '2'}", "line 2: 'key' stands twice"),
+        ("project: credit\nproject: other", "line 2: 'project' stands twice"),
         ("project: credit", "Field required"),
         ("project: !!binary aGk=", "cannot stand in an agreement"),
     ],

@@ -7,7 +7,6 @@ from collections.abc import Iterable
 from datetime import datetime
 from pathlib import Path
 
-import yaml
 from pydantic import ValidationError
 from rich.console import Console
 from rich.text import Text
@@ -16,7 +15,7 @@ from unseen.cli.terminal import harmless
 from unseen.clock import SystemClock
 from unseen.data.atomic import whole_file
 from unseen.errors import PermissionDenied, RemoteProtocolError, UsageError
-from unseen.flow.spec import problems_text
+from unseen.flow.spec import problems_text, read_mapping
 from unseen.ids import PartyId
 from unseen.trust.agreement import Agreement, Project, signers_of
 from unseen.trust.envelope import Envelope, countersigned, open_envelope, read_envelope, read_statement, seal
@@ -116,13 +115,13 @@ def read_file(path: Path) -> Envelope:
 
 
 def _read_text(path: Path) -> dict[str, object]:
+    """Return what a text says; it may be a partner's draft, in which nothing stands twice or blows up."""
     try:
-        data = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except (OSError, yaml.YAMLError, ValueError, RecursionError) as error:
+        text = path.read_text(encoding="utf-8")
+    except (OSError, ValueError) as error:
         raise UsageError(f"cannot read the agreement {path}: {error}") from error
-    if not isinstance(data, dict):
-        raise UsageError(f"{path} is not an agreement: expected a mapping with project, members, tables and so on")
-    return data
+    what = "an agreement: expected a mapping with project, members, tables and so on"
+    return read_mapping(text, name=str(path), what=what)[0]
 
 
 def _moment(value: object) -> str:

@@ -210,3 +210,6 @@ def _refuse_duplicate_keys(node: yaml.Node, name: str) -> None:
                 raise UsageError(f"{name}: line {key.start_mark.line + 1}: {key.value!r} stands twice; rename one")
             seen.add(key.value)
             _refuse_duplicate_keys(value, name)
+    elif isinstance(node, yaml.SequenceNode):
+        for item in node.value:
+            _refuse_duplicate_keys(item, name)
