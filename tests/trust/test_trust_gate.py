@@ -34,9 +34,11 @@ from unseen.flow.spec import FlowSpec
 from unseen.ids import JobId, PartyId
 from unseen.trust.agreement import Project, ProjectId, Revocation
 from unseen.trust.audit import Code, Record, verify
+from unseen.trust.checks import check_grant
 from unseen.trust.envelope import Envelope, Signature, seal
 from unseen.trust.gate import Gate, Memory
 from unseen.trust.grant import Grant, Proof
+from unseen.trust.policy import Objection, Refused
 
 GRANT = Node(INSURER).issue()
 FRAME = GRANT.to_bytes()
@@ -177,6 +179,33 @@ def test_of_two_thousand_bad_grants_each_is_refused_and_in_the_trail(bank: Node)
     assert tried.total() >= 2000
     bank.gate.take(FRAME, INSURER, ask())
     print(f"{tried.total()} bad grants, all refused and in the trail:", dict(tried))  # noqa: T201  # a figure to report
+
+
+@pytest.mark.parametrize(
+    ("change", "code"),
+    [
+        ({"issuer": BANK}, Code.SIGNATURE),
+        ({"project": ProjectId("other")}, Code.AGREEMENT),
+        ({"agreement": digest_of("other")}, Code.AGREEMENT),
+        ({"flow": digest_of("other")}, Code.FLOW),
+        ({"job": JobId("job-2")}, Code.FLOW),
+        ({"initiator": INSURER}, Code.FLOW),
+        ({"tables": MADE.tables[:1]}, Code.TABLES),
+        ({"points": 1}, Code.BUDGET),
+        ({"epsilon": 0.5}, Code.BUDGET),
+        ({"delta": 0.5}, Code.BUDGET),
+        ({"valid_until": MADE.valid_until - timedelta(seconds=1)}, Code.TIME),
+        ({"bindings": MADE.bindings[::-1]}, Code.BINDING),
+    ],
+    ids=lambda value: next(iter(value)) if isinstance(value, dict) else "",
+)
+def test_what_a_grant_says_otherwise_is_named_with_its_code(bank: Node, change: dict[str, object], code: Code) -> None:
+    (name,) = change
+    refused = check_grant(signed(**change), INSURER, bank.of, ask(), NOW)
+    assert isinstance(refused, Refused)
+    assert Objection(code, "grant of insurer", name, "what this job is") in refused.reasons
+    more = {"agreement": "the version in force"}
+    assert {reason.expected for reason in refused.reasons} == {"what this job is", more.get(name, "what this job is")}
 
 
 @pytest.mark.parametrize(
