@@ -119,6 +119,19 @@ def test_an_invitation_is_one_line_that_survives_wrapping_and_does_not_print_its
             leak(made)
 
 
+def test_an_invitation_is_written_as_ever():
+    """Both sides hash what it says, and may be of different releases."""
+    made = Invitation("b:1", BANK, PARTNER, bytes(range(32)), NOW, SECRET)
+    line = "AQAAAABp9JXAAAECAwQFBgcICQoLDA0ODxAREhMUFRYXGBkaGxwdHh8wMTIzNDU2Nzg5YWJjZGVmA2I6MQRiYW5rB3BhcnRuZXLumEks"
+    assert made.line() == f"unseen-{line}"
+    content = b"\2" + made._content()[1:]
+    check = hashlib.sha256(b"unseen invitation checksum" + content).digest()[:4]
+    with pytest.raises(UsageError, match="has format 2, this version knows 1: update the older side"):
+        Invitation.read("unseen-" + base64.urlsafe_b64encode(content + check).decode())
+    with pytest.raises(UsageError, match="expected host:port"):
+        Invitation.read(replace(made, endpoint="nowhere").line())
+
+
 @settings(max_examples=60, deadline=None)
 @given(place=st.integers(7, 160), letter=st.sampled_from("Ax0-_"))
 def test_a_bad_copy_is_told(place, letter):

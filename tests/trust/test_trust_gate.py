@@ -208,6 +208,27 @@ def test_what_a_grant_says_otherwise_is_named_with_its_code(bank: Node, change: 
     assert {reason.expected for reason in refused.reasons} == {"what this job is", more.get(name, "what this job is")}
 
 
+def test_why_a_grant_is_refused_is_told_in_full() -> None:
+    of, rule = project(), "agreement credit version 1"
+
+    def reasons(frame: bytes = FRAME, issuer: PartyId = INSURER, late: int = 0) -> tuple[Objection, ...]:
+        refused = check_grant(frame, issuer, of, ask(), NOW + timedelta(seconds=late))
+        assert isinstance(refused, Refused)
+        return refused.reasons
+
+    assert reasons(issuer=MALLORY) == (Objection(Code.AGREEMENT, rule, "issuer mallory", "a member"),)
+    (unread,) = reasons(b"")
+    assert (unread.code, unread.rule, unread.expected) == (Code.SIGNATURE, "grant of insurer", "a grant that it signed")
+    window = f"{MADE.valid_from.isoformat()} to {MADE.valid_until.isoformat()}"
+    at = (NOW + timedelta(seconds=7200)).isoformat()
+    assert reasons(late=7200) == (Objection(Code.TIME, "grant of insurer", f"the time {at}", window),)
+    of.revoke(revocation())
+    assert reasons() == (
+        Objection(Code.REVOKED, "revocation", rule, "an agreement that stands"),
+        Objection(Code.AGREEMENT, "grant of insurer", rule, "the version in force"),
+    )
+
+
 @pytest.mark.parametrize(
     ("late", "good"),
     [(-61, False), (-60, True), (0, True), (7199, True), (7200, False), (86_400, False)],
