@@ -310,9 +310,10 @@ def show(file: AgreementFile) -> None:
 def sign(
     file: AgreementFile,
     identity: Annotated[Path, typer.Option(help="Folder with the party's certificate and signing key.")],
+    after: Annotated[Path | None, typer.Option(help="The version before, if a member or a key was changed.")] = None,
 ) -> None:
     """Add a party's signature to an agreement."""
-    _command("agreement").sign(file, identity)
+    _command("agreement").sign(file, identity, after)
 
 
 @agreements.command()
