@@ -199,7 +199,7 @@ def test_a_private_run_ends_at_its_epsilon_also_after_a_restart(tmp_path, monkey
 
 
 def test_two_processes_do_not_spend_one_budget(tmp_path, monkeypatch):
-    monkeypatch.setattr(building, "_accounting", lambda: type("PerRound", (), {"epsilon": staticmethod(per_round)}))
+    monkeypatch.setattr(spending, "accounting", lambda: type("PerRound", (), {"epsilon": staticmethod(per_round)}))
     program = Program.parse(PRIVATE + "privacy: {clip: 1.0, epsilon: 3, delta: 1e-2, noise_multiplier: 1.0}\n")
     slow = Built(program, tmp_path)
     assert slow.guard is not None
