@@ -54,6 +54,10 @@ class NodeConfig(BaseModel):
     name: PartyId
     listen: str | None = None
     """``host:port`` of the one port, or nothing for a node that only dials."""
+    store: str | None = None
+    """URL of the database; a file in the folder, if it is not said."""
+    artifacts: str | None = None
+    """URL of the place for tables; the folder, if it is not said."""
 
 
 class Issued(BaseModel):
