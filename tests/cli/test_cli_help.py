@@ -37,13 +37,25 @@ GROUPS = {
     "agreement": ("check", "key", "new", "show", "sign"),
     "audit": ("verify",),
     "job": ("approve", "cancel", "list", "propose", "refuse", "results", "show", "watch"),
-    "node": ("init", "invite", "join", "renew", "revoke", "start", "status"),
+    "node": (
+        "backup",
+        "init",
+        "invite",
+        "join",
+        "purge",
+        "reconcile",
+        "renew",
+        "restore",
+        "revoke",
+        "start",
+        "status",
+    ),
     "people": ("add", "change", "list"),
     "project": ("draft", "list", "policy", "revoke", "show", "sign", "trail"),
     "table": ("add", "list", "profile", "retire"),
 }
 PAGES = ("unseen", *COMMANDS, *GROUPS, *(f"{group} {name}" for group, names in GROUPS.items() for name in names))
-HEAVY = ("numpy", "polars", "numba", "grpc", "pydantic", "yaml", "cryptography", "plotly")
+HEAVY = ("numpy", "polars", "numba", "grpc", "pydantic", "yaml", "cryptography", "plotly", "sqlalchemy", "alembic")
 
 
 def text_of(*arguments):
