@@ -24,6 +24,7 @@ from unseen.errors import LocalProtocolError, UnseenError, UsageError
 from unseen.ids import JobId, PartyId
 from unseen.transport.link import Why, refusal
 from unseen.transport.relay import SOCKET_FILE, WORDS_BYTES, Call, Frame, hang_up, read_frame, short, write_frame
+from unseen.transport.visits import Attempt
 
 _TOKEN_BYTES = 32
 _PATIENCE = struct.pack("ll", 5, 0)
@@ -254,7 +255,14 @@ class Workers:
             connection.close()
             return
         connection.setsockopt(socket.SOL_SOCKET, socket.SO_RCVTIMEO, _FOREVER)
-        reason = self._register(worker, call.token) or self._objection(worker.peer, worker.job)
+        with Attempt() as attempt:
+            self._let_in(worker, call.token)
+        if attempt.error is not None:
+            _log.error("a worker of job %s that calls %s", worker.job, worker.peer, exc_info=attempt.error)
+            worker.end(Frame.LATER, "an error at its node, which its log tells")
+
+    def _let_in(self, worker: Worker, token: str) -> None:
+        reason = self._register(worker, token) or self._objection(worker.peer, worker.job)
         if reason is None:
             self._came(worker)
             return
