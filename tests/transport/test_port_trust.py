@@ -399,6 +399,7 @@ def test_calls_are_counted_by_partner():
 
 def test_a_partner_that_calls_too_often_is_turned_away(sites, identities, monkeypatch, caplog):
     monkeypatch.setattr("unseen.transport.visits.CALLS", 3.0)
+    monkeypatch.setattr("unseen.transport.visits.CALLS_PER_SECOND", 0.01)
     alice, bob = sites(ALICE, BOB)
     bob.port.close()
     found = [call(identities[BOB], alice.port.port, EXCHANGE, encode_bytes(Exchange(0, (), 0.0, ""))) for _ in range(6)]

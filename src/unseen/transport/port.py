@@ -206,7 +206,7 @@ class Port:
             for worker in self._workers.all():
                 with Attempt() as attempt:
                     self._judge(worker)
-                if worker.refused or attempt.error is not None:
+                if worker.overdue or attempt.error is not None:
                     worker.end(words="an error at this node")
                 if attempt.error is not None:
                     self._complaints.say(worker.peer, f"job {worker.job} cannot be judged", attempt.error)
@@ -359,7 +359,8 @@ class Port:
             last = self._dialled_by.get(worker.peer)
             if endpoint is None or (last is not None and time.monotonic() - last < _REMEMBERED):
                 return
-            worker.taken = True
+            if not self._workers.claim(worker):
+                return
             why = self._dial_for(worker, endpoint)
         except UnseenError as error:  # by what to judge the peer cannot be read
             why = str(error)
