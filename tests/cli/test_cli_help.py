@@ -35,10 +35,10 @@ COMMANDS = (
 GROUPS = {
     "agreement": ("check", "key", "new", "show", "sign"),
     "audit": ("verify",),
-    "node": ("init", "invite", "join", "renew", "revoke", "start", "status"),
+    "node": ("backup", "init", "invite", "join", "purge", "reconcile", "renew", "restore", "revoke", "start", "status"),
 }
 PAGES = ("unseen", *COMMANDS, *GROUPS, *(f"{group} {name}" for group, names in GROUPS.items() for name in names))
-HEAVY = ("numpy", "polars", "numba", "grpc", "pydantic", "yaml", "cryptography", "plotly")
+HEAVY = ("numpy", "polars", "numba", "grpc", "pydantic", "yaml", "cryptography", "plotly", "sqlalchemy", "alembic")
 
 
 def text_of(*arguments):

@@ -8,12 +8,8 @@ process's user can read; what a killed process leaves there, the next one remove
 
 from __future__ import annotations
 
-import fcntl
-import os
 import re
-import shutil
 import tempfile
-import weakref
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -24,13 +20,13 @@ from cryptography.hazmat.primitives.hashes import SHA256
 from cryptography.hazmat.primitives.kdf.hkdf import HKDF
 
 from unseen.errors import DataError, UsageError
-from unseen.node.places import open_place
+from unseen.node.places import Place, open_place
+from unseen.node.scratch import Scratch
 from unseen.node.sealed import Readable, seal, unseal
 
 KEY_BYTES = 32
 _DIGEST = re.compile(r"[0-9a-f]{64}")
 _NAMES, _CONTENTS = b"unseen artifact names", b"unseen artifact contents"
-_SCRATCH = "unseen-plain-"
 
 
 class Artifacts:
@@ -51,15 +47,14 @@ class Artifacts:
         self._place = open_place(root)
         self._names = AESSIV(_derived(key, _NAMES, 64))
         self._contents = _derived(key, _CONTENTS, KEY_BYTES)
-        self._scratch, lock = _claim(scratch)
-        self._finalizer = weakref.finalize(self, _give_up, self._scratch, lock)
+        self._scratch = Scratch(scratch)
 
     def put(self, source: Path | Readable) -> str:
         """Keep a file or the rest of a stream durably, and return its digest."""
         if isinstance(source, Path):
             with source.open("rb") as file:
                 return self.put(file)
-        with tempfile.NamedTemporaryFile(dir=self._scratch) as sealed:
+        with tempfile.NamedTemporaryFile(dir=self._scratch.folder) as sealed:
             digest = seal(source, sealed, self._contents)
             sealed.flush()
             self._place.keep(self._name(digest), Path(sealed.name))
@@ -72,7 +67,7 @@ class Artifacts:
         Raises:
             DataError: There is no such artifact, or it was changed.
         """
-        with tempfile.NamedTemporaryFile(dir=self._scratch, suffix=suffix) as plain:
+        with tempfile.NamedTemporaryFile(dir=self._scratch.folder, suffix=suffix) as plain:
             with self._place.read(self._name(digest)) as sealed:
                 unseal(sealed, plain, self._contents, digest)
             plain.flush()
@@ -98,9 +93,14 @@ class Artifacts:
             except InvalidTag as error:
                 raise DataError(f"artifact file {name[:16]}… belongs to another node's key") from error
 
+    @property
+    def place(self) -> Place:
+        """Where they lie as they are, sealed and under sealed names."""
+        return self._place
+
     def close(self) -> None:
         """Remove the folder for plain content."""
-        self._finalizer()
+        self._scratch.close()
 
     def _name(self, digest: str) -> str:
         if not _DIGEST.fullmatch(digest):
@@ -110,40 +110,3 @@ class Artifacts:
 
 def _derived(key: bytes, purpose: bytes, length: int) -> bytes:
     return HKDF(SHA256(), length, salt=None, info=purpose).derive(key)
-
-
-# --- plain content ---------------------------------------------------------------------------------------------------
-
-
-def _claim(above: Path) -> tuple[Path, int]:
-    """Return a fresh folder in ``above`` and the lock on it, after removing those that nobody holds any more."""
-    above.mkdir(parents=True, exist_ok=True, mode=0o700)
-    with _locked(above):
-        for folder in above.glob(f"{_SCRATCH}*"):
-            left = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW)
-            try:
-                fcntl.flock(left, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                shutil.rmtree(folder)
-            except BlockingIOError:
-                continue
-            finally:
-                os.close(left)
-        mine = Path(tempfile.mkdtemp(prefix=_SCRATCH, dir=above))
-        lock = os.open(mine, os.O_RDONLY | os.O_DIRECTORY)
-        fcntl.flock(lock, fcntl.LOCK_EX)
-    return mine, lock
-
-
-@contextmanager
-def _locked(folder: Path) -> Iterator[None]:
-    handle = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
-    try:
-        fcntl.flock(handle, fcntl.LOCK_EX)
-        yield
-    finally:
-        os.close(handle)
-
-
-def _give_up(folder: Path, lock: int) -> None:
-    shutil.rmtree(folder, ignore_errors=True)
-    os.close(lock)
