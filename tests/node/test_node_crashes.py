@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import shutil
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from datetime import timedelta
 from pathlib import Path
@@ -159,4 +159,4 @@ def test_no_crash_anywhere_changes_anything(undisturbed, tmp_path, kept) -> None
     for n in range(1, undisturbed[2] + 1):
         (folder := tmp_path / str(n)).mkdir()
         survive(undisturbed, folder, n, kept=kept)
-    print(f"{undisturbed[2]} transactions of {len(undisturbed[1])} nodes, {'kept' if kept else 'lost'}: same outcome")
+    assert undisturbed[2] > 50

@@ -13,6 +13,8 @@ letter                  from → to           says
 ``Charged``             owner → partner     a receipt for points, before any is evaluated
 ``Acknowledged``        partner → owner     the receipt with both signatures
 ``ReceiptsHeld``        partner → owner     receipts that the owner's ledger has lost
+``ReceiptsAsked``       each → partner      the sender was put back from a backup, and asks what it has lost
+``ReceiptsShown``       partner → asker     that is all
 ``JobDone``             owner → initiator   the sender has all its results
 ``JobEnded``            see below           the job is over, and why
 ``HeadSigned``          each → members      how far the sender's trail has got
@@ -162,6 +164,16 @@ class ReceiptsHeld:
     frames: tuple[bytes, ...]
 
 
+@message("node/letter/receipts-asked")
+class ReceiptsAsked:
+    """Asks for all receipts that concern the sender."""
+
+
+@message("node/letter/receipts-shown")
+class ReceiptsShown:
+    """The sender has shown all that it was asked for."""
+
+
 @message("node/letter/head-signed")
 class HeadSigned:
     """The head of the sender's trail of a project."""
@@ -183,6 +195,8 @@ AnyLetter = (
     | Charged
     | Acknowledged
     | ReceiptsHeld
+    | ReceiptsAsked
+    | ReceiptsShown
     | HeadSigned
 )
 
@@ -200,6 +214,8 @@ _KINDS: Mapping[str, type[AnyLetter]] = MappingProxyType(
         "charged": Charged,
         "acknowledged": Acknowledged,
         "receipts-held": ReceiptsHeld,
+        "receipts-asked": ReceiptsAsked,
+        "receipts-shown": ReceiptsShown,
         "head-signed": HeadSigned,
     }
 )

@@ -79,7 +79,7 @@ def open_node(folder: Path) -> Iterator[Running]:
             )
         )
         settings = Settings(concurrent=node.config.jobs, memory_bytes=_bytes(node.config.worker_gib))
-        chores = (lambda: projects.send_cards(_roots(node)), projects.announce_tables)
+        chores = (lambda: projects.send_cards(_roots(node)), projects.announce_tables, jobs.ask_what_was_lost)
         supervisor = Supervisor(node.name, runs, jobs, Way(port, port.socket, artifacts), settings, chores)
         books.after_each(supervisor.stir)
         supervisor.start()
