@@ -140,7 +140,8 @@ class Supervisor:
         self._chores_done = 0.0
 
     def start(self) -> None:
-        """Begin to run jobs, in a thread."""
+        """Begin to run jobs, in a thread; no other process runs those of this node."""
+        self._runs.take_over()
         self._thread = threading.Thread(target=self._run, name="supervisor", daemon=True)
         self._thread.start()
 
