@@ -134,18 +134,20 @@ def run_nodes(out: Path, say: Say, *, rows: int | None = None) -> Outcome:
 
 
 def make_nodes(out: Path, parties: Sequence[PartyId], say: Say) -> dict[PartyId, Path]:
-    """Make a node for each party, and pair the others with the first one, which listens."""
-    folders = {party: out / party for party in parties}
+    """Make a node for each party, and pair them all; each dials those before it, so that the last one only dials."""
+    nodes: list[Node] = []
+    for party in parties:
+        listen = None if party == parties[-1] else _free_endpoint()
+        nodes.append(Node.create(out / party, party, listen, datetime.now(UTC)))
+        for earlier in nodes[:-1]:
+            code = pair(earlier, nodes[-1])
+            say(f"{party} joins by the invitation of {earlier.name}; their people compare the code {code}")
+    return {node.name: node.folder for node in nodes}
+
+
+def _free_endpoint() -> str:
     with socket.create_server(("127.0.0.1", 0)) as free:
-        listen = f"127.0.0.1:{free.getsockname()[1]}"
-    first, *others = (
-        Node.create(folder, party, None if index else listen, datetime.now(UTC))
-        for index, (party, folder) in enumerate(folders.items())
-    )
-    for other in others:
-        code = pair(first, other)
-        say(f"{other.name} joins by the invitation of {first.name}; their people compare the code {code}")
-    return folders
+        return f"127.0.0.1:{free.getsockname()[1]}"
 
 
 def pair(host: Node, guest: Node) -> str:
