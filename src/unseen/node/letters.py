@@ -32,6 +32,7 @@ from types import MappingProxyType
 from unseen.codec import decode, encode_bytes, message, shown
 from unseen.errors import RemoteProtocolError
 from unseen.ids import PartyId
+from unseen.trust.grant import Snapshot
 
 MAX_LETTER = 1 << 20
 """Bytes; agreements and flows, the longest things in letters, are a fraction of it."""
@@ -240,3 +241,14 @@ def read_letter(body: bytes, sender: PartyId) -> AnyLetter:
     if kind is None:
         raise RemoteProtocolError(f"{sender}: there is no letter of kind {shown(envelope.kind)}: is its node newer?")
     return decode(kind, envelope.body, sender=sender)
+
+
+def snapshot_of(table: TableHeld) -> Snapshot:
+    """Return the version of a table that a letter names.
+
+    Raises:
+        ValidationError: A name, the digest or the number of rows cannot be.
+    """
+    return Snapshot.model_validate(
+        {"owner": table.owner, "name": table.name, "digest": table.digest, "rows": table.rows}
+    )
