@@ -71,6 +71,15 @@ def demo(
     _command("demo").run(out=out, data=data, rows=rows, mode=mode, scheme=scheme, quiet=quiet)
 
 
+@app.command("demo-nodes")
+def demo_nodes(
+    out: Annotated[Path, typer.Option(help="Folder for the nodes; a new or an empty one.")] = Path("unseen-nodes"),
+    rows: Annotated[int | None, typer.Option(min=400, help="Take this many of the embedded people.")] = None,
+) -> None:
+    """Let two nodes pair, agree, train and score the credit model; then revoke, and verify what was recorded."""
+    _command("demo_nodes").run(out=out, rows=rows)
+
+
 @app.command()
 def resume(
     folder: Annotated[Path, typer.Argument(help="Folder of a demo, or the workspace of `unseen run`.")] = Path(
