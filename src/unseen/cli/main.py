@@ -143,11 +143,19 @@ def doctor(
 
 @app.command()
 def report(
-    workspace: Annotated[Path, typer.Argument(help="The workspace of `unseen run`, or a party's own.")],
+    folder: Annotated[
+        Path,
+        typer.Argument(
+            help="The workspace of `unseen run`, or a party's own; or the --folder of `unseen learn` or `unseen serve`."
+        ),
+    ],
     out: Annotated[Path, typer.Option(help="The file to write.")] = Path("report.html"),
+    table: Annotated[
+        bool, typer.Option("--table", help="Print the figures in the console, and write no file.")
+    ] = False,
 ) -> None:
-    """Write an HTML report of the newest job: measures, learning curves, importance, costs, who learned what."""
-    _command("report").run(workspace=workspace, out=out)
+    """Write an HTML report of a job or a run: measures, learning curves, costs, who learned what."""
+    _command("report").run(folder=folder, out=out, table=table)
 
 
 @app.command()
