@@ -35,6 +35,7 @@ from unseen.learners.horizontal.process import (
     Trainer,
     Update,
     Vector,
+    refuse_diverged,
     stream,
 )
 from unseen.learners.horizontal.strategies.parts import personal_model
@@ -332,7 +333,7 @@ class Simulation:
         self, worker: int, place: int, assignment: Assignment, update: Update, memory: Memory
     ) -> tuple[Any, ...]:
         """Leave a client's difference in the shared memory; return the rest of its update."""
-        self._check(assignment.client, update)
+        refuse_diverged(assignment.client, update.delta)
         self._keep(assignment.client, assignment.broadcast.round, memory)
         self._deltas[worker, place] = update.delta
         return update.weight, dict(update.extra), dict(update.metrics)
@@ -355,13 +356,6 @@ class Simulation:
         part = slice(start, start + _CHUNK)
         examples = Examples(self.test.inputs[part], self.test.labels[part])
         return dict(self.trainer.evaluate(broadcast.model, examples))
-
-    def _check(self, client: ClientId, update: Update) -> None:
-        if not np.isfinite(update.delta).all():
-            raise DataError(
-                f"the update of client {client} holds numbers that are not finite: its training diverged; lower the "
-                "learning rate, or look for such values in its examples"
-            )
 
     # --- beginning
 

@@ -31,7 +31,7 @@ import numpy as np
 from numpy.random.bit_generator import ISeedSequence
 from numpy.typing import NDArray
 
-from unseen.errors import UsageError
+from unseen.errors import DataError, UsageError
 from unseen.ids import ClientId
 
 Vector = NDArray[np.float32]
@@ -100,6 +100,19 @@ class Examples:
 
     def __len__(self) -> int:
         return len(self.labels)
+
+
+def refuse_diverged(client: str, vector: NDArray[np.floating]) -> None:
+    """Refuse a client's difference that is no vector of finite numbers any more.
+
+    Raises:
+        DataError: It is none.
+    """
+    if not np.isfinite(vector).all():
+        raise DataError(
+            f"the update of client {client} holds numbers that are not finite: its training diverged; lower the "
+            "learning rate, or look for such values in its examples"
+        )
 
 
 class _Key(ISeedSequence):
