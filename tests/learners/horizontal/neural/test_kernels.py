@@ -24,8 +24,36 @@ def test_whatever_a_loop_calls_is_compiled_into_it() -> None:
     # another order: measured, the first run on a machine had other last bits than all later ones.
     loops = {name: value for name, value in vars(kernels).items() if isinstance(value, CPUDispatcher)}
     called = {name for loop in loops.values() for name in loop.py_func.__code__.co_names if name in loops}
-    assert {"softmax_loss", "_scale", "_linear", "_linear_step", "_add_3", "_spread", "_correlate_5"} <= called
+    assert {
+        "softmax_loss",
+        "_exponentials",
+        "_scale",
+        "_linear",
+        "_linear_step",
+        "_add_3",
+        "_spread",
+        "_correlate_5",
+    } <= called
     assert [name for name in sorted(called) if not loops[name].targetoptions.get("forceinline")] == []
+
+
+def test_the_softmax_loss_is_that_of_64_bits_but_for_rounding() -> None:
+    rng = np.random.default_rng(0)
+    spread = rng.normal(size=(40, 7)) * 10.0 ** rng.integers(-6, 4, (40, 1))
+    outputs, labels = spread.astype(np.float32), rng.integers(0, 7, 40)
+    change = np.empty_like(outputs)
+    loss = kernels.softmax_loss(outputs, labels, change)
+    exact = outputs.astype(np.float64) - outputs.max(1, keepdims=True)
+    logs = exact - np.log(np.exp(exact).sum(1, keepdims=True))
+    np.testing.assert_allclose(loss, -logs[np.arange(40), labels].mean(), rtol=1e-6)
+    np.testing.assert_allclose(change, (np.exp(logs) - np.eye(7)[labels]) / 40, rtol=2e-6, atol=2e-9)
+
+
+@pytest.mark.parametrize("worst", [np.nan, np.inf])
+def test_outputs_that_are_not_finite_give_a_loss_that_is_none(worst: float) -> None:
+    outputs, change = np.array([[0, worst, 1]], np.float32), np.empty((1, 3), np.float32)
+    assert np.isnan(kernels.softmax_loss(outputs, np.zeros(1, np.int64), change))
+    assert np.isnan(change).any()
 
 
 @pytest.mark.parametrize("classes", [2, 5])

@@ -181,8 +181,7 @@ def check_labels(labels: NDArray[np.generic], count: int, classes: int) -> None:
     """
     if labels.shape != (count,):
         raise DataError(f"expected labels of shape ({count},), one for each output, found {labels.shape}")
-    # Read as unsigned integers, negative labels are great ones.
-    if count and labels.astype(np.int64, copy=False).view(np.uint64).max() >= classes:
+    if kernels.greatest(np.ascontiguousarray(labels, np.int64)) >= classes:
         raise DataError(
             f"expected labels from 0 to {classes - 1}, as the model has {classes} outputs, found "
             f"{labels.min()} to {labels.max()}"
@@ -291,6 +290,7 @@ def _prepare(layers: Sequence[Layer]) -> None:
     kinds = {type(layer) for layer in layers}
     one, row = np.zeros((1, 1), np.float32), np.zeros(1, np.int64)
     kernels.softmax_loss(one, row, one.copy())
+    kernels.greatest(row)
     if PooledConvolution in kinds:
         x, weight, place = np.zeros((1, 1, 4, 4), np.float32), np.zeros((1, 1, 3, 3), np.float32), np.zeros(1, np.uint8)
         out, bias = np.zeros((1, 1, 1, 1), np.float32), np.zeros(1, np.float32)
