@@ -69,4 +69,9 @@ def test_a_linear_model_is_trained_on_bytes_as_on_the_quotients_bit_by_bit(class
         for inputs in (pictures, as_floats(pictures), np.asfortranarray(pictures))
     ]
     assert len({fit.model.tobytes() for fit in fits}) == 1
+    compiled = len(kernels.linear_pass.signatures)
+    pictures.flags.writeable = labels.flags.writeable = False
+    trainer.fit(trainer.initial(0), Examples(pictures, labels), plan, stream(0, "fit"), Correction())
+    # Files that are mapped into memory are for reading only: no worker compiles a loop of its own for them.
+    assert len(kernels.linear_pass.signatures) == compiled
     assert fits[0].loss == fits[1].loss

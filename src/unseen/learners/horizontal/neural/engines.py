@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager, nullcontext
-from typing import Protocol
+from typing import Protocol, TypeVar
 
 import numpy as np
 import torch
@@ -34,6 +34,8 @@ from unseen.learners.horizontal.neural.layers import (
 )
 from unseen.learners.horizontal.neural.losses import Loss, cross_entropy, value_and_change
 from unseen.learners.horizontal.neural.models import Planes
+
+T = TypeVar("T", bound=np.generic)
 
 _FEW_CHANNELS = 3
 """Of the input, up to which the hand-written convolution is faster than PyTorch's."""
@@ -156,13 +158,13 @@ class LinearSoftmax(Chain):
         Bytes are trained on as ``as_floats`` would make them.
         """
         kind, scale = (np.uint8, kernels.OF_BYTES) if inputs.dtype == np.uint8 else (np.float32, kernels.AS_IT_IS)
-        rows = np.ascontiguousarray(inputs.reshape(len(inputs), -1), kind)
+        rows = _for_loops(inputs.reshape(len(inputs), -1), kind)
         weight, bias = self._weights
         if rows.shape[1] != weight.shape[1]:
             raise DataError(f"the model expects {weight.shape[1]} numbers of each example, found {rows.shape[1]}")
         check_labels(labels, len(rows), len(bias))
         rates = (np.float32(-sink.factor), np.float32(sink.keep))
-        examples = rows, np.ascontiguousarray(labels, np.int64)
+        examples = rows, _for_loops(labels, np.int64)
         room = self._room_for(min(batch, len(rows)), rows.shape[1])
         return sum(kernels.linear_pass(examples, scale, order, room, self._weights, rates) for order in orders)
 
@@ -181,11 +183,17 @@ def check_labels(labels: NDArray[np.generic], count: int, classes: int) -> None:
     """
     if labels.shape != (count,):
         raise DataError(f"expected labels of shape ({count},), one for each output, found {labels.shape}")
-    if kernels.greatest(np.ascontiguousarray(labels, np.int64)) >= classes:
+    if kernels.greatest(_for_loops(labels, np.int64)) >= classes:
         raise DataError(
             f"expected labels from 0 to {classes - 1}, as the model has {classes} outputs, found "
             f"{labels.min()} to {labels.max()}"
         )
+
+
+def _for_loops(array: Array, kind: type[T]) -> NDArray[T]:
+    """Return an array as loops are compiled for: of one kind, contiguous, and not for reading only."""
+    found = np.ascontiguousarray(array, kind)
+    return found if found.flags.writeable else found.copy()
 
 
 # --- the choice --------------------------------------------------------------------------------------------------
