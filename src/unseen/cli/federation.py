@@ -23,12 +23,13 @@ from unseen.rounds.building import Built
 from unseen.rounds.events import Event, What
 from unseen.rounds.identities import Signer, public_key, signing_key
 from unseen.rounds.kept import keep
+from unseen.rounds.private import ADD_NOISE
 from unseen.rounds.program import Program
 from unseen.rounds.program_data import examples_in, own_examples
 from unseen.rounds.serve import Server
 from unseen.rounds.settings import AttendSettings, ServeSettings
 
-_SIGNING = "signing.key"
+_SIGNING, _NOISE = "signing.key", "noise.bin"
 
 
 @dataclass(frozen=True, slots=True)
@@ -104,7 +105,7 @@ def attend_run(program: Path, told: Attending) -> None:
     name, found, address = told.server.partition("=")
     if not found:
         raise UsageError(f"--server {told.server}: expected NAME=HOST:PORT, the server's name as in its certificate")
-    examples, built = own_examples(spec, told.data), Built(spec)
+    examples, built = own_examples(spec, told.data), Built(spec, own=_own_secret(spec, told.folder))
     own, connect = client_channels(told.identity, PartyId(name), address)
     signer = None
     if told.vouchers is not None:
@@ -122,6 +123,22 @@ def attend_run(program: Path, told: Attending) -> None:
         _say(console, f"{own} attends run {told.run} of {name} with {len(examples):,} examples")
         done = attend(connect, built.deployed, built.trainer, examples, settings, cancel=cancel)
     _say(console, f"done: {done.rounds} rounds, trained in {done.trained}")
+
+
+def _own_secret(spec: Program, folder: Path | None) -> Path | None:
+    """Return where a client that adds noise keeps its secret.
+
+    Raises:
+        UsageError: It has no folder: after a restart, the same update would leave with other noise.
+    """
+    if spec.privacy is None or spec.privacy.mode not in ADD_NOISE:
+        return None
+    if folder is None:
+        raise UsageError(
+            f"privacy.mode {spec.privacy.mode}: this client adds noise, which has to be the same after a restart: give "
+            "it a --folder"
+        )
+    return folder / _NOISE
 
 
 def vouch(identity: Path, out: Path) -> None:

@@ -26,6 +26,7 @@ from unseen.report.units import bytes_text
 from unseen.rounds.building import Built
 from unseen.rounds.evaluation import PerClient
 from unseen.rounds.kept import About, Labels, Outcome, RunFolder
+from unseen.rounds.private import MODES
 from unseen.rounds.program import Program
 from unseen.rounds.simulate import Round
 from unseen.rounds.spending import left_in
@@ -49,7 +50,9 @@ class Learned:
         """Return what a folder says; raises as ``RunFolder.read``."""
         found = RunFolder.read(path)
         program, rounds = found.program, len(found.history)
-        left = None if program.privacy is None else left_in(program.name, program.privacy, path)
+        section, left = program.privacy, None
+        if section is not None:
+            left = left_in(MODES[section.mode].limit(program.name, section), path)
         return cls(program, found.about, found.history, found.outcome or Outcome(round=rounds), left)
 
     @property
@@ -178,8 +181,7 @@ def _who(program: Program) -> tuple[tuple[str, str], ...]:
     if program.aggregation is not None and program.aggregation.secure:
         server = "The mean of each cohort's updates, the sum of their weights, and who took part; no single update."
     if program.privacy is not None:
-        server = "Every update, clipped, with its client's name; it is trusted with these, and adds the noise."
-        return (("server", server), ("client", client))
+        return (("server", MODES[program.privacy.mode].server), ("client", client))
     everybody = "The final model, which tells about examples as far as a trained model does."
     return (("server", server), ("client", client), ("who gets the model", everybody))
 

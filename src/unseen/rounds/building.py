@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from functools import cached_property, partial, wraps
@@ -19,22 +18,18 @@ from unseen.errors import DataError, UsageError
 from unseen.learners.horizontal.compression.compressed import compressed
 from unseen.learners.horizontal.compression.encoded import Codec
 from unseen.learners.horizontal.compression.registry import CODECS
-from unseen.learners.horizontal.private.central import Central, Plan, Sum
-from unseen.learners.horizontal.private.clip import Clip
-from unseen.learners.horizontal.private.sampling import PoissonCohort
 from unseen.learners.horizontal.process import Process, Trainer
 from unseen.learners.horizontal.robust.registry import AGGREGATORS, robust
 from unseen.learners.horizontal.secure_mean import SecureMean, secure
-from unseen.learners.horizontal.strategies.parts import WeightedMean
 from unseen.learners.horizontal.strategies.registry import STRATEGIES
-from unseen.privacy.events import Gaussian, Poisson, Relation, Spend, Unit
 from unseen.rounds import cohort as cohorts
 from unseen.rounds.kept import keep_text
 from unseen.rounds.parameters import construct, parameters
-from unseen.rounds.program import CompressionSection, PrivacySection, Program
+from unseen.rounds.private import MODES, Wanted, private
+from unseen.rounds.program import CompressionSection, Program
 from unseen.rounds.program_data import Held, read_data
 from unseen.rounds.simulate import Settings, Simulation
-from unseen.rounds.spending import Guard, accounting, guard_in
+from unseen.rounds.spending import Guard, guard_in
 
 _PROGRAM = "program.json"
 _COHORT = 10
@@ -68,6 +63,8 @@ class Built:
     """Where the run is kept; nowhere if ``None``."""
     real: int | None = None
     """How many real clients there are, if they are not those of the program's data."""
+    own: Path | None = None
+    """The file of a real client's own secret for its noise."""
 
     def __post_init__(self) -> None:
         if self.folder is not None:
@@ -97,6 +94,12 @@ class Built:
     @part
     def process(self) -> Process:
         """The algorithm; the same at the server and all clients."""
+        wanted, guard = self._wanted, self.guard
+        return self._open if wanted is None or guard is None else private(wanted, guard)
+
+    @part
+    def _open(self) -> Process:
+        """The algorithm without privacy."""
         section = self.program.strategy
         constructor = _named(STRATEGIES, section.name, "strategy")
         given = section.parameters
@@ -109,14 +112,23 @@ class Built:
             process = self._compressed(process, codec)
         if (by := self.program.aggregation) is not None and by.secure:
             process = self._secure(process, by.parameters)
-        privacy, guard = self.program.privacy, self.guard
-        return process if privacy is None or guard is None else self._private(process, privacy, guard)
+        return process
 
     @part
     def guard(self) -> Guard | None:
         """Secret and budget of a private run."""
         section = self.program.privacy
-        return None if section is None else guard_in(self.program.name, section, self.folder)
+        if section is None:
+            return None
+        return guard_in(MODES[section.mode].limit(self.program.name, section), self.folder, own=self.own)
+
+    @part
+    def _wanted(self) -> Wanted | None:
+        """What is to be made private."""
+        section = self.program.privacy
+        if section is None:
+            return None
+        return Wanted(self.program, section, self.population, self._open, lambda: self.trainer)
 
     @part
     def cohort(self) -> cohorts.Cohort:
@@ -126,8 +138,11 @@ class Built:
             raise UsageError("cohort: a rate goes with no size and no weights: give one or the other")
         if size is not None and size > self.population:
             raise UsageError(f"cohort.size: {size} of {self.population} clients cannot be drawn; ask for fewer")
-        if self.guard is not None:
-            return PoissonCohort(self._rate, self.guard.secret)
+        if (wanted := self._wanted) is not None and self.guard is not None:
+            if section.weighted:
+                raise UsageError("cohort.weighted: numbers of examples are data that privacy would tell: leave it out")
+            if (drawn := wanted.mode.cohort(wanted, self.guard)) is not None:
+                return drawn
         if section.rate is not None:
             return cohorts.Poisson(section.rate)
         size = size or min(_COHORT, self.population)
@@ -149,15 +164,6 @@ class Built:
         """The process of real processes: its name says the program, so that nobody takes part with another one."""
         return replace(self.process, name=f"{self.process.name}, program {self.program.agreement[:16]}")
 
-    @property
-    def _rate(self) -> float:
-        rate = self.program.cohort.rate
-        if rate is None:
-            raise UsageError(
-                "cohort: differential privacy counts on Poisson cohorts: give a rate, such as {rate: 0.1}, and no size"
-            )
-        return rate
-
     def _compressed(self, process: Process, section: CompressionSection) -> Process:
         if self.program.privacy is not None:
             raise UsageError("compression: what leaves under privacy is clipped last: leave one out")
@@ -172,32 +178,13 @@ class Built:
 
     def _secure(self, process: Process, given: dict[str, Any]) -> Process:
         if self.program.robust is not None or self.program.privacy is not None:
-            raise UsageError("aggregation: robust rules and central noise need what a secure mean hides: leave one out")
+            raise UsageError(
+                "aggregation: robust rules and the noise of privacy need what a secure mean hides: leave one out (mode "
+                "distributed takes a secure sum of its own)"
+            )
         most = self.population if self.program.cohort.rate is not None else self.program.cohort.size or _COHORT
         mean: SecureMean = construct(SecureMean, {"clients": min(most, self.population), **given}, "aggregation")
         return secure(process, mean)
-
-    def _private(self, process: Process, section: PrivacySection, guard: Guard) -> Process:
-        if not isinstance(process.aggregator, WeightedMean):
-            raise UsageError(
-                f"privacy: noise is measured for a plain sum, and {process.name} aggregates by "
-                f"{type(process.aggregator).__name__}: take a strategy with a mean, without robust"
-            )
-        plan = Plan(
-            clip=section.clip,
-            noise_multiplier=section.noise_multiplier or _noise(self.program, section, self._rate),
-            expected=self._rate * self.population,
-            sampling=Poisson(rate=self._rate),
-            run=self.program.name,
-            about=guard.limit.about,
-        )
-        return replace(
-            process,
-            name=f"{process.name}, private",
-            postprocessors=(*process.postprocessors, Clip(section.clip)),
-            aggregator=Sum(),
-            finalizer=Central(process.finalizer, plan, guard, guard.secret),
-        )
 
 
 # --- model -------------------------------------------------------------------------------------------------------
@@ -273,7 +260,7 @@ def _named(known: Mapping[str, Callable[..., Any]], name: str, where: str) -> Ca
     return known[name]
 
 
-# --- folder and noise ---------------------------------------------------------------------------------------------
+# --- folder ------------------------------------------------------------------------------------------------------
 
 
 def _begin(folder: Path, program: Program) -> None:
@@ -295,23 +282,3 @@ def _begin(folder: Path, program: Program) -> None:
             "program as it was"
         )
     keep_text(folder, program)
-
-
-def _noise(program: Program, section: PrivacySection, rate: float) -> float:
-    """Return the noise multiplier that all rounds of a program need."""
-
-    def rounds_of(noise: float) -> list[Spend]:
-        fact = Spend(
-            run=program.name,
-            about=program.name,
-            mechanism=Gaussian(noise_multiplier=noise),
-            sampling=Poisson(rate=rate),
-            rounds=program.rounds,
-            unit=Unit.CLIENT,
-            relation=Relation.ADD_OR_REMOVE,
-        )
-        return [fact]
-
-    # Rounded up, so that server and clients find the same number.
-    found: float = accounting().calibrate(rounds_of, section.epsilon, section.delta)
-    return math.ceil(1000 * found) / 1000

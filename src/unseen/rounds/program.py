@@ -20,12 +20,13 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
+from types import MappingProxyType
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, JsonValue, PrivateAttr, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, JsonValue, PrivateAttr, ValidationError, model_validator
 
 from unseen.errors import UsageError
 from unseen.flow.spec import Lines, canonical_json, line_of, problems_text, read_mapping
@@ -92,15 +93,60 @@ class ModelSection(Named):
 
 
 class PrivacySection(Section):
-    """Differential privacy for clients: a trusted server clips, adds up, and adds noise."""
+    """Differential privacy: in which mode, and how much may be told."""
 
-    mode: Literal["central"] = "central"
-    clip: Positive = Field(description="The longest update that is not shortened (L2).")
+    mode: Literal["central", "adaptive", "ftrl", "distributed", "local", "dp_sgd"] = Field(
+        default="central",
+        description="Who is trusted, and what is hidden: the guide has a table. All but `dp_sgd` hide a client.",
+    )
+    clip: Positive = Field(
+        description="The longest update that is not shortened (L2); the first one of `adaptive`, of an example's "
+        "gradient with `dp_sgd`."
+    )
     epsilon: Positive = Field(description="The run refuses the round that would pass this ε.")
     delta: Annotated[float, Field(gt=0, lt=1)] = Field(description="δ: far below one over the number of clients.")
     noise_multiplier: Positive | None = Field(
         default=None, description="Deviation of the noise over `clip`; by default as much as ε and all rounds need."
     )
+    target: Annotated[float, Field(gt=0, lt=1)] | None = Field(
+        default=None, exclude_if=_absent, description="`adaptive`: part of the updates that is not shortened; 0.5."
+    )
+    count_noise: Positive | None = Field(
+        default=None,
+        exclude_if=_absent,
+        description="`adaptive`: deviation of the noise on how many updates were shortened; a twentieth of a cohort.",
+    )
+    honest: Annotated[int, Field(ge=3)] | None = Field(
+        default=None,
+        exclude_if=_absent,
+        description="`distributed`: whose noise is counted on; the sum of fewer is refused. Default: the whole cohort.",
+    )
+    bits: Annotated[int, Field(ge=2, le=24)] | None = Field(
+        default=None, exclude_if=_absent, description="`distributed`: of a word of the sum; 20."
+    )
+    scheme: Literal["secagg_plus", "rlwe"] | None = Field(
+        default=None, exclude_if=_absent, description="`distributed`: by which protocol the sum is taken; secagg_plus."
+    )
+    examples: Count | None = Field(
+        default=None,
+        exclude_if=_absent,
+        description="`dp_sgd`: how many examples a client is taken to have. A step draws `strategy.batch` of them, and "
+        "there are as many steps as `strategy.epochs` or `strategy.steps` say.",
+    )
+
+    @model_validator(mode="after")
+    def _check_keys(self) -> Self:
+        for mode, keys in _KEYS_OF.items():
+            given = [key for key in keys if getattr(self, key) is not None]
+            if given and mode != self.mode:
+                raise ValueError(f"{given[0]} goes with mode {mode}, and this one is {self.mode}")
+        return self
+
+
+_KEYS_OF: Mapping[str, tuple[str, ...]] = MappingProxyType(
+    {"adaptive": ("target", "count_noise"), "distributed": ("honest", "bits", "scheme"), "dp_sgd": ("examples",)}
+)
+"""Keys of a mode's own."""
 
 
 class CompressionSection(Named):
