@@ -29,6 +29,7 @@ from unseen.learners.horizontal.secure_mean import SecureMean
 from unseen.learners.horizontal.strategies.registry import STRATEGIES
 from unseen.rounds.parameters import REQUIRED, Parameter, parameters
 from unseen.rounds.program import Program
+from unseen.rounds.tables import LEARNERS
 
 DOCS = Path(__file__).parents[1] / "docs"
 OVERVIEW = DOCS / "security" / "overview.md"
@@ -242,6 +243,13 @@ def program_page() -> str:
             "`strategy` names one and gives its parameters, those of local training among them. `clients` is how many "
             "there are, if it is not said.",
             STRATEGIES,
+        ),
+        (
+            "Learners of tables",
+            "`model` names one in place of a network, and there is no strategy. `columns` are the features: all "
+            "columns but the label and the client's if it is not said; a server and its real clients need it. "
+            "`clients` is a cohort's size if it is not said.",
+            LEARNERS,
         ),
         ("Robust rules", "`robust` names one.", AGGREGATORS),
         ("Codecs", "`compression` names one; `feedback` may stand beside its parameters.", CODECS),

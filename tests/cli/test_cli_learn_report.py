@@ -89,7 +89,7 @@ def test_what_a_private_run_has_spent_is_read_and_not_written(tmp_path, monkeypa
     text = PROGRAM.replace("size: 2", "rate: 0.5")
     text += "privacy: {clip: 1.0, epsilon: 3, delta: 1e-2, noise_multiplier: 1.0}\n"
     built = Built(Program.parse(text), tmp_path)
-    keep(tmp_path, module.about_simulated(built))
+    keep(tmp_path, module.about_simulated(built, 2))
     with built.simulation(workers=1) as simulation:
         simulation.rounds(2)
     with (tmp_path / "spent.jsonl").open("ab") as file:

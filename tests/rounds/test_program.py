@@ -93,8 +93,8 @@ def test_a_file_of_clients_is_found_beside_the_program_and_tested_on_what_they_k
     [
         (("rounds: 2", "round: 2"), r"line 6, round: there is no such key; there are name, data, model"),
         (
-            ("clients: 4", "client: 4"),
-            r"line 2, data.client: there is no such key; there are source, partition, clients",
+            ("clients: 4", "people: 4"),
+            r"line 2, data.people: there is no such key; there are source, label, client, partition, clients",
         ),
         (("rounds: 2", "rounds: two"), r"line 6, rounds: Input should be a valid integer"),
         (("rounds: 2", "rounds: '2'"), r"line 6, rounds: Input should be a valid integer"),

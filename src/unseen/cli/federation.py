@@ -81,9 +81,9 @@ def serve(program: Path, told: Serving) -> None:
         roster=_roster(told.identity, told.vouchers),
         watch=lambda event: _tell(console, event),
     )
-    count, test, process = told.rounds or spec.rounds, _test(spec, told.test), built.deployed
+    count, test, process = told.rounds or built.rounds, _test(spec, told.test), built.deployed
     if told.folder is not None:
-        keep(told.folder, about_of(built, data="their own data", clients=len(names), spread=None, real=True))
+        keep(told.folder, about_of(built, count, data="their own data", clients=len(names), real=True))
     with (
         cancel_on_signal() as cancel,
         server_channel(told.identity, names, told.listen) as channel,
@@ -157,7 +157,7 @@ def _roster(identity: Path, vouchers: Path | None) -> dict[PartyId, bytes]:
 def _test(spec: Program, given: Path | None) -> Examples | None:
     """Return what the server evaluates on: a file, or what an image set has for it; nothing if there is neither."""
     if given is not None:
-        return examples_in(given)
+        return examples_in(spec, given)
     return Examples(*load_images(spec.data.source).test) if spec.data.source in SETS else None
 
 

@@ -46,7 +46,8 @@ def run(program: Path, wishes: Wishes) -> None:
     built, console = Built(spec, wishes.folder), Console(stderr=wishes.as_json)
     plan = _plan(built) if wishes.compare else None
     with cancel_on_signal() as cancel, built.simulation(workers=wishes.workers) as simulation:
-        about, count = about_simulated(built), wishes.rounds or spec.rounds
+        count = wishes.rounds or built.rounds
+        about = about_simulated(built, count)
         if wishes.folder is not None:
             keep(wishes.folder, about)
         try:
@@ -131,6 +132,6 @@ def _fairness(built: Built, simulation: Simulation, workers: int | None) -> dict
         return {}
     model = simulation.run.state.model
     found = {_COMMON: per_client(built.trainer, local, lambda _: model, workers=workers)}
-    if isinstance(built.process.work, Personal):
+    if isinstance(built.process.work, Personal) and not built.program.of_tables:
         found[_OWN] = per_client(built.trainer, local, simulation.personal, workers=workers)
-    return {name: metrics["accuracy"] for name, metrics in found.items()}
+    return {name: metrics["accuracy"] for name, metrics in found.items() if "accuracy" in metrics}

@@ -79,26 +79,30 @@ class Learned:
         return "" if self.outcome.round == len(self.history) else f" (after round {self.outcome.round:,})"
 
 
-def about_of(built: Built, *, data: str, clients: int, spread: Spread | None, real: bool) -> About:
-    """Return what is known of a run before it begins."""
+def about_of(
+    built: Built, rounds: int, *, data: str, clients: int, spread: Spread | None = None, real: bool = False
+) -> About:
+    """Return what is known of a run of so many rounds before it begins."""
+    model = built.program.model.name
     return About(
         process=built.process.name,
         data=data,
         clients=clients,
         real=real,
-        size=built.trainer.size,
+        rounds=rounds,
+        model=model if built.program.of_tables else f"{model}, {built.trainer.size:,} numbers",
         versions=_versions(),
         learned=_who(built.program),
         labels=None if spread is None else Labels.of(spread),
     )
 
 
-def about_simulated(built: Built) -> About:
-    """Return what is known of a simulation before it begins."""
+def about_simulated(built: Built, rounds: int) -> About:
+    """Return what is known of a simulation of so many rounds before it begins."""
     clients, spread = built.held.train, None
     with suppress(DataError):  # labels that are no classes have no such picture
         spread = clients.spread()
-    return about_of(built, data=clients.name, clients=len(clients), spread=spread, real=False)
+    return about_of(built, rounds, data=clients.name, clients=len(clients), spread=spread)
 
 
 def tell(console: Console, learned: Learned) -> None:
@@ -150,7 +154,7 @@ def page(learned: Learned) -> LearningReport:
     history, about = learned.history, learned.about
     numbers = [one.number for one in history]
     kind = "real" if about.real else "simulated"
-    rounds, wanted = len(history), learned.program.rounds
+    rounds, wanted = len(history), about.rounds
     unfinished = f" of {wanted:,}" if rounds < wanted else ""
     return LearningReport(
         title=learned.program.name,
@@ -176,9 +180,19 @@ def _with_epsilon(rows: Sequence[tuple[str, str]], left: Left | None) -> tuple[t
 
 
 def _who(program: Program) -> tuple[tuple[str, str], ...]:
+    hidden = program.aggregation is not None and program.aggregation.secure
+    if program.of_tables:
+        sums = (
+            "The sums over the rows of a cohort" if hidden else "Each client's sums over its rows, and how many it has"
+        )
+        return (
+            ("server", f"{sums}: counts by ranges of values, and what the model is made of, by column; no row."),
+            ("client", "Ranges, bins, or means of columns; the model of every round."),
+            ("who gets the model", "Bins, splits and leaf values, or coefficients with means and deviations."),
+        )
     server = "Every update, with its client's name, number of examples and training loss; no example."
     client = "The common model of every round in which it takes part, and what the strategy broadcasts beside it."
-    if program.aggregation is not None and program.aggregation.secure:
+    if hidden:
         server = "The mean of each cohort's updates, the sum of their weights, and who took part; no single update."
     if program.privacy is not None:
         return (("server", MODES[program.privacy.mode].server), ("client", client))
@@ -193,7 +207,7 @@ def _facts(learned: Learned) -> dict[str, str]:
     facts = {
         "program, SHA-256": program.digest,
         "strategy": about.process,
-        "model": f"{program.model.name}, {about.size:,} numbers",
+        "model": about.model,
         "clients": f"{about.clients:,}, in a round {heard:,.1f} on average",
         "bytes of all rounds": f"{bytes_text(up)} from clients, {bytes_text(down)} to them",
         "computing time of all rounds": f"{sum(one.seconds for one in history):,.1f} s",

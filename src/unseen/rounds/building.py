@@ -30,6 +30,7 @@ from unseen.rounds.program import CompressionSection, Program
 from unseen.rounds.program_data import Held, read_data
 from unseen.rounds.simulate import Settings, Simulation
 from unseen.rounds.spending import Guard, guard_in
+from unseen.rounds.tables import Learner, columns_of, learner_of
 
 _PROGRAM = "program.json"
 _COHORT = 10
@@ -89,7 +90,27 @@ class Built:
     @part
     def trainer(self) -> Trainer:
         """The model; the same at the server and all clients."""
-        return build_trainer(self.program)
+        return build_trainer(self.program) if self._learner is None else self._learner.trainer
+
+    @property
+    def rounds(self) -> int:
+        """How many rounds are played in all: the program's, or as many as its learner needs."""
+        said = "rounds" in self.program.model_fields_set
+        return self.program.rounds if said or self._learner is None else self._learner.rounds
+
+    @part
+    def _learner(self) -> Learner | None:
+        """What learns from tables."""
+        if not self.program.of_tables:
+            return None
+        columns = columns_of(self.program) or self.held.columns or ()
+        return learner_of(self.program, columns, self._most)
+
+    @property
+    def _most(self) -> int:
+        """How many clients are in a round at most."""
+        section, by_default = self.program.cohort, self.population if self.program.of_tables else _COHORT
+        return self.population if section.rate is not None else min(section.size or by_default, self.population)
 
     @part
     def process(self) -> Process:
@@ -100,7 +121,9 @@ class Built:
     @part
     def _open(self) -> Process:
         """The algorithm without privacy."""
-        section = self.program.strategy
+        if self._learner is not None:
+            return self._learner.process
+        section = self.program.training
         constructor = _named(STRATEGIES, section.name, "strategy")
         given = section.parameters
         if "clients" in parameters(constructor) and "clients" not in given:
@@ -145,7 +168,7 @@ class Built:
                 return drawn
         if section.rate is not None:
             return cohorts.Poisson(section.rate)
-        size = size or min(_COHORT, self.population)
+        size = size or self._most
         return cohorts.Weighted(size) if section.weighted else cohorts.Uniform(size)
 
     def simulation(self, *, workers: int | None = None) -> Simulation:
@@ -182,8 +205,7 @@ class Built:
                 "aggregation: robust rules and the noise of privacy need what a secure mean hides: leave one out (mode "
                 "distributed takes a secure sum of its own)"
             )
-        most = self.population if self.program.cohort.rate is not None else self.program.cohort.size or _COHORT
-        mean: SecureMean = construct(SecureMean, {"clients": min(most, self.population), **given}, "aggregation")
+        mean: SecureMean = construct(SecureMean, {"clients": self._most, **given}, "aggregation")
         return secure(process, mean)
 
 

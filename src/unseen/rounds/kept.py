@@ -65,8 +65,10 @@ class About(Kept):
     clients: int
     real: bool
     """Whether they are processes of their own, or simulated."""
-    size: int
-    """Numbers of a model."""
+    rounds: int
+    """How many are to be played in all."""
+    model: str
+    """What is trained, in a few words."""
     versions: str
     learned: tuple[tuple[str, str], ...]
     """Who learns what."""

@@ -36,6 +36,11 @@ Count = Annotated[int, Field(ge=1)]
 Share = Annotated[float, Field(ge=0, lt=1)]
 Seed = Annotated[int, Field(ge=0)]
 
+TABLE_MODELS = ("horizontal_boosting", "horizontal_linear", "horizontal_logistic")
+"""Models that are made of sums over clients' rows (``tables``)."""
+_OF_NETWORKS = ("strategy", "robust", "compression", "privacy")
+"""Keys that they have no use for."""
+
 
 def _absent(value: object) -> bool:
     """Say that a key leaves no trace unless it is given: what was begun before there was such a key is the same run."""
@@ -68,12 +73,17 @@ class DataSection(Section):
     source: str | None = Field(
         default=None,
         description="An image set (digits, fashion-mnist, mnist), or a file: LEAF's JSON or its folder, TFF's HDF5 or "
-        "SQLite; relative to the program. Real clients need none.",
+        "SQLite; for tables a CSV or Parquet file, or a folder with one for each client; relative to the program. Real "
+        "clients need none.",
+    )
+    label: str | None = Field(default=None, exclude_if=_absent, description="Of tables: the column to be predicted.")
+    client: str | None = Field(
+        default=None, exclude_if=_absent, description="Of a table: the column that says whose row it is."
     )
     partition: str | None = Field(
         default=None,
         description="How to deal the examples out anew, as `unseen clients --partition` takes it. Default: a file's "
-        "own clients, iid for an image set.",
+        "own clients, iid for an image set and for a table without `client`.",
     )
     clients: Count | None = Field(default=None, description="How many clients there are; a file's own by default.")
     seed: Seed = Field(default=0, description="Of the partition, and of what is kept for testing.")
@@ -84,7 +94,7 @@ class DataSection(Section):
 
 
 class ModelSection(Named):
-    """What is trained: a network of `unseen.learners.horizontal.neural.models`."""
+    """What is trained: a network of `unseen.learners.horizontal.neural.models`, or a learner of tables."""
 
     augment: dict[str, float | dict[str, float]] = Field(
         default_factory=dict,
@@ -176,7 +186,9 @@ class AggregationSection(BaseModel):
 class CohortSection(Section):
     """Who takes part in a round: `size` clients, or each with probability `rate`."""
 
-    size: Count | None = Field(default=None, description="So many clients; 10, or all, if nothing is said.")
+    size: Count | None = Field(
+        default=None, description="So many clients; 10, or all, if nothing is said; all for a learner of tables."
+    )
     weighted: bool = Field(default=False, description="Draw clients in proportion to their numbers of examples.")
     rate: Annotated[float, Field(gt=0, le=1)] | None = Field(
         default=None, description="Every client by a coin of its own: what differential privacy counts on."
@@ -189,7 +201,11 @@ class Program(Section):
     name: str = Field(min_length=1, max_length=80, description="What it is called in reports.")
     data: DataSection = Field(default_factory=DataSection)
     model: ModelSection
-    strategy: Named = Field(description="How clients train and the server makes the next model of what they send.")
+    strategy: Named | None = Field(
+        default=None,
+        exclude_if=_absent,
+        description="How clients train and the server makes the next model of what they send; needed for networks.",
+    )
     robust: Named | None = Field(default=None, description="A rule in place of the mean that bad clients cannot pull.")
     compression: CompressionSection | None = Field(
         default=None, exclude_if=_absent, description="A codec for updates, which then take fewer bytes."
@@ -197,7 +213,9 @@ class Program(Section):
     aggregation: AggregationSection | None = Field(default=None, description="Secure aggregation.")
     privacy: PrivacySection | None = Field(default=None, description="Differential privacy.")
     cohort: CohortSection = Field(default_factory=CohortSection)
-    rounds: Count = Field(default=10, description="How many rounds are played in all.")
+    rounds: Count = Field(
+        default=10, description="How many rounds are played in all; by default as many as a learner of tables needs."
+    )
     evaluate_every: Count = Field(default=1, description="Rounds from one evaluation to the next.")
     seed: Seed = Field(default=0, description="Of the model's beginning, cohorts and training; noise has a secret one.")
 
@@ -228,7 +246,7 @@ class Program(Section):
         Raises:
             UsageError: It is no program; every problem is listed with its line.
         """
-        data, lines = read_mapping(text, name=name, what="a program: expected a mapping with name, model and strategy")
+        data, lines = read_mapping(text, name=name, what="a program: expected a mapping with name and model")
         try:
             program = cls.model_validate_json(json.dumps(data, allow_nan=False))
         except ValidationError as error:
@@ -237,7 +255,35 @@ class Program(Section):
         except (TypeError, ValueError) as error:
             raise UsageError(f"{name}: values are numbers, texts, truth values, lists and mappings: {error}") from error
         program._home, program._text, program._called, program._lines = home or Path(), text, name, lines
+        with program.located():
+            program._check_model()
         return program
+
+    @property
+    def of_tables(self) -> bool:
+        """Whether a learner of tables is trained, not a network."""
+        return self.model.name in TABLE_MODELS
+
+    @property
+    def training(self) -> Named:
+        """The strategy of a network; raises ``UsageError`` if there is none."""
+        if self.strategy is None:
+            raise UsageError(f"strategy: model {self.model.name} needs one, such as {{name: fed_avg}}")
+        return self.strategy
+
+    def _check_model(self) -> None:
+        name = self.model.name
+        if not self.of_tables:
+            _ = self.training
+            if self.data.label is not None or self.data.client is not None:
+                raise UsageError(f"data.label: rows of tables are for {', '.join(TABLE_MODELS)}, and not for {name}")
+            return
+        if self.model.augment:
+            raise UsageError(f"model.augment: {name} learns from no pictures: leave it out")
+        if given := [key for key in _OF_NETWORKS if getattr(self, key) is not None]:
+            raise UsageError(
+                f"{given[0]}: model {name} is made of sums over clients' rows, and this is for networks: leave it out"
+            )
 
     @contextmanager
     def located(self) -> Iterator[None]:
@@ -268,9 +314,12 @@ class Program(Section):
     def agreed(self) -> dict[str, Any]:
         """Return what a run's server and clients have to agree on: all but the data and how long it goes on.
 
-        Of the data it is what the model takes a pixel for: those of ``digits`` go to 16, others to 255.
+        Of the data it is what the model takes a pixel for: those of ``digits`` go to 16, others to 255. Of tables it is
+        the label.
         """
         said = self.model_dump(mode="json", exclude={"data", "rounds", "evaluate_every"})
+        if self.of_tables:
+            return {**said, "label": self.data.label}
         return {**said, "pixels": "digits" if self.data.source == "digits" else "bytes"}
 
     @property
