@@ -67,6 +67,10 @@ def serve(program: Path, told: Serving) -> None:
     quiet_accountant()
     spec = Program.load(program)
     names = [PartyId(name.strip()) for name in told.clients.split(",")]
+    if spec.asynchronous is not None:
+        raise UsageError(
+            "asynchronous: a server waits for its cohort; leave it out, or simulate it with `unseen learn`"
+        )
     if spec.cohort.weighted:
         raise UsageError("cohort.weighted: a server does not know how many examples its clients have: leave it out")
     built, console = Built(spec, told.folder, real=len(names)), Console()

@@ -213,6 +213,8 @@ def _facts(learned: Learned) -> dict[str, str]:
         "computing time of all rounds": f"{sum(one.seconds for one in history):,.1f} s",
         "versions": about.versions,
     }
+    if history and history[-1].clock:
+        facts["simulated time of all rounds"] = f"{history[-1].clock:,.0f} s"
     return facts if learned.privacy is None else {**facts, "privacy": str(learned.privacy)}
 
 

@@ -3,19 +3,15 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass, replace
-from functools import cached_property, partial, wraps
+from functools import cached_property, wraps
 from pathlib import Path
 from typing import Any, TypeVar
 
-import numpy as np
-
 from unseen.data.atomic import whole_file
-from unseen.data.federated.clients import Array
-from unseen.data.federated.digits import INK
 from unseen.errors import DataError, UsageError
-from unseen.learners.horizontal.compression.compressed import compressed
+from unseen.learners.horizontal.compression.compressed import Compressed, compressed
 from unseen.learners.horizontal.compression.encoded import Codec
 from unseen.learners.horizontal.compression.registry import CODECS
 from unseen.learners.horizontal.process import Process, Trainer
@@ -23,17 +19,20 @@ from unseen.learners.horizontal.robust.registry import AGGREGATORS, robust
 from unseen.learners.horizontal.secure_mean import SecureMean, secure
 from unseen.learners.horizontal.strategies.registry import STRATEGIES
 from unseen.rounds import cohort as cohorts
+from unseen.rounds.asynchronous import AsynchronousSimulation, Flight
 from unseen.rounds.kept import keep_text
-from unseen.rounds.parameters import construct, parameters
+from unseen.rounds.networks import build_trainer
+from unseen.rounds.pace import Pace
+from unseen.rounds.parameters import construct, named, parameters
 from unseen.rounds.private import MODES, Wanted, private
-from unseen.rounds.program import CompressionSection, Program
+from unseen.rounds.program import AsynchronousSection, CompressionSection, Program
 from unseen.rounds.program_data import Held, read_data
 from unseen.rounds.simulate import Settings, Simulation
 from unseen.rounds.spending import Guard, guard_in
 from unseen.rounds.tables import Learner, columns_of, learner_of
 
 _PROGRAM = "program.json"
-_COHORT = 10
+_COHORT, _AT_ONCE = 10, 100
 
 
 T = TypeVar("T")
@@ -124,13 +123,13 @@ class Built:
         if self._learner is not None:
             return self._learner.process
         section = self.program.training
-        constructor = _named(STRATEGIES, section.name, "strategy")
+        constructor = named(STRATEGIES, section.name, "strategy")
         given = section.parameters
         if "clients" in parameters(constructor) and "clients" not in given:
             given["clients"] = self.population
         process: Process = construct(constructor, given, "strategy")
         if (rule := self.program.robust) is not None:
-            process = robust(process, construct(_named(AGGREGATORS, rule.name, "robust"), rule.parameters, "robust"))
+            process = robust(process, construct(named(AGGREGATORS, rule.name, "robust"), rule.parameters, "robust"))
         if (codec := self.program.compression) is not None:
             process = self._compressed(process, codec)
         if (by := self.program.aggregation) is not None and by.secure:
@@ -180,7 +179,24 @@ class Built:
             evaluate_every=self.program.evaluate_every,
             folder=self.folder,
         )
-        return Simulation(self.held.train, self.trainer, self.process, settings, test=self.held.test)
+        with self.program.located():
+            parts, test = (self.held.train, self.trainer, self.process), self.held.test
+            if self.program.asynchronous is None:
+                return Simulation(*parts, settings, test=test)
+            return AsynchronousSimulation(*parts, self._flight(self.program.asynchronous), settings, test=test)
+
+    def _flight(self, section: AsynchronousSection) -> Flight:
+        filled = sum(size > 0 for size in self.held.train.sizes)
+        at_once = section.at_once or min(_AT_ONCE, filled)
+        if at_once > filled:
+            raise UsageError(f"asynchronous.at_once: {at_once} of {filled} clients cannot be under way; ask for fewer")
+        if isinstance(work := self.process.work, Compressed) and work.feedback:
+            raise UsageError(
+                "compression.feedback: what clients keep for their next update has no order when nobody waits: set it "
+                "to false, or take quantised"
+            )
+        pace = Pace(section.seconds, section.seconds_per_example, section.spread)
+        return Flight(at_once, section.buffer, pace)
 
     @property
     def deployed(self) -> Process:
@@ -195,7 +211,7 @@ class Built:
                 "compression: messages of a codec have no sum that secure aggregation could take: leave one out; "
                 "aggregation.bits = 16 halves its words"
             )
-        constructor = _named(CODECS, section.name, "compression")
+        constructor = named(CODECS, section.name, "compression")
         codec: Codec = construct(constructor, section.parameters, "compression")
         return compressed(process, codec, feedback=section.feedback)
 
@@ -207,79 +223,6 @@ class Built:
             )
         mean: SecureMean = construct(SecureMean, {"clients": self._most, **given}, "aggregation")
         return secure(process, mean)
-
-
-# --- model -------------------------------------------------------------------------------------------------------
-
-
-@dataclass(frozen=True, slots=True)
-class Numbers:
-    """Makes floats of what a network of a program takes."""
-
-    ink: int | None
-    """What integers are divided by; if ``None``, bytes by 255 and others by nothing."""
-
-    def __call__(self, inputs: Array) -> Array:
-        """Return 32-bit floats.
-
-        Raises:
-            DataError: They are no numbers.
-        """
-        if inputs.dtype.kind not in "fiub":
-            raise DataError(f"model: inputs are {inputs.dtype}, and the networks of programs take numbers")
-        ink = self.ink or (255 if inputs.dtype == np.uint8 else 1)
-        return inputs.astype(np.float32) / np.float32(1 if inputs.dtype.kind == "f" else ink)
-
-
-def build_trainer(program: Program) -> Trainer:
-    """Return the trainer of a program's model.
-
-    Raises:
-        UsageError: There is no such model or augmentation, or it has no such parameter.
-    """
-    try:
-        from unseen.learners.horizontal.neural import augment, registry, trainer  # noqa: PLC0415  an extra
-    except ModuleNotFoundError as error:
-        raise UsageError(f"model: networks need the extra torch ({error}): pip install 'unseen[torch]'") from error
-    section = program.model
-    build = partial(construct, _named(registry.MODELS, section.name, "model"), section.parameters, "model")
-    _check_model(build, section.parameters)
-    changes = [_change(registry.AUGMENTS, name, given) for name, given in section.augment.items()]
-    return trainer.TorchTrainer(
-        build,
-        convert=Numbers(INK if program.data.source == "digits" else None),
-        augment=augment.one_after_the_other(*changes) if len(changes) > 1 else next(iter(changes), None),
-    )
-
-
-def _check_model(build: Callable[[], object], given: Mapping[str, Any]) -> None:
-    """Pass if a model can be built.
-
-    Raises:
-        UsageError: It cannot: a size is not positive, or too small for the layers.
-    """
-    numbers = {key: value if isinstance(value, list) else [value] for key, value in given.items()}
-    if small := [key for key, own in numbers.items() if any(isinstance(one, int) and one < 1 for one in own)]:
-        raise UsageError(f"model.{small[0]}: sizes are at least 1, found {given[small[0]]}")
-    try:
-        build()
-    except (RuntimeError, ValueError) as error:
-        raise UsageError(f"model: it cannot be built with {dict(given)}: {error}") from error
-
-
-def _change(known: Mapping[str, Callable[..., Any]], name: str, given: float | Mapping[str, float]) -> Any:
-    constructor, where = _named(known, name, "model.augment"), f"model.augment.{name}"
-    if not isinstance(given, Mapping):
-        given = {next(iter(parameters(constructor))): given}
-    # A file that says 1 means 1.0 and the other way round.
-    whole = {key: int(value) if float(value).is_integer() else value for key, value in given.items()}
-    return construct(constructor, whole, where)
-
-
-def _named(known: Mapping[str, Callable[..., Any]], name: str, where: str) -> Callable[..., Any]:
-    if name not in known:
-        raise UsageError(f"{where}.name: there is no {name!r}; there are {', '.join(sorted(known))}")
-    return known[name]
 
 
 # --- folder ------------------------------------------------------------------------------------------------------

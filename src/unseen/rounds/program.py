@@ -38,8 +38,17 @@ Seed = Annotated[int, Field(ge=0)]
 
 TABLE_MODELS = ("horizontal_boosting", "horizontal_linear", "horizontal_logistic")
 """Models that are made of sums over clients' rows (``tables``)."""
-_OF_NETWORKS = ("strategy", "robust", "compression", "privacy")
+_OF_NETWORKS = ("strategy", "robust", "compression", "privacy", "asynchronous")
 """Keys that they have no use for."""
+_CLASHES: Mapping[str, tuple[tuple[str, ...], str]] = MappingProxyType(
+    {
+        "asynchronous": (
+            ("privacy", "robust", "aggregation", "cohort"),
+            "whose steps take whoever comes in first, and no cohort that is drawn, compared or summed up as a whole",
+        )
+    }
+)
+"""What a key does not go with, and why."""
 
 
 def _absent(value: object) -> bool:
@@ -195,6 +204,20 @@ class CohortSection(Section):
     )
 
 
+class AsynchronousSection(Section):
+    """Nobody waits for anybody: whoever comes in is replaced at once. A round is a step of the server."""
+
+    at_once: Count | None = Field(default=None, description="Clients under way at any time; 100, or all.")
+    buffer: Count = Field(default=10, description="Updates that make a step.")
+    seconds: Positive = Field(default=1.0, description="Simulated seconds of a training.")
+    seconds_per_example: Annotated[float, Field(ge=0, allow_inf_nan=False)] = Field(
+        default=0.0, description="What each example adds to them."
+    )
+    spread: Annotated[float, Field(ge=0, allow_inf_nan=False)] = Field(
+        default=1.0, description="They are multiplied by e^(spread · z), z normal."
+    )
+
+
 class Program(Section):
     """One federation's learning, as agreed by all who take part."""
 
@@ -213,6 +236,9 @@ class Program(Section):
     aggregation: AggregationSection | None = Field(default=None, description="Secure aggregation.")
     privacy: PrivacySection | None = Field(default=None, description="Differential privacy.")
     cohort: CohortSection = Field(default_factory=CohortSection)
+    asynchronous: AsynchronousSection | None = Field(
+        default=None, exclude_if=_absent, description="Steps as soon as enough clients came in; simulations only."
+    )
     rounds: Count = Field(
         default=10, description="How many rounds are played in all; by default as many as a learner of tables needs."
     )
@@ -256,7 +282,7 @@ class Program(Section):
             raise UsageError(f"{name}: values are numbers, texts, truth values, lists and mappings: {error}") from error
         program._home, program._text, program._called, program._lines = home or Path(), text, name, lines
         with program.located():
-            program._check_model()
+            program._check_whole()
         return program
 
     @property
@@ -271,19 +297,35 @@ class Program(Section):
             raise UsageError(f"strategy: model {self.model.name} needs one, such as {{name: fed_avg}}")
         return self.strategy
 
-    def _check_model(self) -> None:
-        name = self.model.name
-        if not self.of_tables:
+    def _check_whole(self) -> None:
+        """Pass if the parts go together, as far as that is known without building them."""
+        if self.of_tables:
+            self._check_tables()
+        else:
             _ = self.training
             if self.data.label is not None or self.data.client is not None:
-                raise UsageError(f"data.label: rows of tables are for {', '.join(TABLE_MODELS)}, and not for {name}")
-            return
+                raise UsageError(
+                    f"data.label: rows of tables are for {', '.join(TABLE_MODELS)}, and not for {self.model.name}"
+                )
+        for key, (others, why) in _CLASHES.items():
+            if self._gives(key) and (given := [other for other in others if self._gives(other)]):
+                raise UsageError(f"{given[0]}: it does not go with {key}, {why}: leave one out")
+
+    def _check_tables(self) -> None:
+        name = self.model.name
         if self.model.augment:
             raise UsageError(f"model.augment: {name} learns from no pictures: leave it out")
-        if given := [key for key in _OF_NETWORKS if getattr(self, key) is not None]:
+        if given := [key for key in _OF_NETWORKS if self._gives(key)]:
             raise UsageError(
                 f"{given[0]}: model {name} is made of sums over clients' rows, and this is for networks: leave it out"
             )
+
+    def _gives(self, key: str) -> bool:
+        """Return whether the program says something about a part."""
+        section = getattr(self, key)
+        if isinstance(section, CohortSection):
+            return bool(section.model_fields_set)
+        return section.secure if isinstance(section, AggregationSection) else section is not None
 
     @contextmanager
     def located(self) -> Iterator[None]:
