@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -17,7 +18,7 @@ from unseen.data.federated.images import SETS, load_images
 from unseen.errors import UsageError
 from unseen.ids import JobId, PartyId
 from unseen.learners.horizontal.process import Examples
-from unseen.node.rounds import client_channels, read_roster, server_channel, voucher
+from unseen.node.rounds import client_channels, peer_channel, read_roster, server_channel, voucher
 from unseen.rounds.attend import attend
 from unseen.rounds.building import Built
 from unseen.rounds.events import Event, What
@@ -28,6 +29,8 @@ from unseen.rounds.program import Program
 from unseen.rounds.program_data import examples_in, own_examples
 from unseen.rounds.serve import Server
 from unseen.rounds.settings import AttendSettings, ServeSettings
+from unseen.rounds.simulate import Round
+from unseen.rounds.without_server import Party
 
 _SIGNING, _NOISE = "signing.key", "noise.bin"
 
@@ -54,7 +57,9 @@ class Attending:
 
     run: str
     identity: Path
-    server: str
+    server: str | None
+    peers: str | None
+    listen: str | None
     data: str
     folder: Path | None
     seed: int | None
@@ -67,12 +72,8 @@ def serve(program: Path, told: Serving) -> None:
     quiet_accountant()
     spec = Program.load(program)
     names = [PartyId(name.strip()) for name in told.clients.split(",")]
-    if spec.asynchronous is not None:
-        raise UsageError(
-            "asynchronous: a server waits for its cohort; leave it out, or simulate it with `unseen learn`"
-        )
-    if spec.cohort.weighted:
-        raise UsageError("cohort.weighted: a server does not know how many examples its clients have: leave it out")
+    with spec.located():
+        _check_served(spec)
     built, console = Built(spec, told.folder, real=len(names)), Console()
     settings = ServeSettings(
         JobId(told.run),
@@ -102,10 +103,33 @@ def serve(program: Path, told: Serving) -> None:
         _say(console, f"privacy: {built.guard.budget.left()}")
 
 
+def _check_served(spec: Program) -> None:
+    """Pass if a server can play a program.
+
+    Raises:
+        UsageError: It is for simulations, or for a run without a server.
+    """
+    if spec.asynchronous is not None:
+        raise UsageError(
+            "asynchronous: a server waits for its cohort; leave it out, or simulate it with `unseen learn`"
+        )
+    if spec.topology is not None:
+        raise UsageError("topology: this program has no server: everybody uses `unseen attend` with --peers")
+    if spec.cohort.weighted:
+        raise UsageError("cohort.weighted: a server does not know how many examples its clients have: leave it out")
+
+
 def attend_run(program: Path, told: Attending) -> None:
     """Take part in a run until it is over."""
     quiet_accountant()
     spec, console = Program.load(program), Console()
+    if spec.topology is not None:
+        _attend_peers(spec, told, console)
+        return
+    if told.server is None or told.peers is not None:
+        raise UsageError(
+            "--server NAME=HOST:PORT is needed, and no --peers: this program has a server, and no topology"
+        )
     name, found, address = told.server.partition("=")
     if not found:
         raise UsageError(f"--server {told.server}: expected NAME=HOST:PORT, the server's name as in its certificate")
@@ -127,6 +151,55 @@ def attend_run(program: Path, told: Attending) -> None:
         _say(console, f"{own} attends run {told.run} of {name} with {len(examples):,} examples")
         done = attend(connect, built.deployed, built.trainer, examples, settings, cancel=cancel)
     _say(console, f"done: {done.rounds} rounds, trained in {done.trained}")
+
+
+def _attend_peers(spec: Program, told: Attending, console: Console) -> None:
+    """Take part in a run without a server until its last round."""
+    if told.peers is None or told.server is not None or told.seed is not None:
+        raise UsageError(
+            "--peers a=HOST:PORT,b=HOST:PORT,c is needed, and neither --server nor --seed: this program has a "
+            "topology, and one seed for all"
+        )
+    addresses = peers_of(told.peers)
+    built, test = Built(spec, real=len(addresses)), _test(spec, None)
+    examples = own_examples(spec, told.data)
+
+    def party(me: PartyId, observe: Callable[[Round], None] | None = None) -> Party:
+        return Party(
+            program=spec,
+            run=JobId(told.run),
+            me=me,
+            everybody=tuple(addresses),
+            rounds=built.rounds,
+            folder=told.folder,
+            patience=told.patience,
+            test=test,
+            observe=observe,
+        )
+
+    with cancel_on_signal() as cancel, watching_rounds(console, built.rounds) as observe:
+        channel = peer_channel(told.identity, addresses, told.listen, lambda me: party(me).linked)
+        _say(console, f"{channel.party} takes part in run {told.run} with {len(examples):,} examples")
+        me = party(channel.party, observe)
+        run, refused = me.play(channel, built.deployed, built.trainer, examples, cancel=cancel)
+    for peer, why in sorted(refused.items()):
+        _say(console, f"refused {peer}: {why}")
+    _say(console, f"done: {run.state.round} rounds")
+
+
+def peers_of(text: str) -> dict[PartyId, str | None]:
+    """Return the names of all parties, and where those that are to be dialled listen.
+
+    Raises:
+        UsageError: A name stands twice, or an address is missing after its sign.
+    """
+    found: dict[PartyId, str | None] = {}
+    for one in text.split(","):
+        name, sign, address = one.strip().partition("=")
+        if (sign and not address) or PartyId(name) in found:
+            raise UsageError(f"--peers {text}: expected NAME or NAME=HOST:PORT of everybody, each once; see {one!r}")
+        found[PartyId(name)] = address or None
+    return found
 
 
 def _own_secret(spec: Program, folder: Path | None) -> Path | None:

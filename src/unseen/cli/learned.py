@@ -5,6 +5,7 @@ A folder is read and not changed, so that a run may be looked at while it goes o
 
 from __future__ import annotations
 
+import math
 import platform
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
@@ -28,6 +29,7 @@ from unseen.rounds.evaluation import PerClient
 from unseen.rounds.kept import About, Labels, Outcome, RunFolder
 from unseen.rounds.private import MODES
 from unseen.rounds.program import Program
+from unseen.rounds.sections import PEERS, TopologySection
 from unseen.rounds.simulate import Round
 from unseen.rounds.spending import left_in
 from unseen.version import VERSION
@@ -159,7 +161,7 @@ def page(learned: Learned) -> LearningReport:
     return LearningReport(
         title=learned.program.name,
         lead=f"{about.process} on {about.data}: {about.clients:,} {kind} clients, {rounds:,}{unfinished} rounds.",
-        training=course(numbers, [one.training.get("loss") for one in history]),
+        training=course(numbers, [_finite(one.training.get("loss")) for one in history]),
         loss=course(numbers, [one.test.get("loss") for one in history]),
         accuracy=course(numbers, [one.test.get("accuracy") for one in history]),
         fairness=tuple(
@@ -167,12 +169,27 @@ def page(learned: Learned) -> LearningReport:
             for name, one in learned.accuracy.items()
         ),
         comparison=tuple((name, metrics["accuracy"], metrics["loss"]) for name, metrics in learned.comparison),
-        traffic=Course(tuple(numbers), tuple(float(one.bytes_up + one.bytes_down) for one in history)),
+        traffic=Course(tuple(numbers), tuple(map(_moved, history))) if _measured(learned) else Course((), ()),
         partition=None if about.labels is None else about.labels.spread(),
         learned=_with_epsilon(about.learned, learned.privacy),
         facts=tuple(_facts(learned).items()),
         program=learned.program.text,
     )
+
+
+def _finite(value: float | None) -> float | None:
+    """Return a number that can be drawn: where all nodes were down, nobody has trained."""
+    return value if value is not None and math.isfinite(value) else None
+
+
+def _moved(one: Round) -> float:
+    return float(one.bytes_up + one.bytes_down)
+
+
+def _measured(learned: Learned) -> bool:
+    """Return whether the rounds know what was sent: simulated peers are played by one who has all updates."""
+    topology = learned.program.topology
+    return topology is None or topology.name != PEERS
 
 
 def _with_epsilon(rows: Sequence[tuple[str, str]], left: Left | None) -> tuple[tuple[str, str], ...]:
@@ -190,6 +207,8 @@ def _who(program: Program) -> tuple[tuple[str, str], ...]:
             ("client", "Ranges, bins, or means of columns; the model of every round."),
             ("who gets the model", "Bins, splits and leaf values, or coefficients with means and deviations."),
         )
+    if program.topology is not None:
+        return _without_server(program.topology)
     server = "Every update, with its client's name, number of examples and training loss; no example."
     client = "The common model of every round in which it takes part, and what the strategy broadcasts beside it."
     if hidden:
@@ -198,6 +217,18 @@ def _who(program: Program) -> tuple[tuple[str, str], ...]:
         return (("server", MODES[program.privacy.mode].server), ("client", client))
     everybody = "The final model, which tells about examples as far as a trained model does."
     return (("server", server), ("client", client), ("who gets the model", everybody))
+
+
+def _without_server(section: TopologySection) -> tuple[tuple[str, str], ...]:
+    if section.name == PEERS:
+        return (("every peer", "The state after every round: the mean of all updates, no single one of others."),)
+    return (
+        (
+            "every neighbour",
+            "The models of those that send to it, after each training: as much as single updates tell.",
+        ),
+        ("who gets a model", "What a trained model tells about examples; nobody has the mean of all."),
+    )
 
 
 def _facts(learned: Learned) -> dict[str, str]:
@@ -209,10 +240,11 @@ def _facts(learned: Learned) -> dict[str, str]:
         "strategy": about.process,
         "model": about.model,
         "clients": f"{about.clients:,}, in a round {heard:,.1f} on average",
-        "bytes of all rounds": f"{bytes_text(up)} from clients, {bytes_text(down)} to them",
         "computing time of all rounds": f"{sum(one.seconds for one in history):,.1f} s",
         "versions": about.versions,
     }
+    if _measured(learned):
+        facts["bytes of all rounds"] = f"{bytes_text(up)} from clients, {bytes_text(down)} to them"
     if history and history[-1].clock:
         facts["simulated time of all rounds"] = f"{history[-1].clock:,.0f} s"
     return facts if learned.privacy is None else {**facts, "privacy": str(learned.privacy)}

@@ -20,16 +20,19 @@ from unseen.learners.horizontal.secure_mean import SecureMean, secure
 from unseen.learners.horizontal.strategies.registry import STRATEGIES
 from unseen.rounds import cohort as cohorts
 from unseen.rounds.asynchronous import AsynchronousSimulation, Flight
+from unseen.rounds.gossip import Gossip, GossipSettings
 from unseen.rounds.kept import keep_text
 from unseen.rounds.networks import build_trainer
 from unseen.rounds.pace import Pace
 from unseen.rounds.parameters import construct, named, parameters
 from unseen.rounds.private import MODES, Wanted, private
-from unseen.rounds.program import AsynchronousSection, CompressionSection, Program
+from unseen.rounds.program import Program
 from unseen.rounds.program_data import Held, read_data
+from unseen.rounds.sections import PEERS, AsynchronousSection, CompressionSection, TopologySection
 from unseen.rounds.simulate import Settings, Simulation
 from unseen.rounds.spending import Guard, guard_in
 from unseen.rounds.tables import Learner, columns_of, learner_of
+from unseen.rounds.without_server import graph_of
 
 _PROGRAM = "program.json"
 _COHORT, _AT_ONCE = 10, 100
@@ -108,7 +111,8 @@ class Built:
     @property
     def _most(self) -> int:
         """How many clients are in a round at most."""
-        section, by_default = self.program.cohort, self.population if self.program.of_tables else _COHORT
+        everybody = self.program.of_tables or self.program.topology is not None
+        section, by_default = self.program.cohort, self.population if everybody else _COHORT
         return self.population if section.rate is not None else min(section.size or by_default, self.population)
 
     @part
@@ -170,8 +174,14 @@ class Built:
         size = size or self._most
         return cohorts.Weighted(size) if section.weighted else cohorts.Uniform(size)
 
-    def simulation(self, *, workers: int | None = None) -> Simulation:
-        """Return the program's simulation, at the round that its folder holds."""
+    def simulation(self, *, workers: int | None = None) -> Simulation | Gossip:
+        """Return the program's simulation, at the round that its folder holds.
+
+        Peers are simulated as a server that takes their secure sums would be: they have its state, but for rounding.
+        """
+        section = self.program.topology
+        if section is not None and section.name != PEERS:
+            return self._gossip(section, workers)
         settings = Settings(
             self.cohort,
             seed=self.program.seed,
@@ -184,6 +194,18 @@ class Built:
             if self.program.asynchronous is None:
                 return Simulation(*parts, settings, test=test)
             return AsynchronousSimulation(*parts, self._flight(self.program.asynchronous), settings, test=test)
+
+    def _gossip(self, section: TopologySection, workers: int | None) -> Gossip:
+        settings = GossipSettings(
+            seed=self.program.seed,
+            drop=section.drop,
+            workers=workers,
+            evaluate_every=self.program.evaluate_every,
+            folder=self.folder,
+        )
+        with self.program.located():
+            parts, graph = (self.held.train, self.trainer, self.process), graph_of(section, self.program.seed)
+            return Gossip(*parts, graph, settings, test=self.held.test)
 
     def _flight(self, section: AsynchronousSection) -> Flight:
         filled = sum(size > 0 for size in self.held.train.sizes)

@@ -26,7 +26,8 @@ from unseen.learners.horizontal.strategies.parts import LocalTraining, WeightedM
 from unseen.privacy.epsilon import Limit, Meter
 from unseen.privacy.events import Everyone, Gaussian, Poisson, Relation, Spend, Unit
 from unseen.rounds.cohort import Cohort
-from unseen.rounds.program import PrivacySection, Program
+from unseen.rounds.program import Program
+from unseen.rounds.sections import PrivacySection
 from unseen.rounds.spending import Guard, accounting
 
 _BITS, _TARGET, _TWENTIETH = 20, 0.5, 0.05
