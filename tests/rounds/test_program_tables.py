@@ -13,6 +13,7 @@ from unseen.data.federated.tables import tables_from_frames
 from unseen.errors import DataError, UsageError
 from unseen.ids import JobId, PartyId
 from unseen.learners.horizontal.boosting.process import horizontal_boosting
+from unseen.learners.horizontal.boosting.setting import ForestPlan
 from unseen.learners.horizontal.tables.secure import SecureExactSum
 from unseen.rounds.attend import AttendSettings, attend
 from unseen.rounds.building import Built
@@ -64,9 +65,8 @@ def test_a_column_or_a_folder_says_whose_rows_are_whose(home):
     np.testing.assert_array_equal(model_of(built(home, named)), model)
     frames = {name: rows.drop("branch") for (name,), rows in PEOPLE.sort("branch").group_by("branch")}
     tables = tables_from_frames(frames, label="default")
-    learner = horizontal_boosting(
-        tables.columns, clients=3, trees=2, max_leaves=4, max_depth=2, min_rows=10, bins=16
-    )  # fmt: skip
+    plan = ForestPlan(trees=2, max_leaves=4, max_depth=2, min_rows=10, bins=16)
+    learner = horizontal_boosting(tables.columns, plan, clients=3)
     with Simulation(tables.data, learner.trainer, learner.process, Settings(Uniform(3), workers=1)) as simulation:
         np.testing.assert_array_equal(simulation.rounds(learner.rounds).state.model, model)
     assert built(home).rounds == learner.rounds
@@ -138,7 +138,7 @@ def test_real_clients_with_their_own_files_end_with_the_bits_of_the_simulation(h
         (("people.csv", "branches"), r"line 2, data.client: a folder has one file for each client"),
         (("people.csv", "nobody.csv"), r"nobody.csv"),
         (("client: branch, ", ""), r"column branch: expected numbers, found String"),
-        (("trees: 2", "tree: 2"), r"line 3, model.tree: there is no such parameter; model has columns, clients"),
+        (("trees: 2", "tree: 2"), r"line 3, model.tree: there is no such parameter; model has columns, objective"),
         (("trees: 2", "trees: two"), r"line 3, model.trees: .*valid integer"),
         (("trees: 2", "columns: age"), r"line 3, model.columns: expected a list of names"),
         (("trees: 2", "columns: [age, wage]"), r"has no column wage"),
