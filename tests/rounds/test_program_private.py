@@ -129,7 +129,7 @@ def test_modes_have_the_cohorts_and_parts_that_they_state():
     assert Built(program("dp_sgd")).process.work.plan.steps == 5
     by = Built(program("distributed", more=", bits: 16, scheme: rlwe")).process.aggregator
     assert isinstance(by, ModularSum)
-    assert (by.least, by.bits, by.scheme) == (3, 16, "rlwe")
+    assert (by.fewest, by.bits, by.scheme) == (3, 16, "rlwe")
     assert Built(program("local")).process.aggregator == WeightedMean(equal=True)
     assert Built(program("local", text=TEXT + "robust: {name: median}\n")).process.name.startswith("FedAvg by Median")
     plan = Built(program("adaptive", more=", count_noise: 2.0")).process.finalizer.plan

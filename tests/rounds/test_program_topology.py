@@ -156,7 +156,9 @@ def test_what_needs_a_server_is_refused(change, message):
 def told(tmp_path, **changed):
     usual = {"server": None, "peers": "a=h:1,b", "listen": None, "data": "client:c0000", "folder": None}
     return federation.Attending(
-        **{"run": "r", "identity": tmp_path, "seed": None, "patience": 1.0, "vouchers": None} | usual | changed
+        **{"run": "r", "identity": tmp_path, "seed": None, "patience": 1.0, "budget": None, "vouchers": None}
+        | usual
+        | changed
     )
 
 

@@ -64,6 +64,7 @@ class Attending:
     folder: Path | None
     seed: int | None
     patience: float
+    budget: Path | None
     vouchers: Path | None
 
 
@@ -74,6 +75,8 @@ def serve(program: Path, told: Serving) -> None:
     names = [PartyId(name.strip()) for name in told.clients.split(",")]
     with spec.located():
         _check_served(spec)
+    if spec.privacy is not None and told.folder is None:
+        raise UsageError("--folder: a private run needs one, or a server that is started again forgets what it spent")
     built, console = Built(spec, told.folder, real=len(names)), Console()
     settings = ServeSettings(
         JobId(told.run),
@@ -144,6 +147,7 @@ def attend_run(program: Path, told: Attending) -> None:
             JobId(told.run),
             seed=seed,
             folder=told.folder,
+            budget=told.budget,
             patience=told.patience,
             signer=signer,
             watch=lambda event: _tell(console, event),

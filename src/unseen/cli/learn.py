@@ -11,7 +11,7 @@ from pathlib import Path
 from rich.console import Console
 
 from unseen.cli.interrupt import cancel_on_signal
-from unseen.cli.learned import Learned, about_simulated, page, summary, tell
+from unseen.cli.learned import Learned, about_simulated, note, page, summary, tell
 from unseen.errors import Cancelled, UsageError
 from unseen.learners.horizontal.process import LocalPlan
 from unseen.learners.horizontal.strategies.parts import Personal
@@ -53,7 +53,7 @@ def run(program: Path, wishes: Wishes) -> None:
         if wishes.folder is not None:
             keep(wishes.folder, about)
         try:
-            with watching_rounds(console, count) as observe:
+            with watching_rounds(console, count, note=note(spec, "test")) as observe:
                 simulation.rounds(count, observe=observe, cancel=cancel)
         except Cancelled as error:
             raise Cancelled(f"{_stopped(simulation, count)}; {_go_on(program, wishes.folder)}") from error
@@ -98,13 +98,16 @@ def quiet_accountant() -> None:
 
 
 @contextmanager
-def watching_rounds(console: Console, count: int) -> Iterator[Callable[[Round], None]]:
-    """Show rounds as they are finished: a bar with the last figures and the time that is left, or lines in a pipe."""
+def watching_rounds(console: Console, count: int, *, note: str = "") -> Iterator[Callable[[Round], None]]:
+    """Show rounds as they are finished: a bar with the last figures and the time that is left, or lines in a pipe.
+
+    ``note`` stands behind the figures of a line.
+    """
     if console.is_terminal:
         with Progress(count, console) as bar:
             yield bar
     else:
-        yield lambda one: console.print(_line_of(one), highlight=False, soft_wrap=True) if one.test else None
+        yield lambda one: console.print(_line_of(one) + note, highlight=False, soft_wrap=True) if one.test else None
 
 
 def _line_of(one: Round) -> str:

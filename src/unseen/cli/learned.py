@@ -20,9 +20,10 @@ from rich.text import Text
 
 from unseen.cli.terminal import harmless
 from unseen.data.federated.clients import Spread
+from unseen.data.federated.images import SETS
 from unseen.errors import DataError
 from unseen.privacy.epsilon import Left
-from unseen.report.federated import Course, Fairness, LearningReport, course
+from unseen.report.federated import UNCOVERED, Course, Fairness, LearningReport, course
 from unseen.report.units import bytes_text
 from unseen.rounds.building import Built
 from unseen.rounds.evaluation import PerClient
@@ -102,8 +103,9 @@ def about_of(
 def about_simulated(built: Built, rounds: int) -> About:
     """Return what is known of a simulation of so many rounds before it begins."""
     clients, spread = built.held.train, None
-    with suppress(DataError):  # labels that are no classes have no such picture
-        spread = clients.spread()
+    if built.guard is None:  # who has what is a figure of clients' examples
+        with suppress(DataError):  # labels that are no classes have no such picture
+            spread = clients.spread()
     return about_of(built, rounds, data=clients.name, clients=len(clients), spread=spread)
 
 
@@ -114,13 +116,15 @@ def tell(console: Console, learned: Learned) -> None:
     lines.add_column(justify="right")
     lines.add_row("rounds", str(len(learned.history)))
     for name, value in sorted(learned.test.items()):
-        lines.add_row(Text(harmless(f"test {name}")), f"{value:.4f}")
+        lines.add_row(Text(harmless(f"test {name}{note(learned.program, 'test')}")), f"{value:.4f}")
     for model, one in learned.accuracy.items():
-        lines.add_row(Text(harmless(f"accuracy at {len(one.values):,} clients, {model}")), f"{one.mean:.4f}")
-        lines.add_row("  worst tenth", f"{one.worst():.4f}")
-        lines.add_row("  standard deviation", f"{one.deviation:.4f}")
+        about = note(learned.program, "clients")
+        lines.add_row(Text(harmless(f"accuracy at {len(one.values):,} clients, {model}{about}")), f"{one.mean:.4f}")
+        lines.add_row(f"  worst tenth{about}", f"{one.worst():.4f}")
+        lines.add_row(f"  standard deviation{about}", f"{one.deviation:.4f}")
     for name, metrics in learned.comparison:
-        lines.add_row(Text(harmless(f"test accuracy, {name}")), f"{metrics['accuracy']:.4f}")
+        label = f"test accuracy, {name}{note(learned.program, 'comparison')}"
+        lines.add_row(Text(harmless(label)), f"{metrics['accuracy']:.4f}")
     console.print(lines)
     if learned.privacy is not None:
         console.print(Text(harmless(f"privacy: {learned.privacy}")), soft_wrap=True)
@@ -147,8 +151,28 @@ def summary(learned: Learned) -> dict[str, object]:
             for model, one in learned.accuracy.items()
         },
         "comparison": {name: dict(metrics) for name, metrics in learned.comparison},
-        "privacy": None if privacy is None else {"epsilon": privacy.spent, "delta": privacy.limit.delta},
+        "privacy": None
+        if privacy is None
+        else {
+            "epsilon": privacy.spent,
+            "delta": privacy.limit.delta,
+            UNCOVERED: sorted(uncovered(learned.program)),
+        },
     }
+
+
+def uncovered(program: Program) -> frozenset[str]:
+    """Return which figures of a private run come from clients' own examples, without noise."""
+    if program.privacy is None:
+        return frozenset()
+    # An image set has a part for testing that is no client's: what it says follows from the private model alone.
+    own = {"test"} if program.data.source not in SETS else set()
+    return frozenset({"clients", "comparison", *own})
+
+
+def note(program: Program, what: str) -> str:
+    """Return what stands behind a figure of a private run that its ε does not cover."""
+    return f" ({UNCOVERED})" if what in uncovered(program) else ""
 
 
 def page(learned: Learned) -> LearningReport:
@@ -158,6 +182,9 @@ def page(learned: Learned) -> LearningReport:
     kind = "real" if about.real else "simulated"
     rounds, wanted = len(history), about.rounds
     unfinished = f" of {wanted:,}" if rounds < wanted else ""
+    traffic = Course((), ())
+    if learned.program.privacy is None and _counts_bytes(learned):  # it tells how many came, which is as secret as who
+        traffic = Course(tuple(numbers), tuple(float(one.bytes_up + one.bytes_down) for one in history))
     return LearningReport(
         title=learned.program.name,
         lead=f"{about.process} on {about.data}: {about.clients:,} {kind} clients, {rounds:,}{unfinished} rounds.",
@@ -169,11 +196,12 @@ def page(learned: Learned) -> LearningReport:
             for name, one in learned.accuracy.items()
         ),
         comparison=tuple((name, metrics["accuracy"], metrics["loss"]) for name, metrics in learned.comparison),
-        traffic=Course(tuple(numbers), tuple(map(_moved, history))) if _measured(learned) else Course((), ()),
+        traffic=traffic,
         partition=None if about.labels is None else about.labels.spread(),
         learned=_with_epsilon(about.learned, learned.privacy),
         facts=tuple(_facts(learned).items()),
         program=learned.program.text,
+        uncovered=uncovered(learned.program),
     )
 
 
@@ -182,11 +210,7 @@ def _finite(value: float | None) -> float | None:
     return value if value is not None and math.isfinite(value) else None
 
 
-def _moved(one: Round) -> float:
-    return float(one.bytes_up + one.bytes_down)
-
-
-def _measured(learned: Learned) -> bool:
+def _counts_bytes(learned: Learned) -> bool:
     """Return whether the rounds know what was sent: simulated peers are played by one who has all updates."""
     topology = learned.program.topology
     return topology is None or topology.name != PEERS
@@ -232,22 +256,37 @@ def _without_server(section: TopologySection) -> tuple[tuple[str, str], ...]:
 
 
 def _facts(learned: Learned) -> dict[str, str]:
-    history, about, program = learned.history, learned.about, learned.program
-    heard = sum(one.cohort - one.dropped for one in history) / max(1, len(history))
-    up, down = sum(one.bytes_up for one in history), sum(one.bytes_down for one in history)
+    about, program = learned.about, learned.program
     facts = {
         "program, SHA-256": program.digest,
         "strategy": about.process,
         "model": about.model,
-        "clients": f"{about.clients:,}, in a round {heard:,.1f} on average",
-        "computing time of all rounds": f"{sum(one.seconds for one in history):,.1f} s",
+        **(_measured(learned) if program.privacy is None else {}),
         "versions": about.versions,
     }
-    if _measured(learned):
+    if program.privacy is not None:
+        # Not how many came, what they sent and how long it took: that is not covered by ε.
+        said = program.cohort
+        drawn = f"each in a round with probability {said.rate}" if said.rate else f"{said.size or 'some'} in a round"
+        facts["clients"] = f"{about.clients:,}, {drawn}"
+        facts["privacy"] = str(learned.privacy)
+    return facts
+
+
+def _measured(learned: Learned) -> dict[str, str]:
+    """Return what tells how many clients came."""
+    history = learned.history
+    heard = sum(one.cohort - one.dropped for one in history) / max(1, len(history))
+    up, down = sum(one.bytes_up for one in history), sum(one.bytes_down for one in history)
+    facts = {
+        "clients": f"{learned.about.clients:,}, in a round {heard:,.1f} on average",
+        "computing time of all rounds": f"{sum(one.seconds for one in history):,.1f} s",
+    }
+    if _counts_bytes(learned):
         facts["bytes of all rounds"] = f"{bytes_text(up)} from clients, {bytes_text(down)} to them"
     if history and history[-1].clock:
         facts["simulated time of all rounds"] = f"{history[-1].clock:,.0f} s"
-    return facts if learned.privacy is None else {**facts, "privacy": str(learned.privacy)}
+    return facts
 
 
 def _versions() -> str:

@@ -13,7 +13,7 @@ from rich.console import Console
 from rich.text import Text
 
 from unseen import errors
-from unseen.cli import node_commands
+from unseen.cli import node_commands, remote_commands
 from unseen.cli.terminal import harmless
 from unseen.version import VERSION
 
@@ -32,6 +32,7 @@ audits = typer.Typer(name="audit", no_args_is_help=True, rich_markup_mode=None, 
 app.add_typer(agreements)
 app.add_typer(audits)
 app.add_typer(node_commands.app)
+remote_commands.add_to(app)
 
 EXIT_CODES: tuple[tuple[type[errors.UnseenError], int], ...] = (
     (errors.UsageError, 2),
@@ -260,12 +261,18 @@ def attend(  # noqa: PLR0913, PLR0917  each is an option
     patience: Annotated[
         float, typer.Option(min=0, help="For how many seconds the server, or a peer, may be away.")
     ] = 600.0,
+    budget: Annotated[
+        Path | None,
+        typer.Option(
+            help="Count answers that cost privacy here, for all runs on these examples. Default: in --folder."
+        ),
+    ] = None,
     vouchers: Vouchers = None,
 ) -> None:
     """Take part in a program's rounds as a client, or as a peer: its examples stay here."""
     module = _command("federation")
     module.attend_run(
-        program, module.Attending(run, identity, server, peers, listen, data, folder, seed, patience, vouchers)
+        program, module.Attending(run, identity, server, peers, listen, data, folder, seed, patience, budget, vouchers)
     )
 
 

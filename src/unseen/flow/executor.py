@@ -67,6 +67,8 @@ class Seat:
     """Steps to run; their results must come from earlier runs if not listed. Empty: all steps."""
     again: Collection[StepId] = ()
     """Steps to run even if all parties hold their results."""
+    points: Mapping[StepId, Mapping[PartyId, int]] | None = None
+    """Step → peer → how many of its items may be evaluated; what is not named is none. ``None``: no limit."""
 
     @property
     def roles(self) -> Mapping[PartyId, Role]:
@@ -235,6 +237,7 @@ def _run(
         inputs=_inputs(seat, node, done),
         prg=prg,
         simulated=seat.simulated,
+        points=None if seat.points is None else seat.points.get(node.step, {}),
     )
     values = yield from _work(task, node)
     wanted = {port: output.kind for port, output in node.component.outputs.items() if output.exists_at(task.role)}

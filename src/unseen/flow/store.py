@@ -28,7 +28,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from unseen.component import Document, Kind, Packed, Source, Value
 from unseen.crypto.prg import SEED_BYTES, Prg
-from unseen.data.atomic import whole_file
+from unseen.data.atomic import locked, whole_file
 from unseen.data.table import Table
 from unseen.errors import DataError, LocalProtocolError, UsageError
 from unseen.flow.spec import FlowSpec, canonical_json
@@ -127,14 +127,30 @@ class Workspace:
     @contextmanager
     def locked(self) -> Iterator[None]:
         """Keep other processes out of this workspace; a killed process loses its lock by itself."""
-        with (self.root / "lock").open("a") as file:
-            try:
-                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except BlockingIOError as error:
-                raise UsageError(f"another process works in {self.root}: wait, or take another folder") from error
-            for litter in self.root.rglob(".*"):  # what a killed process was about to write
-                litter.unlink()
+        with locked(self.root):
+            self._clear_litter()
             yield
+
+    @contextmanager
+    def locked_for(self, job: JobId) -> Iterator[None]:
+        """Keep others from working on this job here, and from clearing the workspace; other jobs go on beside it."""
+        with (self.root / "lock").open("a") as whole, (self.root / "jobs" / f"{job}.lock").open("a") as own:
+            try:
+                fcntl.flock(own, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError as error:
+                raise UsageError(f"another process works on job {job} in {self.root}") from error
+            try:
+                fcntl.flock(whole, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                self._clear_litter()
+            except BlockingIOError:
+                pass  # others are at work, and write files of their own
+            fcntl.flock(whole, fcntl.LOCK_SH)
+            yield
+
+    def _clear_litter(self) -> None:
+        """Remove what a killed process was about to write."""
+        for litter in self.root.rglob(".*"):
+            litter.unlink()
 
     # --- artifacts ---
 
@@ -175,6 +191,18 @@ class Workspace:
     def table_path(self, ref: Ref) -> Path:
         """Return the Parquet file in which a table lies, for other programs to read."""
         return self.root / "artifacts" / ref.digest / TABLE
+
+    def file(self, ref: Ref) -> Path:
+        """Return the file that holds the content of an artifact.
+
+        Raises:
+            DataError: It is not there.
+        """
+        folder = self.root / "artifacts" / ref.digest
+        for name in (TABLE, DOCUMENT, CONTENT):
+            if (folder / name).exists():
+                return folder / name
+        raise DataError(f"{folder} is not there: run the flow again")
 
     def lineage(self, ref: Ref) -> Lineage:
         """Return how an artifact came to be."""

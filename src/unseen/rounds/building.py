@@ -18,6 +18,7 @@ from unseen.learners.horizontal.process import Process, Trainer
 from unseen.learners.horizontal.robust.registry import AGGREGATORS, robust
 from unseen.learners.horizontal.secure_mean import SecureMean, secure
 from unseen.learners.horizontal.strategies.registry import STRATEGIES
+from unseen.protocols.secure_aggregation.port import MIN_CONTRIBUTORS, quorum_of
 from unseen.rounds import cohort as cohorts
 from unseen.rounds.asynchronous import AsynchronousSimulation, Flight
 from unseen.rounds.gossip import Gossip, GossipSettings
@@ -243,7 +244,10 @@ class Built:
                 "aggregation: robust rules and the noise of privacy need what a secure mean hides: leave one out (mode "
                 "distributed takes a secure sum of its own)"
             )
-        mean: SecureMean = construct(SecureMean, {"clients": self._most, **given}, "aggregation")
+        rate, agreed = self.program.cohort.rate, {"clients": self._most}
+        if rate is not None:
+            agreed["least"] = max(MIN_CONTRIBUTORS, quorum_of(round(rate * self.population)))
+        mean: SecureMean = construct(SecureMean, {**agreed, **given}, "aggregation")
         return secure(process, mean)
 
 

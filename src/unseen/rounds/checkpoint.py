@@ -81,6 +81,11 @@ class Checkpoints:
     lasting: bool = True
     """Whether it outlives the program; if not, only what other processes read is kept."""
 
+    @property
+    def begun(self) -> bool:
+        """Whether a run was begun here."""
+        return (self.folder / _RUN).exists()
+
     def begin(self, description: Mapping[str, Any]) -> None:
         """Keep what the run is about, or check that it is the one that was begun here.
 

@@ -245,9 +245,10 @@ def _summed(wanted: Wanted, noise: float, rounds: int) -> Spend:
 def _distributed(wanted: Wanted, guard: Guard, noise: float) -> Process:
     _check_mean(wanted)
     process, plan, scheme = wanted.process, _sum_plan(wanted, noise), wanted.section.scheme
+    encode = Encode(plan.code, plan.seed, _times(wanted, plan.spend(1), 1), guard.secret)
     return replace(
         _renamed(process, "private by distributed noise"),
-        postprocessors=(*process.postprocessors, Encode(plan.code, plan.seed, guard.secret)),
+        postprocessors=(*process.postprocessors, encode),
         aggregator=ModularSum(plan.code) if scheme is None else ModularSum(plan.code, scheme),
         finalizer=Decode(process.finalizer, plan, guard),
     )

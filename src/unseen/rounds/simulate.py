@@ -18,7 +18,6 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Protocol, Self
 
-import numpy as np
 from numpy.typing import NDArray
 
 from unseen.codec import decode, encode_bytes
@@ -35,6 +34,7 @@ from unseen.learners.horizontal.process import (
     Trainer,
     Update,
     Vector,
+    beyond,
     stream,
 )
 from unseen.learners.horizontal.strategies.parts import personal_model
@@ -354,10 +354,11 @@ class Simulation:
         return dict(self.trainer.evaluate(broadcast.model, examples))
 
     def _check(self, client: ClientId, update: Update) -> None:
-        if not np.isfinite(update.delta).all():
+        if bad := beyond(update):
             raise DataError(
-                f"the update of client {client} holds numbers that are not finite: its training diverged; lower the "
-                "learning rate, or look for such values in its examples"
+                f"the update of client {client} holds numbers that are not finite, or beyond 2^60, in "
+                f"{', '.join(bad)}: its training diverged; lower the learning rate, or look for such values in its "
+                "examples"
             )
 
     # --- beginning

@@ -82,9 +82,16 @@ def _cut(path: Path) -> None:
 
 
 def _writer(path: Path) -> Callable[[Spend], None]:
+    known = path.stat().st_size if path.exists() else 0
+
     def keep(fact: Spend) -> None:
+        nonlocal known
         with path.open("ab") as file:
-            file.write(to_json(fact).encode() + b"\n")
+            if os.fstat(file.fileno()).st_size != known:
+                raise UsageError(
+                    f"{path} has changed meanwhile: another process spends the same budget; end one of them"
+                )
+            known += file.write(to_json(fact).encode() + b"\n")
             file.flush()
             os.fsync(file.fileno())
 

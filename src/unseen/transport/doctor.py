@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 # First: it sets what gRPC reads when it is imported.
-from unseen.transport.grpc import FACTS, SERVICE, Options, dialled
+from unseen.transport.endpoints import FACTS, SERVICE, dialled
 
 import grpc  # isort: skip
 
@@ -38,7 +38,7 @@ def _ask(endpoint: str, identity: Identity, peer: PartyId) -> Finding:
     trusted = guard.trusted_at(endpoint, peer)
     if trusted is None:
         return Finding(Cause.AWAY, f"{place}: it has just gone away; try again", Stage.CONNECTION)
-    with dialled(endpoint, identity, peer, trusted, Options()) as connection:
+    with dialled(endpoint, identity, peer, trusted) as connection:
         call = connection.unary_unary(f"/{SERVICE}/{FACTS}")
         try:
             answer, state = call.with_call(b"", timeout=_PATIENCE, metadata=guard.own_list())

@@ -24,7 +24,7 @@ class Guard:
     """Judges the certificates of one channel's peers."""
 
     def __init__(self, identity: Identity) -> None:
-        self._identity = identity
+        self.identity = identity
         self._trust = identity.trust
         self._watched: dict[PartyId, bytes] = {}
 
@@ -33,13 +33,13 @@ class Guard:
 
         That is everybody's authority, or else the one certificate that was looked at and judged.
         """
-        return self._identity.ca_pem if self._trust is None else pinned(endpoint, self._identity, peer)
+        return self.identity.ca_pem if self._trust is None else pinned(endpoint, self.identity, peer)
 
     def own_list(self) -> tuple[tuple[str, bytes], ...]:
         """Return the metadata that hand this party's revocation list to a peer."""
         own = b"" if self._trust is None else self._trust.own_list()
         if len(own) > _REVOKED_BYTES:
-            _log.warning("the revocation list of %s is too long for a link: send it as a file", self._identity.party)
+            _log.warning("the revocation list of %s is too long for a link: send it as a file", self.identity.party)
         return ((_REVOKED, own),) if 0 < len(own) <= _REVOKED_BYTES else ()
 
     def learn(self, peer: PartyId, metadata: Iterable[tuple[str, str | bytes]] | None) -> None:
@@ -53,7 +53,7 @@ class Guard:
 
     def objection(self, peer: PartyId, certificate_pem: bytes) -> str | None:
         """Return why there is no link to ``peer`` under this certificate, or ``None``."""
-        return self._identity.objection(peer, certificate_pem)
+        return self.identity.objection(peer, certificate_pem)
 
     def let_in(self, peer: PartyId, certificate_pem: bytes) -> str | None:
         """Return the objection, or watch over the certificate from now on."""

@@ -253,6 +253,8 @@ class Ledger:
         budget = Budget(
             limit, account, facts=facts, keep=lambda fact: kept.append(self._charged_with(fact, grant, at, key))
         )
+        if any(fact.kind == spend.kind and fact.rounds >= spend.rounds for fact in facts):
+            return ()  # a job that is resumed sends the same bits again
         budget.spend(spend)
         spent = [charge for charge in self._under(grant) if isinstance(charge, Spend) and charge.about == spend.about]
         if kept and not (grant.epsilon > 0 and account(covered([*spent, spend]), grant.delta) <= grant.epsilon):

@@ -53,7 +53,6 @@ from unseen.learners.horizontal.tables.secure import SecureExactSum
 from unseen.learners.horizontal.tables.sketch import unpack
 from unseen.learners.vertical.boosting.objectives import derivatives
 from unseen.learners.vertical.boosting.setting import BINARY, SQUARED
-from unseen.protocols.secure_aggregation.port import MIN_CONTRIBUTORS
 
 _PLAN = ForestPlan()
 
@@ -192,8 +191,10 @@ class Boosting:
         """Rounds after which the forest is complete, if the same clients take part in all; more do no harm."""
         return self.trainer.setting.rounds
 
-    def secure(self, *, least: int = MIN_CONTRIBUTORS, scheme: str = "secagg_plus") -> Boosting:
+    def secure(self, *, least: int | None = None, scheme: str = "secagg_plus") -> Boosting:
         """Return the learner whose server sees sums over at least ``least`` clients, and no client's.
+
+        Without ``least`` these are ⌊2n/3⌋ + 1 of the n that the learner was made for.
 
         Raises:
             UsageError: ``least`` is below 3, or above the number of clients.
