@@ -229,7 +229,8 @@ def program_page() -> str:
         "A program says what is learnt, from whose examples, and how: one YAML or JSON file for `unseen learn`, "
         "`unseen serve` and `unseen attend`, and for Python (`unseen.rounds.program.Program`). The "
         "[guide](../guides/horizontal.md) shows one at work. A key that is not listed here is refused, with its line. "
-        "Server and clients have to agree on everything but `data`, `rounds` and `evaluate_every`."
+        "Server and clients have to agree on everything but `data` (of tables, the label), `rounds` and "
+        "`evaluate_every`; with noise that is worked out, on `rounds` as well."
     )
     named: list[tuple[str, str, Mapping[str, Callable[..., object]]]] = [
         ("Models", "`model` names one and gives its parameters beside the name.", MODELS),

@@ -68,7 +68,13 @@ def test_what_is_damaged_or_missing_is_named(unseen, program, tmp_path):
     assert unseen("learn", program, "--workers", 1, "--rounds", 1, "--folder", run).code == 0
     about = run / "about.json"
     kept = about.read_text()
-    for wrong in ("{", kept.replace('"clients": 4', '"clients": "4"'), json.dumps({**json.loads(kept), "more": 1})):
+    ragged = {**json.loads(kept), "labels": {"clients": ["a"], "labels": ["0", "1"], "counts": [[1]]}}
+    for wrong in (
+        "{",
+        json.dumps(ragged),
+        kept.replace('"clients": 4', '"clients": "4"'),
+        json.dumps({**json.loads(kept), "more": 1}),
+    ):
         about.write_text(wrong)
         ended = unseen("report", run)
         assert ended.code == 1

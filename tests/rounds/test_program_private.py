@@ -151,7 +151,11 @@ def test_modes_have_the_cohorts_and_parts_that_they_state():
         ("dp_sgd", {"cohort": "size: 13"}, r"line 6, cohort.size: 13 of 12 clients cannot be drawn"),
         ("distributed", {"cohort": "size: 2"}, r"line 7, privacy.honest: 3 of a cohort of 2 cannot be honest"),
         ("distributed", {"more": ", bits: 40"}, r"line 7, privacy.bits: .*less than or equal to 24"),
-        ("adaptive", {"more": ", count_noise: 0.4"}, r"a count of clipped updates with noise of deviation 0.4 spends"),
+        (
+            "adaptive",
+            {"more": ", count_noise: 0.4"},
+            r"f.yaml: line 7, privacy: a count of clipped updates with noise of deviation 0.4",
+        ),
         ("dp_sgd", {"text": TEXT.replace("0.1}", "0.1, momentum: 0.9}")}, r"line 4, strategy.momentum: private steps"),
         ("dp_sgd", {"text": TEXT.replace("fed_avg", "fed_prox")}, r"line 4, strategy.name: private steps take the"),
         ("central", {"text": TEXT + "robust: {name: median}\n"}, r"privacy: noise is measured for a plain sum"),
@@ -159,7 +163,7 @@ def test_modes_have_the_cohorts_and_parts_that_they_state():
         (
             "local",
             {"text": TEXT + "aggregation: {secure: true, clip: 1.0, max_weight: 9}\n"},
-            r"mode distributed takes a secure sum of its own",
+            r"line 8, privacy: it does not go with aggregation, .*mode distributed takes a secure sum",
         ),
     ],
 )

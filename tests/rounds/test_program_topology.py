@@ -136,14 +136,17 @@ model: {name: horizontal_boosting, trees: 1, max_depth: 2, bins: 8}
         ),
         (("name: ring", "name: ring, sum: shares"), r"line 5, topology: .*sum goes with peers"),
         (("name: ring", "name: ring, edges: 3"), r"line 5, topology.edges: there is no such key; there are name, sum"),
-        (("name: ring", "name: random_regular, degree: 9"), r"there is no graph of 4 nodes with 9 neighbours"),
+        (
+            ("name: ring", "name: random_regular, degree: 9"),
+            r"f.yaml: line 5, topology: there is no graph of 4 nodes with 9",
+        ),
         (("rounds: 2", "cohort: {size: 2}"), r"f.yaml: line 6, cohort: it does not go with topology, where everybody"),
         (("rounds: 2", "robust: {name: median}"), r"line 6, robust: it does not go with topology"),
         (("rounds: 2", "privacy: {clip: 1.0, epsilon: 1, delta: 1e-5}"), r"line 6, privacy: it does not go with topol"),
         (("rounds: 2", "compression: {name: quantised}"), r"line 6, compression: it does not go with topology"),
         (("rounds: 2", "asynchronous: {}"), r"line 5, topology: it does not go with asynchronous"),
         (("rounds: 2", "aggregation: {secure: true, clip: 1.0}"), r"line 6, aggregation: neighbours of topology ring"),
-        (("fed_avg", "scaffold"), r"keeps more than a model"),
+        (("fed_avg", "scaffold"), r"line 5, topology: SCAFFOLD keeps more than a model"),
     ],
 )
 def test_what_needs_a_server_is_refused(change, message):

@@ -73,8 +73,12 @@ class Learned:
 
     @property
     def comparison(self) -> list[Row]:
-        """Metrics beside other training."""
-        return [(f"{name}{self._later}", metrics) for name, metrics in self.outcome.comparison]
+        """Accuracy and loss beside other training."""
+        return [
+            (f"{name}{self._later}", metrics)
+            for name, metrics in self.outcome.comparison
+            if {"accuracy", "loss"} <= set(metrics)
+        ]
 
     @property
     def _later(self) -> str:

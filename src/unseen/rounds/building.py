@@ -7,7 +7,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 from functools import cached_property, wraps
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import TypeVar
 
 from unseen.data.atomic import whole_file
 from unseen.errors import DataError, UsageError
@@ -29,7 +29,7 @@ from unseen.rounds.parameters import construct, named, parameters
 from unseen.rounds.private import MODES, Wanted, private
 from unseen.rounds.program import Program
 from unseen.rounds.program_data import Held, read_data
-from unseen.rounds.sections import PEERS, AsynchronousSection, CompressionSection, TopologySection
+from unseen.rounds.sections import PEERS, AsynchronousSection, TopologySection
 from unseen.rounds.simulate import Settings, Simulation
 from unseen.rounds.spending import Guard, guard_in
 from unseen.rounds.tables import Learner, columns_of, learner_of
@@ -71,6 +71,7 @@ class Built:
     """The file of a real client's own secret for its noise."""
 
     def __post_init__(self) -> None:
+        self.program.check()
         if self.folder is not None:
             _begin(self.folder, self.program)
 
@@ -107,7 +108,7 @@ class Built:
         if not self.program.of_tables:
             return None
         columns = columns_of(self.program) or self.held.columns or ()
-        return learner_of(self.program, columns, self._most)
+        return learner_of(self.program, columns, self._in_a_sum)
 
     @property
     def _most(self) -> int:
@@ -120,26 +121,43 @@ class Built:
     def process(self) -> Process:
         """The algorithm; the same at the server and all clients."""
         wanted, guard = self._wanted, self.guard
-        return self._open if wanted is None or guard is None else private(wanted, guard)
+        if wanted is None or guard is None:
+            return self._open
+        with self.program.located("privacy"):
+            return private(wanted, guard)
 
     @part
     def _open(self) -> Process:
         """The algorithm without privacy."""
         if self._learner is not None:
             return self._learner.process
-        section = self.program.training
-        constructor = named(STRATEGIES, section.name, "strategy")
-        given = section.parameters
+        strategy = self.program.training
+        constructor = named(STRATEGIES, strategy.name, "strategy")
+        given = strategy.parameters
         if "clients" in parameters(constructor) and "clients" not in given:
             given["clients"] = self.population
         process: Process = construct(constructor, given, "strategy")
         if (rule := self.program.robust) is not None:
-            process = robust(process, construct(named(AGGREGATORS, rule.name, "robust"), rule.parameters, "robust"))
-        if (codec := self.program.compression) is not None:
-            process = self._compressed(process, codec)
-        if (by := self.program.aggregation) is not None and by.secure:
-            process = self._secure(process, by.parameters)
+            with self.program.located("robust"):
+                by = construct(named(AGGREGATORS, rule.name, "robust"), rule.parameters, "robust")
+                process = robust(process, by)
+        if (section := self.program.compression) is not None:
+            with self.program.located("compression"):
+                codec: Codec = construct(named(CODECS, section.name, "compression"), section.parameters, "compression")
+                process = compressed(process, codec, feedback=section.feedback)
+        if (sums := self.program.aggregation) is not None and sums.secure:
+            with self.program.located("aggregation"):
+                mean: SecureMean = construct(SecureMean, {**self._in_a_sum, **sums.parameters}, "aggregation")
+                process = secure(process, mean)
         return process
+
+    @property
+    def _in_a_sum(self) -> dict[str, int]:
+        """Over how many clients secure sums are taken, unless the program says it."""
+        rate, agreed = self.program.cohort.rate, {"clients": self._most}
+        if rate is not None:
+            agreed["least"] = max(MIN_CONTRIBUTORS, quorum_of(round(rate * self.population)))
+        return agreed
 
     @part
     def guard(self) -> Guard | None:
@@ -204,7 +222,7 @@ class Built:
             evaluate_every=self.program.evaluate_every,
             folder=self.folder,
         )
-        with self.program.located():
+        with self.program.located("topology"):
             parts, graph = (self.held.train, self.trainer, self.process), graph_of(section, self.program.seed)
             return Gossip(*parts, graph, settings, test=self.held.test)
 
@@ -225,30 +243,6 @@ class Built:
     def deployed(self) -> Process:
         """The process of real processes: its name says the program, so that nobody takes part with another one."""
         return replace(self.process, name=f"{self.process.name}, program {self.program.agreement[:16]}")
-
-    def _compressed(self, process: Process, section: CompressionSection) -> Process:
-        if self.program.privacy is not None:
-            raise UsageError("compression: what leaves under privacy is clipped last: leave one out")
-        if self.program.aggregation is not None and self.program.aggregation.secure:
-            raise UsageError(
-                "compression: messages of a codec have no sum that secure aggregation could take: leave one out; "
-                "aggregation.bits = 16 halves its words"
-            )
-        constructor = named(CODECS, section.name, "compression")
-        codec: Codec = construct(constructor, section.parameters, "compression")
-        return compressed(process, codec, feedback=section.feedback)
-
-    def _secure(self, process: Process, given: dict[str, Any]) -> Process:
-        if self.program.robust is not None or self.program.privacy is not None:
-            raise UsageError(
-                "aggregation: robust rules and the noise of privacy need what a secure mean hides: leave one out (mode "
-                "distributed takes a secure sum of its own)"
-            )
-        rate, agreed = self.program.cohort.rate, {"clients": self._most}
-        if rate is not None:
-            agreed["least"] = max(MIN_CONTRIBUTORS, quorum_of(round(rate * self.population)))
-        mean: SecureMean = construct(SecureMean, {**agreed, **given}, "aggregation")
-        return secure(process, mean)
 
 
 # --- folder ------------------------------------------------------------------------------------------------------

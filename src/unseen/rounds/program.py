@@ -61,6 +61,12 @@ _CLASHES: Mapping[str, tuple[tuple[str, ...], str]] = MappingProxyType(
             ("privacy", "robust", "compression", "cohort"),
             "where everybody is in every round, and nobody sees all updates or adds noise to their sum",
         ),
+        "privacy": (("compression",), "which clips and adds noise last"),
+        "aggregation": (
+            ("robust", "privacy", "compression"),
+            "whose server sees no single update to compare, clip or decode (privacy of mode distributed takes a secure "
+            "sum of its own, and aggregation.bits = 16 halves the words)",
+        ),
     }
 )
 """What a key does not go with, and why."""
@@ -132,8 +138,7 @@ class Program(Section):
         except (TypeError, ValueError) as error:
             raise UsageError(f"{name}: values are numbers, texts, truth values, lists and mappings: {error}") from error
         program._home, program._text, program._called, program._lines = home or Path(), text, name, lines
-        with program.located():
-            program._check_whole()
+        program.check()
         return program
 
     @property
@@ -148,8 +153,16 @@ class Program(Section):
             raise UsageError(f"strategy: model {self.model.name} needs one, such as {{name: fed_avg}}")
         return self.strategy
 
+    def check(self) -> None:
+        """Pass if the parts go together, as far as that is known without building them.
+
+        Raises:
+            UsageError: They do not; the message says where.
+        """
+        with self.located():
+            self._check_whole()
+
     def _check_whole(self) -> None:
-        """Pass if the parts go together, as far as that is known without building them."""
         if self.of_tables:
             self._check_tables()
         else:
@@ -196,15 +209,21 @@ class Program(Section):
         return section.secure if isinstance(section, AggregationSection) else section is not None
 
     @contextmanager
-    def located(self) -> Iterator[None]:
-        """Let errors that begin with a key of the program say in which file and line it stands."""
+    def located(self, about: str | None = None) -> Iterator[None]:
+        """Let errors about a key of the program say in which file and line it stands.
+
+        It is the key that they begin with, or else the one that the block is ``about``.
+        """
         try:
             yield
         except UsageError as error:
-            key = str(error).partition(":")[0].split(".")
-            if key[0] not in Program.model_fields:
-                raise
-            raise UsageError(f"{self._called}: {line_of(tuple(key), self._lines)}{error}") from error
+            text = str(error)
+            if text.partition(":")[0].split(".")[0] not in Program.model_fields:
+                if about is None or text.startswith(f"{self._called}:"):
+                    raise
+                text = f"{about}: {text}"
+            place = tuple(text.partition(":")[0].split("."))
+            raise UsageError(f"{self._called}: {line_of(place, self._lines)}{text}") from error
 
     @property
     def home(self) -> Path:

@@ -54,8 +54,10 @@ LEARNERS: Mapping[str, Callable[..., Learner]] = MappingProxyType(
 """Every learner of tables by its name."""
 
 
-def learner_of(program: Program, columns: tuple[str, ...], clients: int) -> Learner:
-    """Return the learner of a program for rows of these columns, of which so many clients are in a round.
+def learner_of(program: Program, columns: tuple[str, ...], counts: Mapping[str, int]) -> Learner:
+    """Return the learner of a program for rows of these columns.
+
+    ``counts`` say how many ``clients`` are in a round at most, and if they are drawn by coins the ``least`` of a sum.
 
     Raises:
         UsageError: A parameter is not what it has to be.
@@ -66,11 +68,12 @@ def learner_of(program: Program, columns: tuple[str, ...], clients: int) -> Lear
             "model.bin_noise: it would hide rows in the bins and not in the trees, so that no ε could be stated: leave "
             "it out"
         )
-    given = {**section.parameters, "columns": list(columns), "clients": section.parameters.get("clients", clients)}
+    own, drawn = {"clients": counts["clients"]}, {key: counts[key] for key in counts if key != "clients"}
+    given = {**own, **section.parameters, "columns": list(columns)}
     learner: Learner = construct(LEARNERS[section.name], given, "model")
     if program.aggregation is None or not program.aggregation.secure:
         return learner
-    hidden: Learner = construct(learner.secure, program.aggregation.parameters, "aggregation")
+    hidden: Learner = construct(learner.secure, {**drawn, **program.aggregation.parameters}, "aggregation")
     return hidden
 
 
