@@ -158,6 +158,7 @@ def test_modes_have_the_cohorts_and_parts_that_they_state():
         ),
         ("dp_sgd", {"text": TEXT.replace("0.1}", "0.1, momentum: 0.9}")}, r"line 4, strategy.momentum: private steps"),
         ("dp_sgd", {"text": TEXT.replace("fed_avg", "fed_prox")}, r"line 4, strategy.name: private steps take the"),
+        ("dp_sgd", {"text": TEXT.replace("64}", "64, augment: {flip: 0.5}}")}, r"line 3, model.augment: private steps"),
         ("central", {"text": TEXT + "robust: {name: median}\n"}, r"privacy: noise is measured for a plain sum"),
         ("ftrl", {"text": TEXT + "robust: {name: median}\n"}, r"aggregates by Median"),
         (

@@ -375,6 +375,8 @@ def _steps_of(wanted: Wanted) -> LocalPlan:
             f"strategy.name: private steps take the place of the training of {wanted.process.name}: use fed_avg, "
             "fed_avg_m, fed_adam or another strategy whose clients just train"
         )
+    if wanted.program.model.augment:
+        raise UsageError("model.augment: private steps of mode dp_sgd take examples as they are: leave it out")
     plan = work.plan
     others = {"momentum": plan.momentum, "weight_decay": plan.weight_decay, "decay": plan.decay - 1}
     if given := [name for name, value in others.items() if value]:
