@@ -5,7 +5,7 @@ import pytest
 from plotly.graph_objects import Figure
 
 from unseen.report.figures import PALETTES
-from unseen.rounds import building, spending
+from unseen.rounds import spending
 
 pytest.importorskip("torch", reason="the models of programs are PyTorch's")
 pytest.importorskip("sklearn", reason="the set digits comes with scikit-learn")
@@ -54,9 +54,7 @@ def test_a_run_ends_with_a_table_and_a_report_that_has_everything(unseen, progra
 @pytest.mark.parametrize("own", [False, True])
 def test_a_private_run_marks_what_epsilon_does_not_cover_and_leaves_out_who_came(unseen, tmp_path, monkeypatch, own):
     """An image set has images to test on that are no client's; a file's clients are tested on their own examples."""
-    for module in (building, spending):
-        free = type("Free", (), {"epsilon": staticmethod(lambda *_: 0.5)})
-        monkeypatch.setattr(module, "accounting", lambda free=free: free)
+    monkeypatch.setattr(spending, "accounting", lambda: type("Free", (), {"epsilon": staticmethod(lambda *_: 0.5)}))
     source = "digits, partition: iid, clients: 4"
     if own:
         rows = [[0.1 * (number + pixel) % 1 for pixel in range(64)] for number in range(10)]

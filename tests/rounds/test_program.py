@@ -93,8 +93,8 @@ def test_a_file_of_clients_is_found_beside_the_program_and_tested_on_what_they_k
     [
         (("rounds: 2", "round: 2"), r"line 6, round: there is no such key; there are name, data, model"),
         (
-            ("clients: 4", "client: 4"),
-            r"line 2, data.client: there is no such key; there are source, partition, clients",
+            ("clients: 4", "people: 4"),
+            r"line 2, data.people: there is no such key; there are source, label, client, partition, clients",
         ),
         (("rounds: 2", "rounds: two"), r"line 6, rounds: Input should be a valid integer"),
         (("rounds: 2", "rounds: '2'"), r"line 6, rounds: Input should be a valid integer"),
@@ -144,10 +144,10 @@ def test_compressed_updates_take_fewer_bytes_and_nothing_hides_them(tmp_path):
     # Half of an update of SCAFFOLD are control variates, which travel as they are.
     assert fewer.history[1].bytes_up < 0.6 * plain.history[1].bytes_up
     secure = TEXT.replace("scaffold", "fed_avg") + "compression: {name: quantised}\n"
-    with pytest.raises(UsageError, match="compression: messages of a codec have no sum"):
+    with pytest.raises(UsageError, match="line 7, compression: it does not go with aggregation"):
         _ = Built(Program.parse(secure + "aggregation: {secure: true, clip: 1.0, max_weight: 100}\n")).process
     private = PRIVATE + "compression: {name: quantised}\nprivacy: {clip: 1.0, epsilon: 3, delta: 1e-2}\n"
-    with pytest.raises(UsageError, match="compression: what leaves under privacy is clipped last"):
+    with pytest.raises(UsageError, match="line 7, compression: it does not go with privacy, which clips"):
         _ = Built(Program.parse(private)).process
     with pytest.raises(UsageError, match="holds a run of another program, with other compression"):
         Built(Program.parse(TEXT), tmp_path)

@@ -251,22 +251,37 @@ def attend(  # noqa: PLR0913, PLR0917  each is an option
     program: ProgramFile,
     run: Run,
     identity: Who,
-    server: Annotated[str, typer.Option(help="NAME=HOST:PORT of the server.")],
     data: Annotated[
         str,
         typer.Option(
             help="This client's examples: an .npz file with inputs and labels, LEAF's JSON, TFF's HDF5 or SQLite; or "
-            "client:ID, one of the program's own clients, to rehearse."
+            "client:ID, one of the program's own clients, to rehearse. Of a learner of tables, a CSV or Parquet file."
         ),
     ],
+    server: Annotated[str | None, typer.Option(help="NAME=HOST:PORT of the server.")] = None,
+    peers: Annotated[
+        str | None,
+        typer.Option(help="Without a server: the names of all, with an address where this one dials: a=HOST:PORT,b,c."),
+    ] = None,
+    listen: Annotated[str | None, typer.Option(help="Without a server: HOST:PORT where other peers dial in.")] = None,
     folder: Annotated[Path | None, typer.Option(help="Keep here what a restart needs.")] = None,
     seed: Annotated[int | None, typer.Option(min=0, help="Of its training; default: the program's.")] = None,
-    patience: Annotated[float, typer.Option(min=0, help="For how many seconds the server may be away.")] = 600.0,
+    patience: Annotated[
+        float, typer.Option(min=0, help="For how many seconds the server, or a peer, may be away.")
+    ] = 600.0,
+    budget: Annotated[
+        Path | None,
+        typer.Option(
+            help="Count answers that cost privacy here, for all runs on these examples. Default: in --folder."
+        ),
+    ] = None,
     vouchers: Vouchers = None,
 ) -> None:
-    """Take part in a program's rounds as one client: its examples stay here."""
+    """Take part in a program's rounds as a client, or as a peer: its examples stay here."""
     module = _command("federation")
-    module.attend_run(program, module.Attending(run, identity, server, data, folder, seed, patience, vouchers))
+    module.attend_run(
+        program, module.Attending(run, identity, server, peers, listen, data, folder, seed, patience, budget, vouchers)
+    )
 
 
 @app.command()

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence, Set
 from datetime import datetime
 from pathlib import Path
 
@@ -32,6 +32,25 @@ def client_channels(identity: Path, server: PartyId, address: str) -> tuple[Part
     """
     own = load_identity(identity)
     return own.party, lambda: GrpcChannel(own, {server: address})
+
+
+def peer_channel(
+    identity: Path,
+    addresses: Mapping[PartyId, str | None],
+    listen: str | None,
+    linked: Callable[[PartyId], Set[PartyId]],
+) -> GrpcChannel:
+    """Return a channel to those peers that a party is ``linked`` with; those without an address dial it.
+
+    Raises:
+        UsageError: The identity cannot be read, the port is not free, or nobody can dial.
+    """
+    own = load_identity(identity)
+    needed = {peer: addresses[peer] for peer in sorted(linked(own.party))}
+    dialling = [peer for peer, address in needed.items() if address is None]
+    if dialling and listen is None:
+        raise UsageError(f"{own.party} has no address of {', '.join(dialling)}: give it, or listen for them")
+    return GrpcChannel(own, needed, listen=listen if dialling else None)
 
 
 def voucher(identity: Path, public: bytes) -> tuple[PartyId, bytes]:

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass, field
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 import numpy as np
 from numpy.typing import NDArray
@@ -29,6 +29,7 @@ ROUNDS = "dp/rounds"
 """In how many rounds a client has trained: in its memory, shape (1,)."""
 
 
+@runtime_checkable
 class ExampleGradients(Protocol):
     """What DP-SGD needs of a trainer: gradients of single examples."""
 
