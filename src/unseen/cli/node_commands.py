@@ -11,7 +11,7 @@ import typer
 
 app = typer.Typer(
     name="node",
-    help="An organisation's own root and certificate, and pairing with partners.",
+    help="An organisation's node: its root and certificate, pairing with partners, and the service itself.",
     no_args_is_help=True,
     rich_markup_mode=None,
 )
@@ -33,6 +33,12 @@ def init(
 ) -> None:
     """Make a node: a root of its own, a key, and a certificate for 90 days."""
     _work().init(folder=folder, name=name, listen=listen)
+
+
+@app.command()
+def start(folder: Folder = HERE) -> None:
+    """Run the node, its port, letters and jobs, until it is told to stop; jobs go on when it is started again."""
+    import_module("unseen.cli.start").start(folder=folder)
 
 
 @app.command()
