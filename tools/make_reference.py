@@ -21,6 +21,7 @@ from unseen import errors
 from unseen.cli.main import EXIT_CODES, app
 from unseen.component import Component, Input, Kind, Leak, Output, Params, Registry, installed_components
 from unseen.flow.spec import FlowSpec
+from unseen.learners.horizontal.compression.registry import CODECS
 from unseen.learners.horizontal.neural.registry import AUGMENTS, MODELS
 from unseen.learners.horizontal.process import LocalPlan
 from unseen.learners.horizontal.robust.registry import AGGREGATORS
@@ -243,6 +244,7 @@ def program_page() -> str:
             STRATEGIES,
         ),
         ("Robust rules", "`robust` names one.", AGGREGATORS),
+        ("Codecs", "`compression` names one; `feedback` may stand beside its parameters.", CODECS),
         (
             "Secure aggregation",
             "`aggregation: {secure: true, …}` has these beside it. `clients` is a cohort's size if it is not said.",

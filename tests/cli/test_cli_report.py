@@ -8,6 +8,10 @@ def test_a_report_of_a_simulated_flow_and_of_one_party_of_it(unseen, project, tm
         page = out.read_text(encoding="utf-8")
         assert "psi_join" in page
         assert "partner" in page
+    printed = unseen("report", tmp_path / "out", "--table", "--out", tmp_path / "unwritten.html")
+    assert "Time and traffic per step" in printed.out
+    assert "align" in printed.out
+    assert not (tmp_path / "unwritten.html").exists()
 
 
 def test_a_report_needs_a_workspace(unseen, tmp_path):

@@ -135,3 +135,14 @@ def test_no_rows_and_damage_are_refused(file):
     path.write_bytes(path.read_bytes()[:100])
     with pytest.raises(DataError, match="damaged"):
         read_table(path)
+
+
+def test_a_table_that_unseen_wrote_keeps_its_roles_and_kinds_unless_they_are_said(tmp_path):
+    source = tmp_path / "people.csv"
+    source.write_text("phone,income,bad\n0123,1,0\n0456,2.5,1\n")
+    table, _ = read_table(source, {"phone": Role.ID, "bad": Role.LABEL})
+    table.write(tmp_path / "people.parquet")
+    assert read_table(tmp_path / "people.parquet")[0] == table
+    other, _ = read_table(tmp_path / "people.parquet", {"income": Role.LABEL})
+    assert other.schema.label.name == "income"
+    assert other.schema.column("bad").role is Role.FEATURE

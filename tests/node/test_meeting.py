@@ -8,10 +8,11 @@ import threading
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import replace
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
 
 import pytest
 
+from unseen.codec import decode, encode_bytes
 from unseen.errors import (
     HandshakeRefused,
     PeerFailed,
@@ -24,8 +25,9 @@ from unseen.errors import (
 from unseen.ids import PartyId
 from unseen.node import meeting
 from unseen.node.folder import Node
-from unseen.node.invitation import MOST_WRONG
+from unseen.node.invitation import MOST_ANSWERS
 from unseen.node.meeting import Host, join
+from unseen.node.pairing import Answer, Joiner, Opening
 from unseen.transport.tls import make_authority
 
 BANK, PARTNER = PartyId("bank"), PartyId("partner")
@@ -87,10 +89,12 @@ def test_a_partner_with_another_root_is_not_replaced(bank, partner, host, now):
 
 def test_those_who_guess_end_the_invitation(partner, host):
     guess = replace(host.invitation, secret=bytes(16))
-    for _ in range(MOST_WRONG):
+    for _ in range(MOST_ANSWERS):
         with pytest.raises(PeerFailed, match="the secret is not that of the invitation"):
             join(partner, guess)
-    with pytest.raises(PermissionDenied, match="5 came with a wrong secret; nobody was paired with"):
+    with pytest.raises(
+        PermissionDenied, match="it answers 5 joiners at most, and so many came; nobody was paired with"
+    ):
         host.wait()
 
 
@@ -112,7 +116,7 @@ def test_a_relay_without_the_inviters_key_gets_nowhere(bank, partner, host, tmp_
     assert not partner.partners.all()
     assert not between.door.taken
     # Nothing that the joiner said there opens the door here.
-    assert (host.door.wrong, host.door.taken) == (0, False)
+    assert (host.door.answered, host.door.taken) == (0, False)
 
 
 def dial(host, *, version=ssl.TLSVersion.TLSv1_3, protocols=(meeting.PROTOCOL,)):
@@ -122,6 +126,44 @@ def dial(host, *, version=ssl.TLSVersion.TLSv1_3, protocols=(meeting.PROTOCOL,))
     context.set_alpn_protocols(list(protocols))
     name, port = host.invitation.endpoint.split(":")
     return context.wrap_socket(socket.create_connection((name, int(port)), timeout=5))
+
+
+def begin(node, host):
+    """Dial as somebody who knows the invitation, up to the nonce; return connection, side and answer."""
+    guest, side = dial(host), Joiner(host.invitation, node.identity(), bytes(32))
+    meeting._send(guest, side.commitment(datetime.now(UTC)))
+    return guest, side, meeting._receive(guest, BANK)
+
+
+def test_those_who_leave_once_they_have_a_nonce_end_the_invitation(partner, host):
+    """Each nonce tells them a code; they would come again until one suits them."""
+    for _ in range(MOST_ANSWERS):
+        guest, _, answer = begin(partner, host)
+        guest.close()
+        assert decode(Answer, answer).name == BANK
+    with pytest.raises(PermissionDenied, match="it answers 5 joiners at most, and so many came; nobody was paired"):
+        host.wait()
+    with pytest.raises(PeerFailed, match="bank refused: the invitation has ended"):
+        join(partner, host.invitation)
+
+
+def test_the_last_one_answered_is_waited_for(partner, host):
+    guests = [begin(partner, host)[0] for _ in range(MOST_ANSWERS - 1)]
+    with join(partner, host.invitation) as here, host.wait() as there:
+        assert (here.found.peer, there.found.peer) == (BANK, PARTNER)
+    for guest in guests:
+        guest.close()
+
+
+def test_one_that_uses_the_invitation_up_and_goes_wrong_ends_the_wait(partner, host):
+    """It knows the secret, and does not hold the key of the certificate that it shows."""
+    guest, side, answer = begin(partner, host)
+    opening = decode(Opening, side.opening(answer, guest.getpeercert(binary_form=True), datetime.now(UTC)))
+    meeting._send(guest, encode_bytes(replace(opening, signature=b"0")))
+    with guest, pytest.raises(PeerFailed, match="partner does not hold the key"):
+        meeting._receive(guest, BANK)
+    with pytest.raises(PermissionDenied, match="has been used; it works once; nobody was paired with"):
+        host.wait()
 
 
 @pytest.mark.parametrize(
@@ -137,7 +179,7 @@ def test_garbage_ends_its_own_connection_and_counts_as_no_guess(partner, host, d
         with suppress(ConnectionError):
             while noise.recv(1000):
                 pass
-    assert host.door.wrong == 0
+    assert host.door.answered == 0
     with join(partner, host.invitation) as here:
         assert here.found.peer == BANK
 

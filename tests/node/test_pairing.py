@@ -6,6 +6,7 @@ import base64
 import copy
 import hashlib
 import pickle
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 
@@ -17,7 +18,7 @@ from hypothesis import strategies as st
 from unseen.codec import decode, encode_bytes
 from unseen.errors import HandshakeRefused, PermissionDenied, RemoteProtocolError, UsageError
 from unseen.ids import PartyId
-from unseen.node.invitation import MOST_WRONG, Door, Invitation
+from unseen.node.invitation import MOST_ANSWERS, Door, Invitation
 from unseen.node.pairing import (
     Answer,
     Commitment,
@@ -160,14 +161,81 @@ def test_an_invitation_works_once(sides, door):
 def test_a_wrong_secret_is_counted_and_few_are_allowed(sides, door):
     guess = replace(door.invitation, secret=bytes(16))
     certificate = der(sides[BANK].certificate_pem)
-    for count in range(1, MOST_WRONG + 1):
+    for count in range(1, MOST_ANSWERS + 1):
         with pytest.raises(PermissionDenied, match="the secret is not that of the invitation"):
             meet(Inviter(door, sides[BANK], nonce("i")), Joiner(guess, sides[EVE], nonce("j")), certificate)
-        assert door.wrong == count
-    with pytest.raises(PermissionDenied, match="has ended: 5 came with a wrong secret"):
+        assert door.answered == count
+    with pytest.raises(PermissionDenied, match="has ended: it answers 5 joiners at most, and so many came"):
         Inviter(door, sides[BANK], nonce("i")).answer(
             Joiner(door.invitation, sides[PARTNER], nonce("j")).commitment(NOW), NOW
         )
+
+
+def test_whoever_knows_the_invitation_cannot_collect_nonces_until_a_code_suits(sides, door):
+    """Eve read the line, commits, computes the code from the nonce that she gets, and leaves before she opens."""
+    commitment = Joiner(door.invitation, sides[EVE], nonce("e")).commitment(NOW)
+    seen = set()
+
+    def collect(number):
+        try:
+            with Inviter(door, sides[BANK], bytes([number]) * 32) as inviter:
+                seen.add(decode(Answer, inviter.answer(commitment, NOW)).nonce)
+        except PermissionDenied as error:
+            return str(error)
+        return None
+
+    with ThreadPoolExecutor(8) as pool:
+        refused = [reason for reason in pool.map(collect, range(24)) if reason]
+    assert len(seen) == MOST_ANSWERS
+    assert len(refused) == 24 - MOST_ANSWERS
+    assert all("it answers 5 joiners at most" in reason for reason in refused)
+    assert (door.answered, door.talking, door.taken) == (MOST_ANSWERS, 0, False)
+
+
+def test_the_last_of_those_that_are_answered_may_still_join(sides, door):
+    for _ in range(MOST_ANSWERS - 1):
+        Inviter(door, sides[BANK], nonce("i")).answer(
+            Joiner(door.invitation, sides[EVE], nonce("e")).commitment(NOW), NOW
+        )
+    last = Inviter(door, sides[BANK], nonce("k")), Joiner(door.invitation, sides[PARTNER], nonce("j"))
+    assert meet(*last, der(sides[BANK].certificate_pem))[0].peer == PARTNER
+
+
+def test_no_joiner_is_answered_twice_by_one_nonce_nor_opens_twice(sides, door):
+    """A second commitment could be chosen by the nonce that the first one was answered with."""
+    inviter, joiner = Inviter(door, sides[BANK], nonce("i")), Joiner(door.invitation, sides[EVE], nonce("e"))
+    answer = inviter.answer(joiner.commitment(NOW), NOW)
+    with pytest.raises(RemoteProtocolError, match="a second commitment, after it has seen the nonce"):
+        inviter.answer(Joiner(door.invitation, sides[EVE], nonce("f")).commitment(NOW), NOW)
+    assert door.answered == 1
+    opening = joiner.opening(answer, der(sides[BANK].certificate_pem), NOW)
+    wrong = replace(decode(Opening, opening), proof=bytes(32))
+    with pytest.raises(PermissionDenied, match="the secret is not that of the invitation"):
+        inviter.welcome(encode_bytes(wrong), NOW)
+    with pytest.raises(RemoteProtocolError, match="or a second time"):
+        inviter.welcome(opening, NOW)
+    assert not door.taken
+
+
+def test_no_inviter_answers_twice(sides, door):
+    """A second nonce could be chosen by that of the joiner, which the first one made it open."""
+    joiner = Joiner(door.invitation, sides[PARTNER], nonce("j"))
+    certificate = der(sides[BANK].certificate_pem)
+    answer = Inviter(door, sides[BANK], nonce("i")).answer(joiner.commitment(NOW), NOW)
+    joiner.opening(answer, certificate, NOW)
+    with pytest.raises(RemoteProtocolError, match="a second answer, after it has seen the nonce"):
+        joiner.opening(answer, certificate, NOW)
+
+
+def test_the_commitment_hides_the_joiners_nonce_and_stands_before_the_inviters(sides, door):
+    """Vaudenay 2005: neither nonce may be chosen by the other one."""
+    joiner = Joiner(door.invitation, sides[PARTNER], nonce("j"))
+    first = joiner.commitment(NOW)
+    assert nonce("j") not in first
+    assert decode(Commitment, first).nonce_hash == hashlib.sha256(b"unseen pairing commitment" + nonce("j")).digest()
+    with pytest.raises(RemoteProtocolError, match="before its commitment"):
+        Inviter(door, sides[BANK], nonce("i")).welcome(first, NOW)
+    assert door.answered == 0
 
 
 def test_an_expired_invitation_is_refused_on_both_sides(sides, door):

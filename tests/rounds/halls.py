@@ -1,11 +1,13 @@
 """A small federation: a model that is a point, clients with a few points each, links in memory that can be cut."""
 
 import socket
+import tempfile
 import threading
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import replace
 from functools import partial
+from pathlib import Path
 
 import numpy as np
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
@@ -22,7 +24,7 @@ from unseen.learners.horizontal.secure_mean import SecureMean, secure
 from unseen.learners.horizontal.strategies import strategy
 from unseen.rounds.attend import AttendSettings, attend
 from unseen.rounds.cohort import Uniform
-from unseen.rounds.digest import digest_of
+from unseen.rounds.digest import digest_of, sum_of
 from unseen.rounds.identities import public_key
 from unseen.rounds.messages import (
     Answer,
@@ -204,7 +206,8 @@ class Desk:
 def attending(hall, names=NAMES, trainer=None, process=PROCESS, each=lambda name: {}, **settings):
     """Let clients attend in threads, with settings of `each` of its own; yields their futures."""
     cancel = threading.Event()
-    with ThreadPoolExecutor(len(names)) as pool:
+    with tempfile.TemporaryDirectory() as root, ThreadPoolExecutor(len(names)) as pool:
+        kept = sum_of(process) is not None
         futures = {
             name: pool.submit(
                 attend,
@@ -212,7 +215,11 @@ def attending(hall, names=NAMES, trainer=None, process=PROCESS, each=lambda name
                 process,
                 trainer or Means(),
                 examples_of(name),
-                AttendSettings(RUN, SEED, **{"patience": 5.0, **settings, **each(name)}),
+                AttendSettings(
+                    RUN,
+                    SEED,
+                    **{"patience": 5.0, "folder": Path(root) / name if kept else None, **settings, **each(name)},
+                ),
                 cancel=cancel,
             )
             for name in names

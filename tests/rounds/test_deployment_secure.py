@@ -357,6 +357,11 @@ def test_secure_rounds_need_keys_of_everybody(tmp_path):
         pytest.raises(UsageError, match="give this client a signer"),
     ):
         clients[NAMES[0]].result(5)
+    with (
+        attending(hall, NAMES[:1], process=SECURE, each=signed, folder=None) as clients,
+        pytest.raises(UsageError, match="give this client a folder"),
+    ):
+        clients[NAMES[0]].result(5)
     key = signing_key(tmp_path / "new" / "signing.key")
     assert public_key(signing_key(tmp_path / "new" / "signing.key")) == public_key(key)
     assert (tmp_path / "new" / "signing.key").stat().st_mode & 0o77 == 0

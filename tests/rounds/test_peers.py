@@ -154,6 +154,21 @@ def test_a_process_that_needs_single_updates_is_refused():
         played(process=strategy("fed_avg"))
 
 
+class Picky:
+    """A finalizer that is right for coins that nobody sees."""
+
+    def check_cohort(self, cohort, population):
+        raise UsageError(f"cohorts of {population} are drawn by {cohort}")
+
+    def __call__(self, state, aggregate):
+        raise AssertionError("nothing may be released")
+
+
+def test_a_process_whose_privacy_rests_on_drawn_cohorts_is_refused():
+    with pytest.raises(UsageError, match="of 4 are drawn by nothing: all peers are in every round"):
+        played(process=replace(SCAFFOLD, finalizer=Picky()))
+
+
 @pytest.mark.parametrize(
     "changes", [{"scheme": "star"}, {"peers": PEERS[:2]}, {"peers": PEERS[::-1]}, {"rounds": 0}, {"deadline": 0}]
 )

@@ -17,7 +17,7 @@ from unseen.ids import PartyId
 from unseen.learners.horizontal.process import Examples
 from unseen.learners.horizontal.strategies import strategy
 from unseen.node.rounds import read_roster, voucher
-from unseen.rounds import building
+from unseen.rounds import building, spending
 from unseen.rounds.building import Built
 from unseen.rounds.checkpoint import Checkpoints
 from unseen.rounds.cohort import Uniform
@@ -104,7 +104,10 @@ def test_a_file_of_clients_is_found_beside_the_program_and_tested_on_what_they_k
         (("size: 2", "rate: 1.5"), r"cohort.rate: .*less than or equal to 1"),
         (("size: 2", "size: 2, rate: 0.5"), r"a rate goes with no size"),
         (("name: scaffold", "name: sgd"), r"strategy.name: there is no 'sgd'; there are clustered, ditto, fed_"),
-        (("learning_rate", "lr"), r"strategy.lr: there is no such parameter; strategy has learning_rate, epochs"),
+        (
+            ("learning_rate", "lr"),
+            r"f.yaml: line 4, strategy.lr: there is no such parameter; strategy has learning_rate, epochs",
+        ),
         (("epochs: 1", "epochs: 1.5"), r"strategy.epochs: .*valid integer"),
         (("epochs: 1", "epochs: 0"), r"epochs has to be at least 1"),
         (("name: logistic_regression", "name: lenet"), r"model.name: there is no 'lenet'; there are bigger_cnn"),
@@ -118,6 +121,10 @@ def test_a_file_of_clients_is_found_beside_the_program_and_tested_on_what_they_k
         (("rounds: 2", "robust: {name: krum}"), r"robust.byzantine: Field required"),
         (("rounds: 2", "privacy: {clip: 1.0, epsilon: 1, delta: 1e-5}"), r"give a rate"),
         (("rounds: 2", "aggregation: {secure: true, clip: 1.0}"), r"aggregation.max_weight: Field required"),
+        (("rounds: 2", "compression: {name: zip}"), r"f.yaml: line 6, compression.name: there is no 'zip'; .* top_k"),
+        (("rounds: 2", "compression: {name: top_k, k: 9}"), r"f.yaml: line 6, compression.k: .* compression has share"),
+        (("rounds: 2", "compression: {name: top_k, share: 2.0}"), r"f.yaml: line 6, compression: top-k keeps a share"),
+        (("rounds: 2", "compression: {name: top_k, feedback: 1}"), r"line 6, compression.feedback: .*valid boolean"),
         (("rounds: 2", "seed: &a 1\nevaluate_every: *a"), r"aliases"),
         (("name: small\n", "name: small\nname: large\n"), r"line 2: 'name' stands twice"),
     ],
@@ -127,6 +134,35 @@ def test_what_is_wrong_is_said_before_anything_is_trained(change, message):
     assert text != TEXT
     with pytest.raises((UsageError, DataError), match=message):
         Built(Program.parse(text, name="f.yaml")).simulation(workers=1)
+
+
+def test_compressed_updates_take_fewer_bytes_and_nothing_hides_them(tmp_path):
+    small = Program.parse(TEXT + "compression: {name: top_k, share: 0.01}\n")
+    plain, fewer = played(Built(Program.parse(TEXT))), played(Built(small, tmp_path))
+    assert Built(small).process.work.feedback
+    assert not Built(Program.parse(TEXT + "compression: {name: top_k, feedback: false}\n")).process.work.feedback
+    # Half of an update of SCAFFOLD are control variates, which travel as they are.
+    assert fewer.history[1].bytes_up < 0.6 * plain.history[1].bytes_up
+    secure = TEXT.replace("scaffold", "fed_avg") + "compression: {name: quantised}\n"
+    with pytest.raises(UsageError, match="compression: messages of a codec have no sum"):
+        _ = Built(Program.parse(secure + "aggregation: {secure: true, clip: 1.0, max_weight: 100}\n")).process
+    private = PRIVATE + "compression: {name: quantised}\nprivacy: {clip: 1.0, epsilon: 3, delta: 1e-2}\n"
+    with pytest.raises(UsageError, match="compression: what leaves under privacy is clipped last"):
+        _ = Built(Program.parse(private)).process
+    with pytest.raises(UsageError, match="holds a run of another program, with other compression"):
+        Built(Program.parse(TEXT), tmp_path)
+
+
+def test_a_key_that_is_not_given_leaves_no_trace(tmp_path):
+    # As they were before there were such keys: whoever began a run then can go on with it.
+    private = Program.parse(PRIVATE + "privacy: {clip: 1.0, epsilon: 3, delta: 1e-2}\n")
+    assert Program.parse(TEXT).digest == "ebf242dc6c4c9c3c17105012673d0846a984ce077d15b3ff693714aadc2e2e43"
+    assert Program.parse(TEXT).agreement == "b7ab8620242cb18efffb1a8589bc926f237fd4d915f9b7df97413dcf976774ab"
+    assert private.digest == "adc7b7cbcc2a7f9b6f4a8354dd123f798d958bc497064e51850908c4d24b7325"
+    assert private.agreement == "ef0fa3e52b9c9865f45a8cc4f52d6ecb99871d4876afa3b482da86efe0f63f67"
+    Built(Program.parse(TEXT), tmp_path)
+    assert "compression" not in json.loads((tmp_path / "program.json").read_text())
+    assert Program.parse(TEXT + "compression: null\n").digest == Program.parse(TEXT).digest
 
 
 def test_no_rule_is_combined_with_what_hides_from_it():
@@ -141,7 +177,7 @@ def test_no_rule_is_combined_with_what_hides_from_it():
 
 
 def test_a_private_run_ends_at_its_epsilon_also_after_a_restart(tmp_path, monkeypatch):
-    monkeypatch.setattr(building, "_accounting", lambda: type("PerRound", (), {"epsilon": staticmethod(per_round)}))
+    monkeypatch.setattr(spending, "accounting", lambda: type("PerRound", (), {"epsilon": staticmethod(per_round)}))
     program = Program.parse(PRIVATE + "privacy: {clip: 1.0, epsilon: 3, delta: 1e-2, noise_multiplier: 1.0}\n")
     built = Built(program, tmp_path)
     one = played(built, rounds=1)

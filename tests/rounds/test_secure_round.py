@@ -1,6 +1,9 @@
 """A server that cheats gets one sum of a round or none: clients without any network, told what a test wants."""
 
+import re
+from contextlib import suppress
 from dataclasses import replace
+from itertools import product
 
 import numpy as np
 import pytest
@@ -36,36 +39,46 @@ MODEL = b"m" * 32
 class Table:
     """Clients with an update each, without any network: what a test tells the server to say reaches them as it is."""
 
-    def __init__(self, names=NAMES):
-        self.notes = {name: [] for name in names}
+    def __init__(self, names=NAMES, mean=MEAN):
+        self.mean, self.notes = mean, {name: [] for name in names}
         self.sums = {
             name: ClientSums(
-                name, SERVER, MEAN, Signer(KEYS[name], ROSTER), Prg(bytes(32)), None, self.notes[name].append
+                name, SERVER, mean, Signer(KEYS[name], ROSTER), Prg(bytes(32)), None, self.notes[name].append
             )
             for name in names
         }
 
-    def begin(self, names, attempt=0, models=None, **changes):
-        """Return a server's sum over these clients, each of which has begun it."""
-        plan = SumPlan(Place(RUN, 0, attempt), bytes([attempt]) * 16, tuple(names), Layout.of(update()), MODEL)
-        taken = ServerSum(plan, MEAN, ROSTER, SERVER)
-        opening = replace(plan.opening(), **changes)
-        said = {name: self.sums[name].begin(opening, (models or {}).get(name, MODEL), update()) for name in names}
-        return taken, said
+    def begin(self, names, attempt=0, models=None, number=0, model=MODEL, refused=(), **changes):
+        """Return a server's sum over these clients, and what those say that do not refuse to begin it."""
+        plan = SumPlan(Place(RUN, number, attempt), bytes([attempt]) * 16, tuple(names), Layout.of(update()), model)
+        opening, said = replace(plan.opening(), **changes), {}
+        for name in names:
+            with suppress(refused):
+                said[name] = self.sums[name].begin(opening, (models or {}).get(name, model), update())
+        return ServerSum(plan, self.mean, ROSTER, SERVER), said
 
-    def step(self, taken, said, gone=()):
-        """Hand in what clients have said, end the phase, and return what they say next."""
+    def step(self, taken, said, gone=(), refused=()):
+        """Hand in what clients have said, end the phase, and return what those say next that do not refuse."""
         for name, step in said.items():
             if name not in gone:
                 taken.take(name, step)
         taken.advance()
-        told = {name: server_word(b"".join(parts), sender=SERVER) for name, parts in taken._told.items()}
-        return {name: self.sums[name].answer(word) for name, word in told.items()}
+        words, said = {name: server_word(b"".join(parts), sender=SERVER) for name, parts in taken._told.items()}, {}
+        for name, word in words.items():
+            with suppress(refused):
+                said[name] = self.sums[name].answer(word)
+        return said
 
     def finish(self, taken, said, gone=()):
         while not taken.over:
             said = self.step(taken, said, gone if kind_of(next(iter(said.values()))) == "masked" else ())
         return taken.aggregate()
+
+    def restart(self):
+        """Kill all clients, and start them again with what they have kept."""
+        for name, sums in self.sums.items():
+            note = self.notes[name][-1] if self.notes[name] else None
+            self.sums[name] = replace(sums, note=note, _now=None)
 
 
 def update(value=1.0):
@@ -78,9 +91,10 @@ def test_a_table_takes_a_sum():
     aggregate, clients = table.finish(*table.begin(NAMES), gone=NAMES[:1])
     np.testing.assert_allclose(aggregate.delta, np.ones(SIZE), atol=1e-5)
     assert clients == tuple(NAMES[1:])
-    assert table.notes[NAMES[1]] == [table.sums[NAMES[1]].note]
-    assert table.sums[NAMES[1]].note.clients == tuple(NAMES[1:])
-    assert table.notes[NAMES[0]] == []
+    for name in NAMES:
+        assert [(note.round, note.assigned) for note in table.notes[name]] == [(0, MODEL)] * (1 + (name in clients))
+        assert [note.clients for note in table.notes[name]] == [(), clients][: 1 + (name in clients)]
+        assert table.sums[name].note is table.notes[name][-1]
 
 
 def test_an_update_goes_into_one_sum_only():
@@ -106,6 +120,68 @@ def test_a_round_that_has_been_summed_is_not_trained_again_with_another_model():
     for round_number, model in ((2, MODEL), (3, b"other")):
         with pytest.raises(PermissionDenied, match="begin a run with another name"):
             sums.check(round_number, model)
+
+
+def test_a_sum_that_goes_on_over_another_assignment_of_its_round_ends_that_assignment():
+    """The sum of X begins, Y of the same round is assigned, X is finished over all: Y is summed over nobody."""
+    table = Table()
+    taken, said = table.begin(NAMES, model=b"x")
+    for sums in table.sums.values():
+        with pytest.raises(PermissionDenied):
+            sums.check(0, b"y")
+    assert table.finish(taken, said)[1] == tuple(NAMES)
+    with pytest.raises(PermissionDenied, match="begin a run with another name"):
+        table.begin(NAMES[1:], attempt=1, model=b"y")
+
+
+ASSIGNMENTS = {"X": (0, b"x"), "Y": (0, b"y"), "Z": (1, b"z")}
+SETS = {"a": NAMES[:4], "m": NAMES[1:4]}
+POINTLESS = re.compile(r"(.)\1|f[XYZ]*f|^[^f]*f$")
+"""Steps that repeat the one before, or finish what nobody has begun, or one sum alone."""
+
+
+class Plot:
+    """A server that lies as it likes to four clients, and which sums it gets: round, model, whose.
+
+    `X`, `Y` (both of round 0) or `Z` (of round 1) is assigned; a sum of what was assigned last begins over `a`, all, or
+    `m`, all but one; `f`: those that still go along finish it, then all clients are killed and started again.
+    """
+
+    def __init__(self):
+        self.table = Table(SETS["a"], replace(MEAN, clients=4))
+        self.assigned, self.begun, self.sums = {}, None, []
+
+    def play(self, steps):
+        for attempt, step in enumerate(steps):
+            if step in ASSIGNMENTS:
+                for name, client in self.table.sums.items():
+                    with suppress(PermissionDenied):
+                        client.check(*ASSIGNMENTS[step])
+                        self.assigned[name] = ASSIGNMENTS[step]
+            elif step in SETS:
+                names = SETS[step]
+                self.begun = self.table.begin(names, attempt, {}, *self.assigned[names[0]], refused=PermissionDenied)
+            else:
+                with suppress(PeerUnreachable):
+                    self.finish(*self.begun)
+                self.table.restart()
+        return self.sums
+
+    def finish(self, taken, said):
+        while not taken.over:
+            said = self.table.step(taken, said, refused=(PermissionDenied, RemoteProtocolError))
+        self.sums.append((taken.plan.place.round, taken.plan.model, taken.aggregate()[1]))
+
+
+def test_no_order_of_steps_gives_different_sums_of_one_round():
+    """Every order of three steps after a sum of X has begun, and a sum at the end."""
+    orders = ("".join(order) for order in product("X", SETS, *["XYZamf"] * 3, "f"))
+    found = {order: Plot().play(order) for order in orders if not POINTLESS.search(order)}
+    for order, sums in found.items():
+        rounds = [number for number, *_ in sums]
+        assert len(set(sums)) == len(set(rounds)), f"{order}: {sums}"
+        assert rounds == sorted(rounds)
+    assert {number for sums in found.values() for number, *_ in sums} == {0, 1}
 
 
 @pytest.mark.parametrize(
@@ -177,7 +253,7 @@ def test_survivors_below_what_is_agreed_get_no_consent():
     assert bytes(step.frame) == forged
     with pytest.raises(RemoteProtocolError, match="at least 4 have to be left"):
         table.sums[NAMES[0]].answer(step)
-    assert table.notes[NAMES[0]] == []
+    assert table.notes[NAMES[0]][-1].clients == ()
 
 
 def test_whose_sum_is_taken():

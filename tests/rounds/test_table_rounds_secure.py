@@ -22,13 +22,13 @@ ROSTER = {name: public_key(key) for name, key in KEYS.items()}
 
 
 @pytest.mark.parametrize(("make", "scheme"), [(boosting, "secagg_plus"), (logistic, "secagg_plus")])
-def test_a_secure_run_has_the_bits_of_a_simulation_in_the_clear(make, scheme):
+def test_a_secure_run_has_the_bits_of_a_simulation_in_the_clear(tmp_path, make, scheme):
     network, cancel = MemoryNetwork([SERVER, *NAMES]), threading.Event()
     learner = make().secure(scheme=scheme)
     with ThreadPoolExecutor(len(NAMES)) as pool:
         for client in NAMES:
             own, examples = make().secure(scheme=scheme), Examples(*SITES.client(ClientId(client)))
-            settings = AttendSettings(RUN, 0, signer=Signer(KEYS[client], ROSTER))
+            settings = AttendSettings(RUN, 0, folder=tmp_path / client, signer=Signer(KEYS[client], ROSTER))
             connect = partial(narrow, network, client)
             pool.submit(attend, connect, own.process, own.trainer, examples, settings, cancel=cancel)
         try:

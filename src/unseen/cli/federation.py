@@ -10,6 +10,7 @@ from rich.text import Text
 
 from unseen.cli.interrupt import cancel_on_signal
 from unseen.cli.learn import quiet_accountant, watching_rounds
+from unseen.cli.learned import about_of
 from unseen.cli.terminal import harmless
 from unseen.clock import SystemClock
 from unseen.data.federated.images import SETS, load_images
@@ -21,6 +22,7 @@ from unseen.rounds.attend import attend
 from unseen.rounds.building import Built
 from unseen.rounds.events import Event, What
 from unseen.rounds.identities import Signer, public_key, signing_key
+from unseen.rounds.kept import keep
 from unseen.rounds.program import Program
 from unseen.rounds.program_data import examples_in, own_examples
 from unseen.rounds.serve import Server
@@ -79,6 +81,8 @@ def serve(program: Path, told: Serving) -> None:
         watch=lambda event: _tell(console, event),
     )
     count, test, process = told.rounds or spec.rounds, _test(spec, told.test), built.deployed
+    if told.folder is not None:
+        keep(told.folder, about_of(built, data="their own data", clients=len(names), spread=None, real=True))
     with (
         cancel_on_signal() as cancel,
         server_channel(told.identity, names, told.listen) as channel,

@@ -3,31 +3,25 @@
 from __future__ import annotations
 
 import logging
-import platform
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager, suppress
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
-from importlib.metadata import version
 from pathlib import Path
 
-import numpy as np
 from rich.console import Console
-from rich.table import Table
-from rich.text import Text
 
 from unseen.cli.interrupt import cancel_on_signal
-from unseen.cli.terminal import harmless
-from unseen.errors import Cancelled, DataError, UsageError
+from unseen.cli.learned import Learned, about_simulated, page, summary, tell
+from unseen.errors import Cancelled, UsageError
 from unseen.learners.horizontal.process import LocalPlan
 from unseen.learners.horizontal.strategies.parts import Personal
-from unseen.report.federated import Course, Fairness, LearningReport, course, write_learning
-from unseen.report.units import bytes_text
+from unseen.report.federated import write_learning
 from unseen.rounds.building import Built
-from unseen.rounds.evaluation import Comparison, PerClient, compare, per_client
+from unseen.rounds.evaluation import PerClient, compare, per_client
+from unseen.rounds.kept import Outcome, keep
 from unseen.rounds.logs import Progress
 from unseen.rounds.program import Program
 from unseen.rounds.simulate import Round, Simulation
-from unseen.version import VERSION
 
 _COMMON, _OWN = "the common model", "every client's own model"
 
@@ -52,21 +46,37 @@ def run(program: Path, wishes: Wishes) -> None:
     built, console = Built(spec, wishes.folder), Console(stderr=wishes.as_json)
     plan = _plan(built) if wishes.compare else None
     with cancel_on_signal() as cancel, built.simulation(workers=wishes.workers) as simulation:
-        count = wishes.rounds or spec.rounds
+        about, count = about_simulated(built), wishes.rounds or spec.rounds
+        if wishes.folder is not None:
+            keep(wishes.folder, about)
         try:
             with watching_rounds(console, count) as observe:
                 simulation.rounds(count, observe=observe, cancel=cancel)
         except Cancelled as error:
             raise Cancelled(f"{_stopped(simulation, count)}; {_go_on(program, wishes.folder)}") from error
-        fairness = _fairness(built, simulation, wishes.workers)
-        comparison = None if plan is None else compare(simulation, plan)
+        outcome = _outcome(built, simulation, wishes.workers, plan)
+    if wishes.folder is not None:
+        keep(wishes.folder, outcome)
+    left = None if built.guard is None else built.guard.budget.left()
+    learned = Learned(spec, about, simulation.run.history, outcome, left)
     if wishes.as_json:
-        Console().print_json(data=_summary(built, simulation, fairness, comparison))
+        Console().print_json(data=summary(learned))
     else:
-        _tell(console, built, simulation, fairness, comparison)
+        tell(console, learned)
     if wishes.report is not None:
-        path = write_learning(_report(program, built, simulation, fairness, comparison), wishes.report)
+        path = write_learning(page(learned), wishes.report)
         console.print(f"report: {path.resolve()}", highlight=False, markup=False, soft_wrap=True)
+
+
+def _outcome(built: Built, simulation: Simulation, workers: int | None, plan: LocalPlan | None) -> Outcome:
+    """Return what is found after the last round: accuracy at all clients, and beside other training."""
+    fairness = _fairness(built, simulation, workers)
+    rows = [] if plan is None else compare(simulation, plan).rows()
+    return Outcome(
+        round=simulation.run.state.round,
+        accuracy={name: tuple(one.values.tolist()) for name, one in fairness.items()},
+        comparison=tuple((name, dict(metrics)) for name, metrics in rows),
+    )
 
 
 def _stopped(simulation: Simulation, count: int) -> str:
@@ -124,117 +134,3 @@ def _fairness(built: Built, simulation: Simulation, workers: int | None) -> dict
     if isinstance(built.process.work, Personal):
         found[_OWN] = per_client(built.trainer, local, simulation.personal, workers=workers)
     return {name: metrics["accuracy"] for name, metrics in found.items()}
-
-
-def _tell(
-    console: Console,
-    built: Built,
-    simulation: Simulation,
-    fairness: Mapping[str, PerClient],
-    comparison: Comparison | None,
-) -> None:
-    run = simulation.run
-    lines = Table(box=None, pad_edge=False, show_header=False)
-    lines.add_column()
-    lines.add_column(justify="right")
-    lines.add_row("rounds", str(run.state.round))
-    for name, value in sorted(run.test.items()) if simulation.test is not None else ():
-        lines.add_row(f"test {name}", f"{value:.4f}")
-    for model, one in fairness.items():
-        lines.add_row(f"accuracy at {len(one.clients):,} clients, {model}", f"{one.mean:.4f}")
-        lines.add_row("  worst tenth", f"{one.worst():.4f}")
-        lines.add_row("  standard deviation", f"{one.deviation:.4f}")
-    for name, metrics in () if comparison is None else comparison.rows():
-        lines.add_row(f"test accuracy, {name}", f"{metrics['accuracy']:.4f}")
-    console.print(lines)
-    if built.guard is not None:
-        console.print(Text(harmless(f"privacy: {built.guard.budget.left()}")), soft_wrap=True)
-
-
-def _summary(
-    built: Built, simulation: Simulation, fairness: Mapping[str, PerClient], comparison: Comparison | None
-) -> dict[str, object]:
-    run, guard = simulation.run, built.guard
-    return {
-        "program": built.program.digest,
-        "process": built.process.name,
-        "rounds": [
-            {"round": one.number, "training": dict(one.training), "test": dict(one.test)} for one in run.history
-        ],
-        "test": dict(run.test) if simulation.test is not None else {},
-        "clients": {
-            model: {
-                "clients": len(one.clients),
-                "mean": one.mean,
-                "deviation": one.deviation,
-                "worst tenth": one.worst(),
-                "jain": one.jain,
-            }
-            for model, one in fairness.items()
-        },
-        "comparison": {} if comparison is None else {name: dict(metrics) for name, metrics in comparison.rows()},
-        "privacy": None if guard is None else {"epsilon": guard.budget.left().spent, "delta": guard.limit.delta},
-    }
-
-
-def _report(
-    path: Path,
-    built: Built,
-    simulation: Simulation,
-    fairness: Mapping[str, PerClient],
-    comparison: Comparison | None,
-) -> LearningReport:
-    history, clients = simulation.run.history, built.held.train
-    numbers = [one.number for one in history]
-    spread = None
-    with suppress(DataError):  # labels that are no classes have no such picture
-        spread = clients.spread()
-    rows = [] if comparison is None else comparison.rows()
-    return LearningReport(
-        title=built.program.name,
-        lead=f"{built.process.name} on {clients.name}: {len(clients):,} simulated clients, {len(history):,} rounds.",
-        training=course(numbers, [one.training.get("loss") for one in history]),
-        loss=course(numbers, [one.test.get("loss") for one in history]),
-        accuracy=course(numbers, [one.test.get("accuracy") for one in history]),
-        fairness=tuple(
-            Fairness(name, one.values, one.mean, one.deviation, one.worst(), one.jain) for name, one in fairness.items()
-        ),
-        comparison=tuple((name, metrics["accuracy"], metrics["loss"]) for name, metrics in rows),
-        traffic=Course(tuple(numbers), tuple(float(one.bytes_up + one.bytes_down) for one in history)),
-        partition=spread,
-        learned=_learned(built),
-        facts=_facts(built, simulation),
-        program=path.read_text(encoding="utf-8"),
-    )
-
-
-def _learned(built: Built) -> tuple[tuple[str, str], ...]:
-    server = "Every update, with its client's name, number of examples and training loss; no example."
-    client = "The common model of every round in which it takes part, and what the strategy broadcasts beside it."
-    if built.program.aggregation is not None and built.program.aggregation.secure:
-        server = "The mean of each cohort's updates, the sum of their weights, and who took part; no single update."
-    if built.guard is None:
-        everybody = "The final model, which tells about examples as far as a trained model does."
-    else:
-        server = "Every update, clipped, with its client's name; it is trusted with these, and adds the noise."
-        everybody = f"The models of all rounds: {built.guard.budget.left()}."
-    return (("server", server), ("client", client), ("who gets the model", everybody))
-
-
-def _facts(built: Built, simulation: Simulation) -> tuple[tuple[str, str], ...]:
-    history, size = simulation.run.history, simulation.trainer.size
-    heard = sum(one.cohort - one.dropped for one in history) / max(1, len(history))
-    up, down = sum(one.bytes_up for one in history), sum(one.bytes_down for one in history)
-    facts = {
-        "program, SHA-256": built.program.digest,
-        "strategy": built.process.name,
-        "model": f"{built.program.model.name}, {size:,} numbers",
-        "clients": f"{len(built.held.train):,}, in a round {heard:,.1f} on average",
-        "bytes of all rounds": f"{bytes_text(up)} from clients, {bytes_text(down)} to them",
-        "computing time of all rounds": f"{sum(one.seconds for one in history):,.1f} s",
-        "versions": f"Unseen {VERSION}, Python {platform.python_version()}, NumPy {np.__version__}, "
-        f"PyTorch {version('torch')}",
-    }
-    if built.guard is not None:
-        facts["privacy"] = str(built.guard.budget.left())
-    return tuple(facts.items())

@@ -13,7 +13,7 @@ from rich.console import Console
 from rich.text import Text
 
 from unseen import errors
-from unseen.cli import node_commands
+from unseen.cli import node_commands, remote_commands
 from unseen.cli.terminal import harmless
 from unseen.version import VERSION
 
@@ -32,6 +32,7 @@ audits = typer.Typer(name="audit", no_args_is_help=True, rich_markup_mode=None, 
 app.add_typer(agreements)
 app.add_typer(audits)
 app.add_typer(node_commands.app)
+remote_commands.add_to(app)
 
 EXIT_CODES: tuple[tuple[type[errors.UnseenError], int], ...] = (
     (errors.UsageError, 2),
@@ -143,11 +144,19 @@ def doctor(
 
 @app.command()
 def report(
-    workspace: Annotated[Path, typer.Argument(help="The workspace of `unseen run`, or a party's own.")],
+    folder: Annotated[
+        Path,
+        typer.Argument(
+            help="The workspace of `unseen run`, or a party's own; or the --folder of `unseen learn` or `unseen serve`."
+        ),
+    ],
     out: Annotated[Path, typer.Option(help="The file to write.")] = Path("report.html"),
+    table: Annotated[
+        bool, typer.Option("--table", help="Print the figures in the console, and write no file.")
+    ] = False,
 ) -> None:
-    """Write an HTML report of the newest job: measures, learning curves, importance, costs, who learned what."""
-    _command("report").run(workspace=workspace, out=out)
+    """Write an HTML report of a job or a run: measures, learning curves, costs, who learned what."""
+    _command("report").run(folder=folder, out=out, table=table)
 
 
 @app.command()

@@ -1,4 +1,4 @@
-"""``unseen report``: what a job left behind, as one HTML file."""
+"""``unseen report``: what a job, or a run of horizontal learning, left behind, as one HTML file or in the console."""
 
 from __future__ import annotations
 
@@ -6,6 +6,8 @@ from pathlib import Path
 
 from rich.console import Console
 
+from unseen.cli.learn import quiet_accountant
+from unseen.cli.learned import Learned, page, tell
 from unseen.clock import SystemClock
 from unseen.component import installed_components
 from unseen.errors import UsageError
@@ -13,19 +15,40 @@ from unseen.flow.graph import build_graph
 from unseen.flow.job_report import job_report
 from unseen.flow.store import Workspace
 from unseen.ids import PartyId
+from unseen.report.console import comparison_table, steps_table
+from unseen.report.federated import write_learning
 from unseen.report.html import write
+from unseen.report.model import Report
+from unseen.rounds.kept import holds_run
 
 
-def run(*, workspace: Path, out: Path) -> None:
-    """Write the report of the newest job, as far as the workspaces in this folder know."""
+def run(*, folder: Path, out: Path, table: bool) -> None:
+    """Write, or print, the report of the run in a folder, or of the newest job that the workspaces in it know."""
+    console = Console()
+    if holds_run(folder):
+        quiet_accountant()
+        learned = Learned.read(folder)
+        if table:
+            tell(console, learned)
+            return
+        path = write_learning(page(learned), out)
+    else:
+        found = _job(folder)
+        if table:
+            console.print(comparison_table(found), steps_table(found))
+            return
+        path = write(found, out)
+    console.print(f"report: {path.resolve()}", highlight=False, markup=False, soft_wrap=True)
+
+
+def _job(workspace: Path) -> Report:
     workspaces = _workspaces(workspace)
     job = next((jobs[-1] for place in workspaces.values() if (jobs := place.jobs())), None)
     if job is None:
         raise UsageError(f"{workspace} holds no job: run a flow first")
     flow = next(iter(workspaces.values())).job(job).flow
     graph = build_graph(flow, installed_components())
-    path = write(job_report(graph, job, workspaces, SystemClock().now()), out)
-    Console().print(f"report: {path.resolve()}", highlight=False, markup=False, soft_wrap=True)
+    return job_report(graph, job, workspaces, SystemClock().now())
 
 
 def _workspaces(folder: Path) -> dict[PartyId, Workspace]:
@@ -40,5 +63,8 @@ def _workspaces(folder: Path) -> dict[PartyId, Workspace]:
         path.parent for path in sorted(folder.glob("*/workspace/jobs"))
     ]
     if not homes:
-        raise UsageError(f"{folder} is no workspace: expected the folder of `unseen run`, of a demo, or of one party")
+        raise UsageError(
+            f"{folder} is no workspace: expected the folder of `unseen run`, of a demo, of one "
+            "party, or of `unseen learn`"
+        )
     return {PartyId((home.parent if home.name == "workspace" else home).name): Workspace(home) for home in homes}

@@ -25,7 +25,7 @@ from unseen.data.inference import Typed, type_column, type_text
 from unseen.data.parquet import read_frame, read_names
 from unseen.data.readers_csv import original_lines, parse_csv
 from unseen.data.schema import Column, Kind, Role, Schema
-from unseen.data.table import Table, may_repeat
+from unseen.data.table import Table, may_repeat, noted_schema
 from unseen.errors import DataError, UsageError
 
 DEFAULT_NAMES: Mapping[Role, tuple[str, ...]] = {
@@ -50,7 +50,7 @@ def read_table(
     Args:
         path: The file; its first bytes tell which format it has.
         roles: Roles of some columns by name. A role that is not given here goes to the column named ``id``, ``y`` or
-            ``label``, or ``weight``; all other columns are features.
+            ``label``, or ``weight``; all other columns are features. A table that Unseen wrote has its own.
         kinds: Kinds of some columns by name; the others are found from the cells.
         repeated_ids: Whether several rows may share an id.
         quarantine: CSV file for bad rows: first line, causes, original text. It is written even if there are none.
@@ -63,7 +63,7 @@ def read_table(
     """
     if quarantine is not None and quarantine.resolve() == path.resolve():
         raise UsageError(f"{quarantine} is the file to be read: put bad rows into another one")
-    reading = _read(path, _Wanted(roles or {}, kinds or {}, repeated_ids), limits or Limits())
+    reading = _read(path, _wanted(path, roles, kinds, repeated_ids), limits or Limits())
     report = reading.report
     if reading.table is None or report.fatal or (quarantine is None and report.problems):
         raise DataError(_refusal(report))
@@ -86,7 +86,7 @@ def inspect_file(
         DataError: The file is absent or cannot be read, or a limit is exceeded.
         UsageError: The roles or kinds do not fit the columns.
     """
-    return _read(path, _Wanted(roles or {}, kinds or {}, repeated_ids), limits or Limits()).report
+    return _read(path, _wanted(path, roles, kinds, repeated_ids), limits or Limits()).report
 
 
 def assign_roles(names: Sequence[str], roles: Mapping[str, Role]) -> dict[str, Role]:
@@ -138,6 +138,31 @@ class _Reading:
     bad: list[Span]
 
 
+def _wanted(
+    path: Path, roles: Mapping[str, Role] | None, kinds: Mapping[str, Kind] | None, repeated_ids: bool
+) -> _Wanted:
+    """Return what is known of the columns: what the caller says, then what the file records, if Unseen wrote it."""
+    roles, kinds = dict(roles or {}), dict(kinds or {})
+    noted = noted_schema(path) if _is_parquet(path) else None
+    for column in noted.columns if noted else ():
+        # A role that the caller gives to another column is not this one's any more.
+        if column.role is Role.FEATURE or column.role not in roles.values():
+            roles.setdefault(column.name, column.role)
+        if roles.get(column.name) is column.role:
+            kinds.setdefault(column.name, column.kind)
+    return _Wanted(roles, kinds, repeated_ids)
+
+
+def _is_parquet(path: Path) -> bool:
+    try:
+        with path.open("rb") as file:
+            return file.read(len(_PARQUET_MAGIC)) == _PARQUET_MAGIC
+    except FileNotFoundError as error:
+        raise DataError(f"there is no file {path}: check the path") from error
+    except OSError as error:
+        raise DataError(f"{path} cannot be read: {error.strerror or error}") from error
+
+
 def _read(path: Path, wanted: _Wanted, limits: Limits) -> _Reading:
     """Return the table of the rows that have no problem, unless the file as a whole has one."""
     cells = _parse(path, limits)
@@ -158,11 +183,7 @@ def _read(path: Path, wanted: _Wanted, limits: Limits) -> _Reading:
 
 def _parse(path: Path, limits: Limits) -> Cells:
     try:
-        with path.open("rb") as file:
-            parquet = file.read(len(_PARQUET_MAGIC)) == _PARQUET_MAGIC
-        return _parse_parquet(path, limits) if parquet else parse_csv(path, limits)
-    except FileNotFoundError as error:
-        raise DataError(f"there is no file {path}: check the path") from error
+        return _parse_parquet(path, limits) if _is_parquet(path) else parse_csv(path, limits)
     except OSError as error:
         raise DataError(f"{path} cannot be read: {error.strerror or error}") from error
 

@@ -367,6 +367,16 @@ def text_buffer(texts: pl.Series) -> tuple[NDArray[np.uint8], NDArray[np.int64]]
 # --- files -------------------------------------------------------------------------------------------------------
 
 
+def noted_schema(path: Path) -> Schema | None:
+    """Return the schema in a Parquet file that ``Table.write`` made; ``None`` if somebody else did.
+
+    Raises:
+        DataError: The file cannot be read, or its record is damaged.
+    """
+    note = read_note(path, _METADATA)
+    return None if note is None else _parse_note(path, note)[0]
+
+
 def _parse_note(path: Path, note: str | None) -> tuple[Schema, str]:
     """Return the schema and the digest that ``write`` recorded."""
     if note is None:

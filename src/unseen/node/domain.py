@@ -73,10 +73,17 @@ class Person:
     duties: frozenset[Duty]
     created: datetime
     active: bool = True
+    projects: frozenset[ProjectId] = frozenset()
+    """Where an analyst works; who has another duty sees all projects of the organisation."""
 
     def may(self, right: Right) -> bool:
         """Return whether this person may do that."""
         return self.active and any(right in RIGHTS[duty] for duty in self.duties)
+
+    def may_in(self, right: Right, project: ProjectId) -> bool:
+        """Return whether this person may do that in a project: an analyst in those that were assigned only."""
+        everywhere = any(right in RIGHTS[duty] for duty in self.duties - {Duty.ANALYST})
+        return self.may(right) and (everywhere or project in self.projects)
 
 
 # --- tables ----------------------------------------------------------------------------------------------------------

@@ -16,8 +16,8 @@ from unseen.ids import PartyId
 from unseen.transport.diagnosis import split_endpoint
 
 SECRET_BYTES = 16
-MOST_WRONG = 5
-"""How many joiners may give a wrong secret before an invitation ends."""
+MOST_ANSWERS = 5
+"""How many joiners an invitation answers: each answer shows a nonce, and with it one more code to choose from."""
 
 _PREFIX = "unseen-"
 _FORMAT = 1
@@ -92,48 +92,70 @@ class Invitation:
 
 
 class Door:
-    """Whether an invitation is still open: it serves one joiner, for a time, and few who guess. Thread-safe."""
+    """Whether an invitation is still open: it serves one joiner, for a time, and answers few. Thread-safe.
+
+    Whoever knows the invitation knows the code of a connection as soon as it has the inviter's nonce, and can leave
+    without a trace if the code does not suit it. So nonces are what is counted, when they are handed out.
+    """
 
     def __init__(self, invitation: Invitation) -> None:
         self.invitation = invitation
-        self.wrong = 0
-        """How many came with a wrong secret."""
+        self.answered = 0
+        """How many nonces were handed out."""
+        self.talking = 0
+        """How many of those conversations are not over."""
         self.taken = False
         """Whether the one joiner has come."""
         self._lock = threading.Lock()
 
     def closed(self, now: datetime) -> str | None:
-        """Return why nobody can join any more, or ``None``."""
+        """Return why nobody is answered any more, or ``None``."""
+        if self.answered >= MOST_ANSWERS and not self.taken:
+            return f"the invitation has ended: it answers {MOST_ANSWERS} joiners at most, and so many came"
+        return self._over(now)
+
+    def _over(self, now: datetime) -> str | None:
         if self.taken:
             return "the invitation has been used; it works once"
-        if self.wrong >= MOST_WRONG:
-            return f"the invitation has ended: {self.wrong} came with a wrong secret"
         if now > self.invitation.expires:
             return f"the invitation expired at {self.invitation.expires:%Y-%m-%d %H:%M} UTC"
         return None
 
-    def check(self, now: datetime) -> None:
-        """Raise ``PermissionDenied`` unless somebody may still join."""
+    def answer(self, now: datetime) -> None:
+        """Count a nonce, before a joiner is shown it; ``leave`` ends the conversation that begins with it.
+
+        Raises:
+            PermissionDenied: The invitation is over, or has answered as many as it may.
+        """
         with self._lock:
             reason = self.closed(now)
-        if reason is not None:
-            raise PermissionDenied(f"{reason}; make a new one with `unseen node invite`")
+            if reason is None:
+                self.answered += 1
+                self.talking += 1
+                return
+        raise _denied(reason)
+
+    def leave(self) -> None:
+        """End a conversation, whatever came of it; its nonce stays counted."""
+        with self._lock:
+            self.talking -= 1
 
     def take(self, right: bool, now: datetime) -> None:
-        """Let the one joiner in who knew the secret, or count one who did not.
+        """Let the one joiner in who knew the secret.
 
         Raises:
             PermissionDenied: The secret was wrong, or somebody else was first.
         """
         with self._lock:
-            reason = self.closed(now)
+            reason = self._over(now)
             if reason is None and right:
                 self.taken = True
                 return
-            if reason is None:
-                self.wrong += 1
-                reason = "the secret is not that of the invitation"
-        raise PermissionDenied(f"{reason}; make a new one with `unseen node invite`")
+        raise _denied(reason or "the secret is not that of the invitation")
+
+
+def _denied(reason: str) -> PermissionDenied:
+    return PermissionDenied(f"{reason}; make a new one with `unseen node invite`")
 
 
 def _checksum(content: bytes) -> bytes:

@@ -145,14 +145,16 @@ class Host:
         """Return when somebody has joined who knows the secret.
 
         Raises:
-            PermissionDenied: The invitation expired, or too many came with a wrong secret.
+            PermissionDenied: The invitation is over and nobody was paired with: it expired, has answered as many as it
+                may, or was used by somebody who then went away.
         """
         while True:
             try:
                 return self._met.get(timeout=0.2)
             except queue.Empty:
                 reason = self.door.closed(datetime.now(UTC))
-                if reason is not None and self._met.empty() and not self.door.taken:
+                # In this order: whoever comes in is in the queue before its conversation is over.
+                if reason is not None and not self.door.talking and self._met.empty():
                     raise PermissionDenied(f"{reason}; nobody was paired with") from None
 
     def __enter__(self) -> Self:
@@ -188,17 +190,17 @@ class Host:
             self._guests.release()
 
     def _meet(self, secured: ssl.SSLSocket) -> None:
-        try:
-            found = self._talk(secured)
-        except BaseException:
-            secured.close()
-            raise
-        # Whoever could reach this node will dial it.
-        self._met.put(Encounter(self._node, secured, found, None))
+        with Inviter(self.door, self._identity, secrets.token_bytes(NONCE_BYTES)) as side:
+            try:
+                found = self._talk(secured, side)
+            except BaseException:
+                secured.close()
+                raise
+            # Whoever could reach this node will dial it.
+            self._met.put(Encounter(self._node, secured, found, None))
 
-    def _talk(self, secured: ssl.SSLSocket) -> Found:
+    def _talk(self, secured: ssl.SSLSocket, side: Inviter) -> Found:
         try:
-            side = Inviter(self.door, self._identity, secrets.token_bytes(NONCE_BYTES))
             _send(secured, side.answer(_receive(secured, "the joiner"), datetime.now(UTC)))
             welcome, found = side.welcome(_receive(secured, "the joiner"), datetime.now(UTC))
         except UnseenError as error:

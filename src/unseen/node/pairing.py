@@ -13,7 +13,8 @@ The messages travel in TLS 1.3, in which the inviter shows its node certificate;
 root whose fingerprint is in the invitation. Proofs are HMAC-SHA256 under the invitation's secret; proofs, signature and
 code are about the same *transcript*: both names, roots, certificates and nonces, and the whole invitation. The joiner
 is bound to its nonce before it sees the inviter's, and the inviter to its own before the joiner's is opened (Vaudenay
-2005, section 3; ZRTP, RFC 6189, 4.4.1.1): nobody between can look for nonces that give two connections one code.
+2005; ZRTP, RFC 6189, 4.4.1.1): nobody between can look for nonces that give two connections one code. It could still
+collect nonces of the inviter until one suits it; so ``Door`` counts them, and each side goes through its messages once.
 
 Here is no I/O: ``unseen.node.meeting`` carries the bytes. ``docs/security/pairing.md`` has the argument.
 """
@@ -24,6 +25,8 @@ import hashlib
 import hmac
 from dataclasses import dataclass
 from datetime import datetime
+from types import TracebackType
+from typing import Self
 
 from cryptography import x509
 from cryptography.exceptions import InvalidSignature
@@ -115,22 +118,33 @@ def plain_code(text: str) -> str:
 
 
 class Inviter:
-    """The inviter's side of one connection."""
+    """The inviter's side of one connection, good for one conversation; leaving the block ends it."""
 
     def __init__(self, door: Door, identity: Identity, nonce: bytes) -> None:
         self._door = door
         self._identity = identity
         self._nonce = nonce
+        self._answered = False
         self._commitment: Commitment | None = None
 
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if self._answered:
+            self._door.leave()
+
     def answer(self, data: bytes, now: datetime) -> bytes:
-        """Return the ``Answer`` to a ``Commitment``.
+        """Return the ``Answer`` to a ``Commitment``; the nonce in it is counted.
 
         Raises:
-            PermissionDenied: The invitation is over, or for somebody else.
-            RemoteProtocolError: The joiner's root or certificate is not what it has to be.
+            PermissionDenied: The invitation is over, for somebody else, or has answered as many as it may.
+            RemoteProtocolError: The joiner's root or certificate is not what it has to be, or it was answered before.
         """
-        self._door.check(now)
+        if self._answered:
+            raise RemoteProtocolError("the joiner: a second commitment, after it has seen the nonce here")
         said = decode(Commitment, data, sender="the joiner")
         name = _name(said.name)
         allowed = self._door.invitation.joiner
@@ -139,7 +153,8 @@ class Inviter:
         _check_identity(name, said.root, said.certificate, now)
         if len(said.nonce_hash) != hashlib.sha256().digest_size:
             raise RemoteProtocolError(f"{name}: its commitment has {len(said.nonce_hash)} bytes, expected 32")
-        self._commitment = said
+        self._door.answer(now)
+        self._answered, self._commitment = True, said
         return encode_bytes(Answer(self._identity.party, _der(self._identity.ca_pem), self._nonce))
 
     def welcome(self, data: bytes, now: datetime) -> tuple[bytes, Found]:
@@ -149,9 +164,9 @@ class Inviter:
             PermissionDenied: The joiner does not know the secret, or the invitation is over.
             RemoteProtocolError: The joiner is not bound to what it said before.
         """
-        said = self._commitment
+        said, self._commitment = self._commitment, None  # one opening, right or wrong
         if said is None:
-            raise RemoteProtocolError("the joiner: its opening came before its commitment")
+            raise RemoteProtocolError("the joiner: its opening came before its commitment, or a second time")
         opening = decode(Opening, data, sender=said.name)
         if not hmac.compare_digest(_commit(opening.nonce), said.nonce_hash) or len(opening.nonce) != NONCE_BYTES:
             raise RemoteProtocolError(f"{said.name}: its nonce is not the one that it was bound to")
@@ -179,7 +194,7 @@ class Inviter:
 
 
 class Joiner:
-    """The joiner's side of one connection."""
+    """The joiner's side of one connection, good for one conversation."""
 
     def __init__(self, invitation: Invitation, identity: Identity, nonce: bytes) -> None:
         self._invitation = invitation
@@ -210,8 +225,10 @@ class Joiner:
 
         Raises:
             HandshakeRefused: That is not the inviter.
-            RemoteProtocolError: Its root or certificate is not what it has to be.
+            RemoteProtocolError: Its root or certificate is not what it has to be, or this is its second answer.
         """
+        if self._transcript:
+            raise RemoteProtocolError(f"{self._invitation.inviter}: a second answer, after it has seen the nonce here")
         invitation, own = self._invitation, self._identity
         answer = decode(Answer, data, sender=invitation.inviter)
         if answer.name != invitation.inviter or hashlib.sha256(answer.root).digest() != invitation.root:

@@ -176,7 +176,7 @@ class AsynchronousSimulation(Simulation):
         super()._keep(client, number, memory)
 
     def _check_cohorts(self) -> None:
-        self.process.check_cohort(self.flight, len(self.clients.ids))
+        self.process.check_cohort(self.flight, len(self.clients.ids), first_come=True)
 
     def _description(self) -> dict[str, Any]:
         return {**super()._description(), "flight": repr(self.flight)}

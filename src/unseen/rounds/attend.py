@@ -227,6 +227,11 @@ class _Client:
         by, signer, folder = sum_of(self._process), self._settings.signer, self._store.folder
         if by is None:
             return
+        if self._settings.folder is None:
+            raise UsageError(
+                f"run {self._settings.run} takes sums: give this client a folder, which keeps what it has agreed to be "
+                "added up with"
+            )
         if signer is None and by.scheme != "rlwe":
             raise UsageError(f"run {self._settings.run} takes sums: give this client a signer (rounds.identities)")
         note = self._found(KeptSum, _SUMMED, "this client takes part in no further round of the run")

@@ -4,21 +4,21 @@ from __future__ import annotations
 
 import json
 import math
-import os
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field, replace
-from functools import cached_property, partial
+from dataclasses import dataclass, replace
+from functools import cached_property, partial, wraps
 from pathlib import Path
-from types import ModuleType
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 
-from unseen.crypto.prg import Prg
 from unseen.data.atomic import whole_file
 from unseen.data.federated.clients import Array
 from unseen.data.federated.digits import INK
 from unseen.errors import DataError, UsageError
+from unseen.learners.horizontal.compression.compressed import compressed
+from unseen.learners.horizontal.compression.encoded import Codec
+from unseen.learners.horizontal.compression.registry import CODECS
 from unseen.learners.horizontal.private.central import Central, Plan, Sum
 from unseen.learners.horizontal.private.clip import Clip
 from unseen.learners.horizontal.private.sampling import PoissonCohort
@@ -27,30 +27,31 @@ from unseen.learners.horizontal.robust.registry import AGGREGATORS, robust
 from unseen.learners.horizontal.secure_mean import SecureMean, secure
 from unseen.learners.horizontal.strategies.parts import WeightedMean
 from unseen.learners.horizontal.strategies.registry import STRATEGIES
-from unseen.privacy.epsilon import Budget, Limit
-from unseen.privacy.events import Gaussian, Poisson, Relation, Spend, Unit, read_spend, to_json
+from unseen.privacy.events import Gaussian, Poisson, Relation, Spend, Unit
 from unseen.rounds import cohort as cohorts
-from unseen.rounds.identities import secret_of
+from unseen.rounds.kept import keep_text
 from unseen.rounds.parameters import construct, parameters
-from unseen.rounds.program import PrivacySection, Program
+from unseen.rounds.program import CompressionSection, PrivacySection, Program
 from unseen.rounds.program_data import Held, read_data
 from unseen.rounds.simulate import Settings, Simulation
+from unseen.rounds.spending import Guard, accounting, guard_in
 
-_SECRET, _SPENT, _PROGRAM = "secret.bin", "spent.jsonl", "program.json"
+_PROGRAM = "program.json"
 _COHORT = 10
 
 
-@dataclass(frozen=True, slots=True)
-class Guard:
-    """What a private run has at its server: a secret for coins and noise, and a budget that refuses to be passed."""
+T = TypeVar("T")
 
-    limit: Limit
-    secret: Prg = field(repr=False)
-    budget: Budget = field(repr=False)
 
-    def spend(self, fact: Spend) -> None:
-        """Charge a round before it is released."""
-        self.budget.spend(fact)
+def part(build: Callable[[Built], T]) -> cached_property[T]:
+    """Return a property that is built once; an error about a key of the program says in which file and line it is."""
+
+    @wraps(build)
+    def located(built: Built) -> T:
+        with built.program.located():
+            return build(built)
+
+    return cached_property(located)
 
 
 @dataclass(frozen=True)
@@ -72,12 +73,12 @@ class Built:
         if self.folder is not None:
             _begin(self.folder, self.program)
 
-    @cached_property
+    @part
     def held(self) -> Held:
         """The clients of the program's own data."""
         return read_data(self.program)
 
-    @cached_property
+    @part
     def population(self) -> int:
         """How many clients there are."""
         said = self.program.data.clients
@@ -88,12 +89,12 @@ class Built:
             raise UsageError(f"data.clients says {said}, and there are {found}: correct one of them")
         return found
 
-    @cached_property
+    @part
     def trainer(self) -> Trainer:
         """The model; the same at the server and all clients."""
         return build_trainer(self.program)
 
-    @cached_property
+    @part
     def process(self) -> Process:
         """The algorithm; the same at the server and all clients."""
         section = self.program.strategy
@@ -104,18 +105,20 @@ class Built:
         process: Process = construct(constructor, given, "strategy")
         if (rule := self.program.robust) is not None:
             process = robust(process, construct(_named(AGGREGATORS, rule.name, "robust"), rule.parameters, "robust"))
+        if (codec := self.program.compression) is not None:
+            process = self._compressed(process, codec)
         if (by := self.program.aggregation) is not None and by.secure:
             process = self._secure(process, by.parameters)
         privacy, guard = self.program.privacy, self.guard
         return process if privacy is None or guard is None else self._private(process, privacy, guard)
 
-    @cached_property
+    @part
     def guard(self) -> Guard | None:
         """Secret and budget of a private run."""
         section = self.program.privacy
-        return None if section is None else _guard(self.program.name, section, self.folder)
+        return None if section is None else guard_in(self.program.name, section, self.folder)
 
-    @cached_property
+    @part
     def cohort(self) -> cohorts.Cohort:
         """How cohorts are drawn."""
         section, size = self.program.cohort, self.program.cohort.size
@@ -154,6 +157,18 @@ class Built:
                 "cohort: differential privacy counts on Poisson cohorts: give a rate, such as {rate: 0.1}, and no size"
             )
         return rate
+
+    def _compressed(self, process: Process, section: CompressionSection) -> Process:
+        if self.program.privacy is not None:
+            raise UsageError("compression: what leaves under privacy is clipped last: leave one out")
+        if self.program.aggregation is not None and self.program.aggregation.secure:
+            raise UsageError(
+                "compression: messages of a codec have no sum that secure aggregation could take: leave one out; "
+                "aggregation.bits = 16 halves its words"
+            )
+        constructor = _named(CODECS, section.name, "compression")
+        codec: Codec = construct(constructor, section.parameters, "compression")
+        return compressed(process, codec, feedback=section.feedback)
 
     def _secure(self, process: Process, given: dict[str, Any]) -> Process:
         if self.program.robust is not None or self.program.privacy is not None:
@@ -258,7 +273,7 @@ def _named(known: Mapping[str, Callable[..., Any]], name: str, where: str) -> Ca
     return known[name]
 
 
-# --- folder and privacy ------------------------------------------------------------------------------------------
+# --- folder and noise ---------------------------------------------------------------------------------------------
 
 
 def _begin(folder: Path, program: Program) -> None:
@@ -268,48 +283,18 @@ def _begin(folder: Path, program: Program) -> None:
     if not path.exists():
         with whole_file(path) as file:
             file.write(json.dumps(about, indent=1).encode())
+        keep_text(folder, program)
         return
     try:
         before = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
         raise DataError(f"{path} cannot be read: {error}; start the run again in another folder") from error
-    if changed := [key for key in about if before.get(key) != about[key]]:
+    if changed := [key for key in dict.fromkeys((*about, *before)) if before.get(key) != about.get(key)]:
         raise UsageError(
             f"{folder} holds a run of another program, with other {', '.join(changed)}: choose another folder, or the "
             "program as it was"
         )
-
-
-def _guard(about: str, section: PrivacySection, folder: Path | None) -> Guard:
-    limit = Limit(about, section.epsilon, section.delta)
-    if folder is None:
-        return Guard(limit, Prg.fresh(), Budget(limit, _accounting().epsilon))
-    return Guard(limit, secret_of(folder / _SECRET), Budget(limit, _accounting().epsilon, **_kept(folder / _SPENT)))
-
-
-def _accounting() -> ModuleType:
-    try:
-        from unseen.privacy import accounting  # noqa: PLC0415  an extra
-    except ModuleNotFoundError as error:
-        raise UsageError(f"privacy: its accountant needs the extra dp ({error}): pip install 'unseen[dp]'") from error
-    return accounting
-
-
-def _kept(path: Path) -> dict[str, Any]:
-    """Return the facts in a file of lines, and what adds one to it durably."""
-    lines = path.read_text(encoding="utf-8").split("\n") if path.exists() else []
-    *whole, cut = lines or [""]
-    if cut:  # a fact whose writing was cut off was never acted upon
-        with path.open("r+b") as file:
-            file.truncate(path.stat().st_size - len(cut.encode()))
-
-    def keep(fact: Spend) -> None:
-        with path.open("ab") as file:
-            file.write(to_json(fact).encode() + b"\n")
-            file.flush()
-            os.fsync(file.fileno())
-
-    return {"facts": [read_spend(line, f"{path}, line {n}") for n, line in enumerate(whole, 1)], "keep": keep}
+    keep_text(folder, program)
 
 
 def _noise(program: Program, section: PrivacySection, rate: float) -> float:
@@ -328,5 +313,5 @@ def _noise(program: Program, section: PrivacySection, rate: float) -> float:
         return [fact]
 
     # Rounded up, so that server and clients find the same number.
-    found: float = _accounting().calibrate(rounds_of, section.epsilon, section.delta)
+    found: float = accounting().calibrate(rounds_of, section.epsilon, section.delta)
     return math.ceil(1000 * found) / 1000

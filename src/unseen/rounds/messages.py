@@ -158,11 +158,12 @@ class KeptAnswer:
 
 @message("rounds/kept-sum")
 class KeptSum:
-    """What a client keeps in a file: with whom its answer to an assignment may have been added up, itself included."""
+    """What a client keeps in a file: for which assignment it has begun sums."""
 
     round: int
     assigned: bytes
     clients: tuple[str, ...]
+    """With whom it has consented that its answer is added up, itself included; nobody as long as it has not."""
 
 
 class Diverged(DataError):

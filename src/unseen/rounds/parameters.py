@@ -39,7 +39,8 @@ def construct(constructor: Callable[..., Any], given: Mapping[str, Any], where: 
     """Return what a constructor makes of parameters as they come from JSON.
 
     Raises:
-        UsageError: There is no such parameter, one is missing, or has another type; ``where`` begins the message.
+        UsageError: There is no such parameter, one is missing, has another type, or is not allowed by the constructor;
+            ``where`` begins the message.
     """
     known = parameters(constructor)
     if unknown := sorted(set(given) - set(known)):
@@ -60,7 +61,10 @@ def construct(constructor: Callable[..., Any], given: Mapping[str, Any], where: 
         place = own if group is None else own.setdefault(group[0], {})
         place[name] = getattr(checked, name)
     groups = {one.group[0]: one.group[1] for one in known.values() if one.group is not None}
-    return constructor(**{name: groups[name](**value) if name in groups else value for name, value in own.items()})
+    try:
+        return constructor(**{name: groups[name](**value) if name in groups else value for name, value in own.items()})
+    except UsageError as error:
+        raise UsageError(f"{where}: {error}") from error
 
 
 _STRICT = ConfigDict(extra="forbid", strict=True, arbitrary_types_allowed=True, protected_namespaces=())

@@ -78,6 +78,8 @@ from unseen.transport.session import Session
 SUMS: Mapping[str, PeerSum] = {"shares": AdditiveShares(), "ring": ring_all_reduce}
 """How a sum is taken, by name: few rounds and much traffic at three members, or many rounds and the least traffic."""
 _STEP = StepId("rounds")
+_EVERYBODY = "nothing: all peers are in every round"
+"""What draws the cohorts; a finalizer that needs others refuses it by these words."""
 _FILE = re.compile(r"round-(\d+)\.bin")
 
 
@@ -290,6 +292,7 @@ def peer_rounds(part: Part, settings: PeerSettings, prg: Prg) -> Dialogue[Run]:
             "mean secure(process, SecureMean(…)) first"
         )
     check_count(by, len(settings.peers))
+    part.process.check_cohort(_EVERYBODY, len(settings.peers))
     if part.me not in settings.peers:
         raise UsageError(f"{part.me} is not among the peers {', '.join(settings.peers)}")
     yield Enter(_STEP)

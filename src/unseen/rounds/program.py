@@ -7,30 +7,38 @@
     model: {name: niid_cnn, augment: {shift: 1}}
     strategy: {name: fed_avg, learning_rate: 0.05, momentum: 0.9, epochs: 4, decay: 0.985}
     robust: {name: trimmed_mean, byzantine: 3}
+    compression: {name: quantised, bits: 8}
     cohort: {size: 30}
     rounds: 100
     evaluate_every: 10
 
-Parameters of models, strategies and robust rules are those of their constructors; ``docs/reference/program.md`` lists
-everything.
+Parameters of models, strategies, robust rules and codecs are those of their constructors;
+``docs/reference/program.md`` lists everything.
 """
 
 from __future__ import annotations
 
 import hashlib
 import json
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, JsonValue, PrivateAttr, ValidationError
 
 from unseen.errors import UsageError
-from unseen.flow.spec import canonical_json, line_of, problems_text, read_mapping
+from unseen.flow.spec import Lines, canonical_json, line_of, problems_text, read_mapping
 
 Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 Count = Annotated[int, Field(ge=1)]
 Share = Annotated[float, Field(ge=0, lt=1)]
 Seed = Annotated[int, Field(ge=0)]
+
+
+def _absent(value: object) -> bool:
+    """Say that a key leaves no trace unless it is given: what was begun before there was such a key is the same run."""
+    return value is None
 
 
 class Section(BaseModel):
@@ -95,6 +103,16 @@ class PrivacySection(Section):
     )
 
 
+class CompressionSection(Named):
+    """How updates travel in fewer bytes: a codec."""
+
+    feedback: bool | None = Field(
+        default=None,
+        description="Whether a client keeps what a message leaves out, and adds it to its next one; by default if the "
+        "codec is biased.",
+    )
+
+
 class AggregationSection(BaseModel):
     """How updates are added up; with `secure`, the other keys are the parameters of a secure mean."""
 
@@ -127,6 +145,9 @@ class Program(Section):
     model: ModelSection
     strategy: Named = Field(description="How clients train and the server makes the next model of what they send.")
     robust: Named | None = Field(default=None, description="A rule in place of the mean that bad clients cannot pull.")
+    compression: CompressionSection | None = Field(
+        default=None, exclude_if=_absent, description="A codec for updates, which then take fewer bytes."
+    )
     aggregation: AggregationSection | None = Field(default=None, description="Secure aggregation.")
     privacy: PrivacySection | None = Field(default=None, description="Differential privacy.")
     cohort: CohortSection = Field(default_factory=CohortSection)
@@ -135,6 +156,9 @@ class Program(Section):
     seed: Seed = Field(default=0, description="Of the model's beginning, cohorts and training; noise has a secret one.")
 
     _home: Path = PrivateAttr(default_factory=Path)
+    _text: str | None = PrivateAttr(default=None)
+    _called: str = PrivateAttr(default="program")
+    _lines: Lines = PrivateAttr(default_factory=dict)
 
     @classmethod
     def load(cls, path: Path) -> Self:
@@ -166,13 +190,29 @@ class Program(Section):
             raise UsageError(problems_text(name, problems)) from error
         except (TypeError, ValueError) as error:
             raise UsageError(f"{name}: values are numbers, texts, truth values, lists and mappings: {error}") from error
-        program._home = home or Path()
+        program._home, program._text, program._called, program._lines = home or Path(), text, name, lines
         return program
+
+    @contextmanager
+    def located(self) -> Iterator[None]:
+        """Let errors that begin with a key of the program say in which file and line it stands."""
+        try:
+            yield
+        except UsageError as error:
+            key = str(error).partition(":")[0].split(".")
+            if key[0] not in Program.model_fields:
+                raise
+            raise UsageError(f"{self._called}: {line_of(tuple(key), self._lines)}{error}") from error
 
     @property
     def home(self) -> Path:
         """The folder that paths of the program are relative to."""
         return self._home
+
+    @property
+    def text(self) -> str:
+        """The text that it was read from; JSON if it was made otherwise."""
+        return self.model_dump_json(indent=1) if self._text is None else self._text
 
     @property
     def digest(self) -> str:

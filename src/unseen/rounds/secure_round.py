@@ -4,10 +4,11 @@ A sum belongs to run, round, attempt and a number that is used once, to the layo
 identities, and the fingerprint of what was broadcast: whoever was told anything else has signed something else, and is
 not added up. Keys and masks are fresh for every sum; an attempt that fails is followed by another one.
 
-A client consents to one set of clients for an assignment, and once it has, to no other set: two sums that differ by one
-client would give that client away. It trains for no round that lies before, and for no other broadcast of the same
-round. It notes so in its folder before its consent leaves. ``docs/security/secure_aggregation.md`` says what that is
-worth together with the quorum, and ``protocols.secure_aggregation.secagg_plus`` what a sum itself promises.
+Two sums that differ by one client would give that client away. So a client that has begun a sum trains, and begins
+sums, for no round that lies before and for no other broadcast of the same round; and it consents to one set of clients
+for a broadcast, and once it has, to no other set. It notes either in its folder, before a word of it leaves.
+``docs/security/secure_aggregation.md`` says what that is worth together with the quorum, and
+``protocols.secure_aggregation.secagg_plus`` what a sum itself promises.
 """
 
 from __future__ import annotations
@@ -210,10 +211,10 @@ class ClientSums:
     _now: _Taking | None = field(default=None, repr=False)
 
     def check(self, round_number: int, assigned: bytes) -> None:
-        """Refuse to train what could give this client away beside a sum that has been taken.
+        """Refuse to train or add up what could give this client away beside a sum that may have been taken.
 
         Raises:
-            PermissionDenied: It has consented to a sum of a later round, or of another assignment of this round.
+            PermissionDenied: It has begun a sum of a later round, or of another assignment of this round.
         """
         note = self.note
         if note and (note.round > round_number or (note.round == round_number and note.assigned != assigned)):
@@ -231,10 +232,11 @@ class ClientSums:
         """Take part in a sum; return the first message, the same one if this is heard twice.
 
         Raises:
-            PermissionDenied: The update has been added up already, with other clients.
+            PermissionDenied: The update has been added up already, with other clients; or ``check`` refuses.
             RemoteProtocolError: The server names no cohort, or one without this client.
             UsageError: So many clients are no sum, one is unknown here, or the update does not become words.
         """
+        self.check(word.round, assigned)
         now = self._now
         if now is not None and now.plan.nonce == word.nonce and not now.heard:
             return now.said
@@ -242,8 +244,12 @@ class ClientSums:
         plan = self._plan(word, assigned, Layout.of(update))
         setting = plan.setting(self.by)
         role = self._role(setting, update)
-        self._now = _Taking(plan, setting, role, plan.step(role.begin()))
-        return self._now.said
+        now = _Taking(plan, setting, role, plan.step(role.begin()))
+        # Safety: others can open a sum with what is sent from here on, whether this client consents or not.
+        if self.note is None or (self.note.round, self.note.assigned) != (word.round, assigned):
+            self._keep(KeptSum(word.round, assigned, ()))
+        self._now = now
+        return now.said
 
     def answer(self, word: SumStep) -> SumStep:
         """Return the answer to the server's next message; the same one if it is heard twice.
@@ -278,15 +284,19 @@ class ClientSums:
         left = now.role.left if isinstance(now.role, secagg_plus.Client) else now.setting.clients
         if left is None:
             raise LocalProtocolError("a client has consented to a sum of nobody")
-        note = KeptSum(now.plan.place.round, now.plan.model, tuple(left))
-        self._check_same(note.assigned, left, exactly=True)
-        if self.note is None or (self.note.assigned, self.note.clients) != (note.assigned, note.clients):
-            self.keep(note)
-            self.note = note
+        place, assigned = now.plan.place, now.plan.model
+        self.check(place.round, assigned)
+        self._check_same(assigned, left, exactly=True)
+        if not self.summed(assigned):
+            self._keep(KeptSum(place.round, assigned, tuple(left)))
+
+    def _keep(self, note: KeptSum) -> None:
+        self.keep(note)
+        self.note = note
 
     def _check_same(self, assigned: bytes, clients: tuple[PartyId, ...], *, exactly: bool) -> None:
         note = self.note
-        if note is None or note.assigned != assigned:
+        if note is None or note.assigned != assigned or not note.clients:
             return
         before, now = set(note.clients), set(clients)
         if before != now if exactly else not before <= now:

@@ -111,7 +111,7 @@ class Server:
         self._attempt: Attempt | None = None
         self._store = Checkpoints(settings.folder) if settings.folder else None
         ids = tuple(ClientId(peer) for peer in sorted(channel.peers))
-        process.check_cohort(settings.cohort, len(ids))
+        process.check_cohort(settings.cohort, len(ids), first_come=settings.enough is not None)
         self._run = self._first(ids)
         self._links, self._moved = Links(channel), Traffic()
 

@@ -43,7 +43,8 @@ class ServeSettings:
     enough: int | None = None
     """With so many answers a round ends, and later ones are dropped; all of the cohort if ``None``.
 
-    A cohort that is larger by a fifth costs a fifth more training, and does without the slowest fifth.
+    A cohort that is larger by a fifth costs a fifth more training, and does without the slowest fifth. Refused where
+    privacy rests on who is drawn: who is slow depends on who else is there.
     """
     deadline: float = 600.0
     """Seconds after which an attempt at a round ends."""
@@ -101,7 +102,10 @@ class AttendSettings:
     seed: int = field(repr=False)
     """Of the client's random numbers; the same after a restart."""
     folder: Path | None = None
-    """Where memory and the last answer are kept; nowhere if ``None``: then both are lost with the process."""
+    """Where memory and the last answer are kept; nowhere if ``None``: then both are lost with the process.
+
+    Secure rounds need one: a client that forgets a sum could be added up twice.
+    """
     patience: float = 600.0
     """For how many seconds the server may be away."""
     silence: float = 7200.0

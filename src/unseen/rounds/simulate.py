@@ -363,7 +363,9 @@ class Simulation:
     # --- beginning
 
     def _check_cohorts(self) -> None:
-        self.process.check_cohort(self.settings.cohort, len(self.clients.ids))
+        settings = self.settings
+        first_come = settings.faults.enough is not None
+        self.process.check_cohort(settings.cohort, len(self.clients.ids), first_come=first_come)
 
     def _first(self) -> Run:
         kept = self._store.load()

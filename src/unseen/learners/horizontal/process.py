@@ -282,7 +282,11 @@ class Finalizer(Protocol):
 
 @runtime_checkable
 class CohortRule(Protocol):
-    """A finalizer that is right for some cohorts only: one whose privacy rests on how they are drawn."""
+    """A finalizer that is right for some cohorts only: one whose privacy rests on how they are drawn.
+
+    All that are drawn and answer count: if the first few ended a round, one client more would push another one out, and
+    a sum would change by two clients' updates where the accounting knows of one.
+    """
 
     def check_cohort(self, cohort: object, population: int) -> None:
         """Accept what draws the cohorts of a run from ``population`` clients.
@@ -308,10 +312,25 @@ class Process:
         """Return the state before the first round."""
         return State(0, model)
 
-    def check_cohort(self, cohort: object, population: int) -> None:
-        """Accept what draws the cohorts of a run, before its first round; raises as ``CohortRule`` says."""
-        if isinstance(self.finalizer, CohortRule):
-            self.finalizer.check_cohort(cohort, population)
+    def check_cohort(self, cohort: object, population: int, *, first_come: bool = False) -> None:
+        """Accept what draws the cohorts of a run, before its first round.
+
+        Args:
+            cohort: Draws them.
+            population: All clients.
+            first_come: Whether a round ends with the first updates, however many clients were drawn.
+
+        Raises:
+            UsageError: The finalizer is right for others only (``CohortRule``).
+        """
+        if not isinstance(self.finalizer, CohortRule):
+            return
+        if first_come:
+            raise UsageError(
+                f"{self.name} states the privacy of cohorts that are drawn, and here whoever answers first is counted: "
+                "that a client is there would push another one out; do without `enough`, and without buffers"
+            )
+        self.finalizer.check_cohort(cohort, population)
 
     def client_round(self, trainer: Trainer, assignment: Assignment) -> tuple[Update, Memory]:
         """Return what a client sends, and what it keeps."""

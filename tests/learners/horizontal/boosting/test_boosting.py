@@ -207,7 +207,7 @@ class Ledger:
 
 def noisy(deviation, ledger, **changes):
     noise = CountNoise(run="trees", about="people", meter=ledger, prg=Prg(bytes(32)))
-    return learner(bin_noise=deviation, **changes).private(noise)
+    return learner(bin_noise=deviation, **changes).with_bin_noise(noise)
 
 
 def test_bins_with_little_noise_are_those_without_and_are_accounted():
@@ -245,7 +245,7 @@ def test_no_round_passes_the_budget_and_no_server_forgets_the_noise():
     clients = shared_out(INPUTS, LABELS["binary"], CLIENTS)
     with pytest.raises(PermissionDenied):
         play(noisy(5.0, Ledger(2)), clients)
-    with pytest.raises(UsageError, match="private"):
+    with pytest.raises(UsageError, match="with_bin_noise"):
         play(learner(bin_noise=5.0), clients)
     with pytest.raises(UsageError, match="bin_noise"):
         noisy(0.0, Ledger())

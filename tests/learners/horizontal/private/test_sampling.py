@@ -26,7 +26,9 @@ from unseen.learners.horizontal.process import Examples, Fit
 from unseen.learners.horizontal.strategies import strategy
 from unseen.privacy.epsilon import Unlimited
 from unseen.privacy.events import Everyone, Fixed, Poisson
+from unseen.rounds.asynchronous import AsynchronousSimulation, Flight
 from unseen.rounds.cohort import Uniform
+from unseen.rounds.pace import Faults, Pace
 from unseen.rounds.simulate import Settings, Simulation
 
 SECRET = Prg(bytes(32))
@@ -133,22 +135,41 @@ def test_cohorts_that_are_drawn_as_stated_are_accepted_and_everyone_allows_any()
     check_stated(Everyone(), Seeded(), 200)
 
 
-def test_a_private_process_is_not_simulated_with_cohorts_that_everybody_knows():
-    plan = central.Plan(clip=1.0, noise_multiplier=1.0, expected=2, sampling=Poisson(rate=0.5), run="r", about="people")
+def central_process(sampling):
+    plan = central.Plan(clip=1.0, noise_multiplier=1.0, expected=2, sampling=sampling, run="r", about="people")
     plain = strategy("fed_avg", learning_rate=0.1)
-    private = replace(
+    return replace(
         plain,
         aggregator=central.Sum(),
         finalizer=central.Central(plain.finalizer, plan, Unlimited(), SECRET),
         postprocessors=(Clip(1.0),),
     )
+
+
+def four_people():
     rng = np.random.default_rng(0)
-    people = FederatedData.of("people", {f"c{i}": (rng.normal(size=(3, 2)), np.zeros(3)) for i in range(4)})
+    return FederatedData.of("people", {f"c{i}": (rng.normal(size=(3, 2)), np.zeros(3)) for i in range(4)})
+
+
+def test_a_private_process_is_not_simulated_with_cohorts_that_everybody_knows():
+    private, people = central_process(Poisson(rate=0.5)), four_people()
     with pytest.raises(UsageError, match="PoissonCohort with the same numbers"):
         Simulation(people, Still(), private, Settings(Uniform(2), workers=1))
     cohort = PoissonCohort(0.5, SECRET)
     with Simulation(people, Still(), private, Settings(cohort, workers=1)) as simulation:
         assert simulation.rounds(2).state.round == 2
+
+
+@pytest.mark.parametrize("sampling", [Poisson(rate=0.5), Everyone()])
+def test_a_private_round_does_not_end_with_whoever_answers_first(sampling):
+    private, people, cohort = central_process(sampling), four_people(), PoissonCohort(0.5, SECRET)
+    first_two = Settings(cohort, workers=1, faults=Faults(pace=Pace(), enough=2))
+    with pytest.raises(UsageError, match="do without `enough`"):
+        Simulation(people, Still(), private, first_two)
+    with pytest.raises(UsageError, match="without buffers"):
+        AsynchronousSimulation(people, Still(), private, Flight(2, 1), Settings(cohort, workers=1))
+    with pytest.raises(UsageError, match="do without `enough`"):
+        private.check_cohort(cohort, 4, first_come=True)
 
 
 def test_trees_need_clients_that_come_once():

@@ -118,7 +118,7 @@ class GrowForest:
 
     def _noisy(self, counts: list[Integers], done: int) -> list[Integers]:
         if self.noise is None:
-            raise UsageError("bins are to have noise: give the server its secret and its budget with `private`")
+            raise UsageError("bins are to have noise: give the server its secret and its budget with `with_bin_noise`")
         return self.noise.noisy(counts, self.setting.bin_noise, done)
 
     # --- base scores

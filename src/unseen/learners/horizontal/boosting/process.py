@@ -11,8 +11,9 @@ bit, however rows are spread over clients, and whatever adds up (``tables.exact`
 bound of a gradient or finer.
 
 *Who learns what*: the server, all sums over the cohort of a round; with the plain aggregator also each client's, under
-secure aggregation only these. Clients learn the forest. Sums of nodes with few rows tell of these rows: ``min_rows``
-bounds how few. *Security model*: semi-honest; a server that asks for other nodes than it should learns more.
+secure aggregation only these. Clients learn the forest. A node's sums are by bin of every column, and a bin may hold
+one row: then its gradient, and with it its label, is seen in that cell. ``min_rows`` bounds the rows of a leaf, not
+those of a cell. *Security model*: semi-honest; a server that asks for other nodes than it should learns more.
 *Bytes*: per client and node asked for 8 · bins of all columns (12 for many clients) up; per round the forest down.
 
 Sources: Ke and others, LightGBM, NeurIPS 2017, section 2 (histograms, subtraction); Chen and Guestrin, XGBoost, KDD
@@ -198,8 +199,10 @@ class Boosting:
         by = SecureExactSum(self.trainer.setting.clients, least, scheme)
         return Boosting(replace(self.process, aggregator=by), self.trainer)
 
-    def private(self, noise: CountNoise) -> Boosting:
+    def with_bin_noise(self, noise: CountNoise) -> Boosting:
         """Return the learner for a server that makes bins with this noise; clients have it without.
+
+        It covers the bins, nothing else: sums of gradients have no noise, and the forest is not differentially private.
 
         Raises:
             UsageError: ``bin_noise`` is 0.
@@ -254,7 +257,7 @@ def horizontal_boosting(  # noqa: PLR0913  # these are a user's parameters, all 
         bins: Of a column, at most.
         row_rate: Share of the rows that each boosting round learns from, by a coin for each row.
         column_rate: Share of the columns that each tree may use.
-        bin_noise: Deviation of the noise on the counts of which bins are made; then the server needs ``private``.
+        bin_noise: Deviation of the noise on the counts of which bins are made; the server needs ``with_bin_noise``.
         seed: Of the draws of rows and columns; public.
 
     Raises:
