@@ -27,7 +27,7 @@ from unseen.transport.facts import Facts
 from unseen.transport.link import MAX_PACKET_BYTES, Kind, pack
 from unseen.transport.mail import LETTER_BYTES, MOST_LETTERS, MOST_WAIT, Exchange, Letter
 from unseen.transport.tls import host_name, issue, make_authority
-from unseen.transport.visits import CALLS, Visits
+from unseen.transport.visits import CALLS, LINES_PER_MINUTE, Complaints, Visits
 
 ALICE, BOB, CAROL = PartyId("alice"), PartyId("bob"), PartyId("carol_2")
 JOB = JobId("job-1")
@@ -395,6 +395,18 @@ def test_calls_are_counted_by_partner():
     visits = Visits()
     assert [visits.may(BOB) for _ in range(int(CALLS) + 20)].count(True) in range(int(CALLS), int(CALLS) + 15)
     assert visits.may(CAROL)
+
+
+def test_nobody_fills_the_log(caplog):
+    complaints = Complaints()
+    for number in range(3 * LINES_PER_MINUTE):
+        complaints.say(BOB, f"bob sent letter {number}")
+        complaints.say(BOB, "bob again")
+    complaints.say(CAROL, "carol\x1b[2J")
+    said = [record.getMessage() for record in caplog.records]
+    assert len(said) == LINES_PER_MINUTE + 2
+    assert said.count("bob again") == 1
+    assert said[-2:] == ["there is more to say about bob, which is left out for a minute", "carol\\x1b[2J"]
 
 
 def test_a_partner_that_calls_too_often_is_turned_away(sites, identities, monkeypatch, caplog):

@@ -97,6 +97,7 @@ class Clerk:
         self._complain = complain
         self._taking: dict[PartyId, threading.Lock] = {}
         self._refused: dict[PartyId, str] = {}
+        self._acknowledged: dict[PartyId, int] = {}
 
     def say(self, peer: PartyId, *, letters: bool, wait: float = 0.0) -> bytes:
         """Return an encoded exchange for ``peer``, with or without letters."""
@@ -120,8 +121,9 @@ class Clerk:
             self._complain(
                 peer, f"{peer} does not take a letter of this node: {shown(heard.complaint, limit=_WORDS)}", None
             )
-        if heard.received:
+        if heard.received and heard.received != self._acknowledged.get(peer):
             self._mail.delivered(peer, heard.received)
+            self._acknowledged[peer] = heard.received
         self._take(peer, heard.letters)
         return heard
 
