@@ -397,6 +397,18 @@ def test_calls_are_counted_by_partner():
     assert visits.may(CAROL)
 
 
+@pytest.mark.parametrize("answer", [Exchange(0, (), 0.0, ""), Exchange(0, (Letter(1, b"again"),) * 3, 0.0, "")])
+def test_a_listener_that_answers_at_once_and_takes_nothing_keeps_nobody_busy(sites, monkeypatch, answer):
+    alice, bob = sites(ALICE, BOB)
+    asked = []
+    monkeypatch.setattr(alice.port._clerk, "hear", lambda *_: asked.append(1) or answer)
+    monkeypatch.setattr(alice.port._clerk, "say", lambda *_, **__: encode_bytes(answer))
+    bob.letters.post(ALICE, b"x")
+    alice.letters.wait_until(lambda: len(asked) > 4)
+    time.sleep(0.6)
+    assert len(asked) < 25
+
+
 def test_nobody_fills_the_log(caplog):
     complaints = Complaints()
     for number in range(3 * LINES_PER_MINUTE):
