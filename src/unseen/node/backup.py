@@ -4,7 +4,6 @@
 
     UNSEENBK 1   magic
     salt         16 bytes; scrypt (RFC 7914) makes the file's key from the passphrase
-    digest       32 bytes, SHA-256 of the archive
     archive      sealed like an artifact (``sealed``): a tar with manifest.json, then
 
         node/…             files of the folder: configuration, keys, certificates, partners, workspaces
@@ -37,11 +36,11 @@ from pydantic import AwareDatetime, BaseModel, ConfigDict, Field, ValidationErro
 from unseen.data.atomic import whole_file
 from unseen.errors import DataError, UsageError
 from unseen.ids import PartyId
+from unseen.node.blobs import open_blobs
 from unseen.node.domain import JobState
 from unseen.node.folder import CONFIG_FILE, Node
-from unseen.node.places import Place, open_place
 from unseen.node.scratch import Scratch
-from unseen.node.sealed import seal, unseal
+from unseen.node.sealed import open_file, seal_file
 from unseen.node.storage import (
     ARTIFACTS_FOLDER,
     RUN_FOLDER,
@@ -56,7 +55,7 @@ from unseen.node.store.jobs import JobRows
 from unseen.node.store.recovery import RecoveryRows
 
 _MAGIC = b"UNSEENBK\x00\x01"
-_SALT, _DIGEST = 16, 32
+_SALT, _BOUND = 16, "backup"
 _SCRYPT_N = 1 << 16
 """64 MiB and about a fifth of a second for each guess at a passphrase."""
 SHORTEST = 12
@@ -101,12 +100,9 @@ def make_backup(node: Node, file: Path, passphrase: str, now: datetime) -> Manif
             manifest = _pack(archive, node, scratch.folder, now)
         plain.seek(0)
         salt = secrets.token_bytes(_SALT)
-        with tempfile.TemporaryFile(dir=scratch.folder) as sealed, whole_file(file) as target:
-            digest = seal(plain, sealed, _key(passphrase, salt))
-            target.write(_MAGIC + salt + bytes.fromhex(digest))
-            sealed.seek(0)
-            while piece := sealed.read(1 << 20):
-                target.write(piece)
+        with whole_file(file) as target:
+            target.write(_MAGIC + salt)
+            seal_file(plain, target, _key(passphrase, salt), _BOUND)
     return manifest
 
 
@@ -167,9 +163,9 @@ def _check_passphrase(passphrase: str) -> None:
 def _open(file: Path, passphrase: str, plain: IO[bytes]) -> None:
     try:
         with file.open("rb") as source:
-            magic, salt, digest = source.read(len(_MAGIC)), source.read(_SALT), source.read(_DIGEST)
-            if magic == _MAGIC and len(digest) == _DIGEST:
-                return unseal(source, plain, _key(passphrase, salt), digest.hex())
+            magic, salt = source.read(len(_MAGIC)), source.read(_SALT)
+            if magic == _MAGIC:
+                return open_file(source, plain, _key(passphrase, salt), _BOUND)
     except OSError as error:
         raise UsageError(f"{file} cannot be read: {error.strerror}") from error
     except DataError as error:
@@ -192,16 +188,15 @@ def _pack(archive: tarfile.TarFile, node: Node, scratch: Path, now: datetime) ->
                 rows.writelines(lines)
                 rows.flush()
                 _add(archive, f"{_DATABASE}/{name}", Path(rows.name))
-    with tempfile.NamedTemporaryFile(dir=scratch) as copy:
-        place = open_place(artifacts_root(node))
-        for name in place.names():
-            try:
-                _copy_sealed(place, name, copy)
-            except DataError:
-                if place.has(name):
-                    raise
-                continue  # it was deleted a moment ago
-            _add(archive, f"{_ARTIFACTS}/{name}", Path(copy.name))
+    blobs, copy = open_blobs(artifacts_root(node)), scratch / "copy"
+    for name in blobs.names():
+        try:
+            blobs.get(name, copy)
+        except DataError:
+            if blobs.has(name):
+                raise
+            continue  # it was deleted a moment ago
+        _add(archive, f"{_ARTIFACTS}/{name}", copy)
     return manifest
 
 
@@ -233,15 +228,6 @@ def _add_bytes(archive: tarfile.TarFile, name: str, content: bytes) -> None:
     archive.addfile(info, io.BytesIO(content))
 
 
-def _copy_sealed(place: Place, name: str, copy: IO[bytes]) -> None:
-    copy.seek(0)
-    copy.truncate()
-    with place.read(name) as source:
-        while piece := source.read(1 << 20):
-            copy.write(piece)
-    copy.flush()
-
-
 # --- unpacking -------------------------------------------------------------------------------------------------------
 
 
@@ -258,11 +244,11 @@ def _unpack(archive: tarfile.TarFile, made: Path, now: datetime, store: str | No
         with whole_file(made / CONFIG_FILE) as written:
             written.write(yaml.safe_dump(config, sort_keys=False).encode())
     node = Node(made)
-    place, count = open_place(artifacts_root(node)), 0
+    blobs, count = open_blobs(artifacts_root(node)), 0
     for member, path in _within(members, _ARTIFACTS):
         with tempfile.NamedTemporaryFile(dir=made.parent) as copy:
             _write(archive, member, Path(copy.name))
-            place.keep(path.name, Path(copy.name))
+            blobs.put(path.name, Path(copy.name))
         count += 1
     ended = _fill(archive, members, node, manifest, now)
     return Restored(manifest, ended, count)

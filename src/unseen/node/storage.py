@@ -10,20 +10,16 @@
 
 from __future__ import annotations
 
-import secrets
 from pathlib import Path
 
-from unseen.data.atomic import whole_file
 from unseen.errors import DataError
-from unseen.node.artifacts import KEY_BYTES, Artifacts
-from unseen.node.folder import Node, read_private
-from unseen.node.partners import locked
-from unseen.node.places import open_place
+from unseen.node.artifacts import KEY_FILE, Artifacts, artifacts_key
+from unseen.node.blobs import open_blobs
+from unseen.node.folder import Node
 from unseen.node.store import Store
 
 STORE_FILE = "node.db"
 ARTIFACTS_FOLDER = "artifacts"
-ARTIFACTS_KEY_FILE = "artifacts.key"
 RUN_FOLDER = "run"
 
 
@@ -53,15 +49,7 @@ def open_node_artifacts(node: Node) -> Artifacts:
     Raises:
         DataError: There are some, and their key is gone.
     """
-    return Artifacts(artifacts_root(node), _key(node), scratch=scratch_folder(node))
-
-
-def _key(node: Node) -> bytes:
-    path = node.folder / ARTIFACTS_KEY_FILE
-    with locked(node.folder):
-        if not path.exists():
-            if next(open_place(artifacts_root(node)).names(), None) is not None:
-                raise DataError(f"{path} is gone, and artifacts need it: bring it back from a backup")
-            with whole_file(path) as file:
-                file.write(secrets.token_bytes(KEY_BYTES))
-        return read_private(path)
+    root = artifacts_root(node)
+    if not (node.folder / KEY_FILE).exists() and next(open_blobs(root).names(), None) is not None:
+        raise DataError(f"{node.folder / KEY_FILE} is gone, and artifacts need it: bring it back from a backup")
+    return Artifacts(root, artifacts_key(node.folder), scratch_folder(node))

@@ -21,7 +21,7 @@ from unseen.node.backup import make_backup, reconcile, restore
 from unseen.node.domain import CatalogueTable, Column, Duty, Job, JobState, Person
 from unseen.node.folder import Node
 from unseen.node.retention import purge
-from unseen.node.sealed import seal
+from unseen.node.sealed import seal_file
 from unseen.node.storage import open_node_artifacts, open_node_store
 from unseen.node.store import Kept
 from unseen.privacy.facts import TableId
@@ -205,10 +205,10 @@ def _changed(made: Path, folder: Path, change: object) -> Path:
                 backups._add_bytes(archive, name, content)
         other.seek(0)
         salt = bytes(16)
-        digest = seal(other, sealed, backups._key(PHRASE, salt))
+        seal_file(other, sealed, backups._key(PHRASE, salt), backups._BOUND)
         sealed.seek(0)
         path = folder / "changed.backup"
-        path.write_bytes(backups._MAGIC + salt + bytes.fromhex(digest) + sealed.read())
+        path.write_bytes(backups._MAGIC + salt + sealed.read())
     return path
 
 
