@@ -198,6 +198,8 @@ class Letters:
         self.done: dict[PartyId, int] = {}
         self.taken: dict[PartyId, list[bytes]] = {}
         self.refuses: bytes | None = None
+        self.patience = 0.02
+        """Shorter than need be, so that ports close at once."""
         self.after_take: Callable[[int], object] = lambda _: None
 
     def post(self, peer, body):
@@ -235,7 +237,7 @@ class Letters:
     def changed(self, peer, timeout):
         with self.changes:
             if not self.waiting(peer):
-                self.changes.wait(timeout)
+                self.changes.wait(min(timeout, self.patience))
 
     def wait_for(self, peer, count):
         with self.changes:

@@ -13,7 +13,7 @@ from rich.console import Console
 from rich.text import Text
 
 from unseen import errors
-from unseen.cli import node_commands
+from unseen.cli import node_commands, remote_commands
 from unseen.cli.terminal import harmless
 from unseen.version import VERSION
 
@@ -32,6 +32,7 @@ audits = typer.Typer(name="audit", no_args_is_help=True, rich_markup_mode=None, 
 app.add_typer(agreements)
 app.add_typer(audits)
 app.add_typer(node_commands.app)
+remote_commands.add_to(app)
 
 EXIT_CODES: tuple[tuple[type[errors.UnseenError], int], ...] = (
     (errors.UsageError, 2),

@@ -169,7 +169,7 @@ class Line:
         """Queue the goodbye; from now on the party may not use the line."""
         with self._changed:
             if not self._closed and self._failure is None:
-                self._lacks_nothing = self._link.settled
+                self._lacks_nothing = self._link.settled and self._link.peer_lacks_nothing
                 self._link.queue_bye()
             self._closed = True
             self._changed.notify_all()

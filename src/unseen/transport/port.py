@@ -417,7 +417,8 @@ class _Quiet:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        if isinstance(error, Exception) and self._context.code() is None:
+        # An RpcError: the caller has gone.
+        if isinstance(error, Exception) and not isinstance(error, grpc.RpcError) and self._context.code() is None:
             names, _ = caller(self._context)
             self._complaints.say(str(names), f"a call of {names} failed here: {type(error).__name__}", error)
             self._context.abort(grpc.StatusCode.INTERNAL, "an error at this node, which its log tells")
