@@ -29,7 +29,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from unseen.component import Document, Kind, Packed, Source, Value
 from unseen.crypto.prg import SEED_BYTES, Prg
-from unseen.data.atomic import whole_file
+from unseen.data.atomic import locked, whole_file
 from unseen.data.table import Table
 from unseen.errors import DataError, LocalProtocolError, RemoteProtocolError, UsageError
 from unseen.flow.spec import FlowSpec, canonical_json
@@ -128,11 +128,7 @@ class Workspace:
     @contextmanager
     def locked(self) -> Iterator[None]:
         """Keep other processes out of this workspace; a killed process loses its lock by itself."""
-        with (self.root / "lock").open("a") as file:
-            try:
-                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except BlockingIOError as error:
-                raise UsageError(f"another process works in {self.root}: wait, or take another folder") from error
+        with locked(self.root):
             self._clear_litter()
             yield
 
