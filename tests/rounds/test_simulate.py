@@ -130,8 +130,8 @@ def test_many_clients_are_handed_out_in_groups_to_the_same_bits():
 class Pictures:
     """Clients with a few small pictures each, some with fewer than a minibatch."""
 
-    ids = [f"client-{number}" for number in range(40)]
-    sizes = [3 + number % 9 for number in range(40)]
+    ids = tuple(f"client-{number}" for number in range(40))
+    sizes = tuple(3 + number % 9 for number in range(40))
 
     def client(self, name):
         number = self.ids.index(name)
