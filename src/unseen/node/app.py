@@ -36,7 +36,8 @@ from unseen.flow.spec import problems_text, read_flow
 from unseen.flow.store import Workspace
 from unseen.ids import JobId, PartyId, StepId
 from unseen.node.folder import Node, is_node, load_identity
-from unseen.transport.grpc import GrpcChannel, Options
+from unseen.transport.grpc import GrpcChannel
+from unseen.transport.lines import Options
 from unseen.transport.session import Session
 from unseen.transport.tls import Identity
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -15,6 +15,8 @@ from unseen.report.html import page, write_page
 from unseen.report.partition import MOST_POINTS, partition_figures
 from unseen.report.units import byte_unit
 
+UNCOVERED = "not covered by ε"
+"""Stands beside whatever a private run's report says of people's examples without noise."""
 _KINDS = ("federated", "pooled", "alone")
 
 
@@ -60,13 +62,29 @@ class LearningReport:
     """Who learnt what."""
     facts: tuple[tuple[str, str], ...]
     program: str
+    uncovered: frozenset[str] = frozenset()
+    """What is marked ``UNCOVERED``: ``test``, ``clients``, ``comparison``."""
+
+    def heading(self, text: str, what: str) -> str:
+        """Return a heading, marked if what stands below it is not covered."""
+        return f"{text} ({UNCOVERED})" if what in self.uncovered else text
 
 
 def learning_figures(report: LearningReport) -> tuple[Figure, ...]:
     """Return the plots for which the report has content, in reading order."""
-    found = (_accuracy(report), _loss(report), _clients(report), _comparison(report), _traffic(report))
+    found = (
+        (_accuracy(report), "test"),
+        (_loss(report), "test"),
+        (_clients(report), "clients"),
+        (_comparison(report), "comparison"),
+        (_traffic(report), "traffic"),
+    )
     own = () if report.partition is None else partition_figures(report.partition)
-    return (*(figure for figure in found if figure is not None), *own)
+    return (*(_marked(report, figure, what) for figure, what in found if figure is not None), *own)
+
+
+def _marked(report: LearningReport, figure: Figure, what: str) -> Figure:
+    return replace(figure, title=report.heading(figure.title, what))
 
 
 def render_learning(report: LearningReport) -> str:

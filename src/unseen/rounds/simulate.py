@@ -35,7 +35,7 @@ from unseen.learners.horizontal.process import (
     Trainer,
     Update,
     Vector,
-    refuse_diverged,
+    beyond,
     stream,
 )
 from unseen.learners.horizontal.strategies.parts import personal_model
@@ -333,7 +333,7 @@ class Simulation:
         self, worker: int, place: int, assignment: Assignment, update: Update, memory: Memory
     ) -> tuple[Any, ...]:
         """Leave a client's difference in the shared memory; return the rest of its update."""
-        refuse_diverged(assignment.client, update.delta)
+        self._check(assignment.client, update)
         self._keep(assignment.client, assignment.broadcast.round, memory)
         self._deltas[worker, place] = update.delta
         return update.weight, dict(update.extra), dict(update.metrics)
@@ -356,6 +356,14 @@ class Simulation:
         part = slice(start, start + _CHUNK)
         examples = Examples(self.test.inputs[part], self.test.labels[part])
         return dict(self.trainer.evaluate(broadcast.model, examples))
+
+    def _check(self, client: ClientId, update: Update) -> None:
+        if bad := beyond(update):
+            raise DataError(
+                f"the update of client {client} holds numbers that are not finite, or beyond 2^60, in "
+                f"{', '.join(bad)}: its training diverged; lower the learning rate, or look for such values in its "
+                "examples"
+            )
 
     # --- beginning
 

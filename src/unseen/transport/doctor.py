@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 # First: it sets what gRPC reads when it is imported.
-from unseen.transport.grpc import FACTS, SERVICE, Options, dialled
+from unseen.transport.endpoints import FACTS, SERVICE, dialled
 
 import grpc  # isort: skip
 
 from datetime import UTC, datetime
 
-from unseen.codec import decode
+from unseen.codec import decode, shown
 from unseen.errors import RemoteProtocolError
 from unseen.ids import PartyId
 from unseen.transport.diagnosis import Cause, Finding, Stage, examine
@@ -38,7 +38,7 @@ def _ask(endpoint: str, identity: Identity, peer: PartyId) -> Finding:
     trusted = guard.trusted_at(endpoint, peer)
     if trusted is None:
         return Finding(Cause.AWAY, f"{place}: it has just gone away; try again", Stage.CONNECTION)
-    with dialled(endpoint, identity, peer, trusted, Options()) as connection:
+    with dialled(endpoint, identity, peer, trusted) as connection:
         call = connection.unary_unary(f"/{SERVICE}/{FACTS}")
         try:
             answer, state = call.with_call(b"", timeout=_PATIENCE, metadata=guard.own_list())
@@ -46,7 +46,7 @@ def _ask(endpoint: str, identity: Identity, peer: PartyId) -> Finding:
             if error.code() is grpc.StatusCode.UNIMPLEMENTED:
                 text = "they run an older version of unseen, or another program: update their side"
                 return Finding(Cause.REFUSED, f"{place}: {text}", Stage.LINK)
-            text = f"TLS is in order, and they did not answer ({error.code().name}: {error.details()})"
+            text = f"TLS is in order, and they did not answer ({error.code().name}: {shown(error.details())})"
             return Finding(Cause.AWAY, f"{place}: {text}; look into their log", Stage.LINK)
     guard.learn(peer, state.initial_metadata())
     try:

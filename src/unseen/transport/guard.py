@@ -8,7 +8,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Iterable
 
-from unseen.errors import RemoteProtocolError, UnseenError
+from unseen.errors import UnseenError
 from unseen.ids import PartyId
 from unseen.transport.diagnosis import pinned
 from unseen.transport.tls import Identity
@@ -24,7 +24,7 @@ class Guard:
     """Judges the certificates of one channel's peers."""
 
     def __init__(self, identity: Identity) -> None:
-        self._identity = identity
+        self.identity = identity
         self._trust = identity.trust
         self._watched: dict[PartyId, bytes] = {}
 
@@ -33,13 +33,13 @@ class Guard:
 
         That is everybody's authority, or else the one certificate that was looked at and judged.
         """
-        return self._identity.ca_pem if self._trust is None else pinned(endpoint, self._identity, peer)
+        return self.identity.ca_pem if self._trust is None else pinned(endpoint, self.identity, peer)
 
     def own_list(self) -> tuple[tuple[str, bytes], ...]:
         """Return the metadata that hand this party's revocation list to a peer."""
         own = b"" if self._trust is None else self._trust.own_list()
         if len(own) > _REVOKED_BYTES:
-            _log.warning("the revocation list of %s is too long for a link: send it as a file", self._identity.party)
+            _log.warning("the revocation list of %s is too long for a link: send it as a file", self.identity.party)
         return ((_REVOKED, own),) if 0 < len(own) <= _REVOKED_BYTES else ()
 
     def learn(self, peer: PartyId, metadata: Iterable[tuple[str, str | bytes]] | None) -> None:
@@ -48,12 +48,16 @@ class Guard:
             if self._trust is not None and key == _REVOKED and isinstance(value, bytes):
                 try:
                     self._trust.learn(peer, value)
-                except RemoteProtocolError as error:
+                except UnseenError as error:
                     _log.warning("%s", error)
 
     def objection(self, peer: PartyId, certificate_pem: bytes) -> str | None:
-        """Return why there is no link to ``peer`` under this certificate, or ``None``."""
-        return self._identity.objection(peer, certificate_pem)
+        """Return why there is no link to ``peer`` under this certificate, or ``None``; the peer may be told."""
+        try:
+            return self.identity.objection(peer, certificate_pem)
+        except UnseenError as error:  # who cannot be judged is not trusted, and need not learn of files here
+            _log.error("%s cannot judge %s: %s", self.identity.party, peer, error)
+            return f"{peer} cannot be judged here at present: {self.identity.party} has to look into its log"
 
     def let_in(self, peer: PartyId, certificate_pem: bytes) -> str | None:
         """Return the objection, or watch over the certificate from now on."""
@@ -71,8 +75,8 @@ class Guard:
         bad = []
         for peer, certificate_pem in list(self._watched.items()):
             try:
-                objection = self.objection(peer, certificate_pem)
-            except UnseenError as error:  # who cannot be judged any more is not trusted
+                objection = self.identity.objection(peer, certificate_pem)
+            except UnseenError as error:  # for the people here
                 objection = str(error)
             if objection is not None:
                 self._watched.pop(peer, None)

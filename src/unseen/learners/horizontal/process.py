@@ -36,6 +36,12 @@ from unseen.ids import ClientId
 
 Vector = NDArray[np.float32]
 
+LARGEST, HEAVIEST = 2.0**60, 2.0**40
+"""No number of an update is larger in magnitude, and no weight is larger, or smaller than 1/``HEAVIEST``.
+
+So squares as 32-bit floats, and weighted sums over all clients as 64-bit ones, are finite whatever a client sends.
+"""
+
 Memory = Mapping[str, Vector]
 """What a client keeps from one of its rounds to the next; it never leaves it. Empty at first."""
 
@@ -77,6 +83,18 @@ class Update:
     extra: Mapping[str, Vector] = field(default_factory=_nothing)
     metrics: Mapping[str, float] = field(default_factory=dict)
     """Means over its examples, such as the loss in training."""
+
+
+def beyond(update: Update) -> list[str]:
+    """Return which parts of an update hold numbers that are not finite, or larger than ``LARGEST``."""
+    vectors = {"delta": update.delta, **update.extra}
+    # A maximum that is NaN is not below anything.
+    found = [
+        name
+        for name, vector in vectors.items()
+        if not (vector.max(initial=0) <= LARGEST and vector.min(initial=0) >= -LARGEST)
+    ]
+    return found + [name for name, value in update.metrics.items() if not abs(value) <= LARGEST]
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -286,6 +304,19 @@ class Aggregator(Protocol):
         ...
 
 
+@runtime_checkable
+class UpdateRule(Protocol):
+    """An aggregator that takes some updates only: with any other one it would refuse a whole cohort's."""
+
+    def check_update(self, update: Update) -> None:
+        """Accept what a client sends, if it can be aggregated with any others of its shape.
+
+        Raises:
+            RemoteProtocolError: It cannot.
+        """
+        ...
+
+
 class Finalizer(Protocol):
     """Makes the next state."""
 
@@ -345,6 +376,11 @@ class Process:
                 "that a client is there would push another one out; do without `enough`, and without buffers"
             )
         self.finalizer.check_cohort(cohort, population)
+
+    def check_update(self, update: Update) -> None:
+        """Accept what a client sends, before it is aggregated with others; raises as ``UpdateRule`` says."""
+        if isinstance(self.aggregator, UpdateRule):
+            self.aggregator.check_update(update)
 
     def client_round(self, trainer: Trainer, assignment: Assignment) -> tuple[Update, Memory]:
         """Return what a client sends, and what it keeps."""

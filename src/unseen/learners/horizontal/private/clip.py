@@ -44,6 +44,15 @@ def clipped(delta: Vector, bound: float, who: str) -> tuple[Vector, bool]:
     return (delta * (bound * _MARGIN / length)).astype(np.float32), length <= bound
 
 
+def finite_or_nothing(delta: Vector) -> Vector:
+    """Return an update, or zeros if it holds numbers that are not finite.
+
+    For noise that a client adds against the server itself: that it answers nothing would tell what noise hides, and a
+    server can send a model whose training diverges for some examples only.
+    """
+    return delta if np.isfinite(delta).all() else np.zeros_like(delta)
+
+
 def bare(update: Update, delta: Vector, who: str) -> Update:
     """Return an update of which nothing but ``delta`` leaves: every client weighs 1, and metrics stay at home.
 

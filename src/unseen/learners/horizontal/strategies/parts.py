@@ -38,8 +38,14 @@ _CHUNK = 1 << 14
 
 
 def named(vectors: Mapping[str, Vector], name: str, size: int) -> Vector:
-    """Return one of the named vectors, or zeros of ``size`` as long as there is none."""
+    """Return one of the named vectors, or zeros of ``size`` as long as there is none.
+
+    Raises:
+        RemoteProtocolError: It has another length.
+    """
     found = vectors.get(name)
+    if found is not None and len(found) != size:
+        raise RemoteProtocolError(f"expected {size} numbers called {name}, found {len(found)}")
     return np.zeros(size, np.float32) if found is None else found
 
 
