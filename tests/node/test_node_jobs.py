@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Callable
 from dataclasses import replace
 from datetime import timedelta
@@ -365,6 +366,32 @@ def test_a_ledger_from_an_old_backup_is_put_right_by_the_partner(tmp_path) -> No
     assert states(nodes, job) == [JobState.READY] * 2
     assert spent(insurer, BANK) == 4000
     assert "replay" in refusals(bank)
+
+
+def test_a_node_that_was_put_back_learns_what_was_charged_before_it_charges_anything(tmp_path) -> None:
+    """The insurer's budget is not refilled, and the bank's receipts at the insurer are there again."""
+    bank, insurer = nodes = allied(tmp_path, BANK, INSURER)
+    insurer.store.close()
+    shutil.copy(tmp_path / "insurer.db", tmp_path / "copy.db")
+    job = propose(bank, BANK, INSURER)
+    deliver(nodes)
+    finish(nodes, job)
+    insurer.put_back(tmp_path / "copy.db")
+    assert spent(insurer, BANK) == 0
+    register(bank, "second")
+    bank.projects.announce_tables()
+    deliver(nodes)
+    again = propose(bank, BANK, INSURER)
+    deliver(nodes)
+    assert states(nodes, again) == [JobState.GRANTED] * 2
+    insurer.jobs.ask_what_was_lost()
+    insurer.jobs.ask_what_was_lost()
+    deliver(nodes)
+    assert states(nodes, again) == [JobState.READY] * 2
+    assert spent(insurer, BANK) == spent(bank, INSURER) == 4000
+    for node, partner in ((bank, INSURER), (insurer, BANK)):
+        with node.books.turn() as turn:
+            assert len(turn.receipts(CREDIT, partner).envelopes) == 2
 
 
 def test_an_analyst_works_in_assigned_projects_only(tmp_path) -> None:

@@ -3,7 +3,7 @@ from __future__ import annotations
 import socket
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, suppress
 from dataclasses import dataclass, field
@@ -198,6 +198,8 @@ class Letters:
         self.done: dict[PartyId, int] = {}
         self.taken: dict[PartyId, list[bytes]] = {}
         self.refuses: bytes | None = None
+        self.patience = 0.02
+        """Shorter than need be, so that ports close at once."""
         self.after_take: Callable[[int], object] = lambda _: None
 
     def post(self, peer, body):
@@ -235,7 +237,7 @@ class Letters:
     def changed(self, peer, timeout):
         with self.changes:
             if not self.waiting(peer):
-                self.changes.wait(timeout)
+                self.changes.wait(min(timeout, self.patience))
 
     def wait_for(self, peer, count):
         with self.changes:
@@ -256,8 +258,9 @@ class Site:
     party: PartyId
     identity: Identity
     folder: Path
-    known: dict[PartyId, str | None]
-    listen: str | None = "127.0.0.1:0"
+    partners: Callable[[], Mapping[PartyId, str | None]]
+    listen: str | None
+    known: dict[PartyId, str | None] = field(default_factory=dict)
     letters: Letters = field(default_factory=Letters)
     not_admitted: set[tuple[PartyId, JobId]] = field(default_factory=set)
     fence: int = 0
@@ -268,7 +271,7 @@ class Site:
         self.port = Port(
             self.identity,
             listen=self.listen,
-            partners=lambda: dict(self.known),
+            partners=self.partners,
             mail=self.letters,
             relay=self.folder,
             admits=lambda peer, job: (peer, job) not in self.not_admitted,
@@ -286,20 +289,44 @@ class Site:
 
 
 @pytest.fixture
-def sites(identities, tmp_path, stack):
-    """Return nodes with open ports: each dials those before it, and the last cannot be dialled."""
+def new_site(stack):
+    """Return a new node with an open port."""
+
+    def opened(
+        party: PartyId,
+        identity: Identity,
+        folder: Path,
+        partners: Callable[[], Mapping[PartyId, str | None]],
+        listen: str | None = "127.0.0.1:0",
+    ) -> Site:
+        site = Site(party, identity, folder, partners, listen)
+        site.open()
+        stack.callback(lambda: site.port.close())  # noqa: PLW0108  # it may have another one by then
+        return site
+
+    return opened
+
+
+@pytest.fixture
+def sites(identities, tmp_path, new_site):
+    """Return nodes of one authority with open ports: each dials those before it, and the last cannot be dialled."""
 
     def opened(*parties: PartyId) -> list[Site]:
         made: list[Site] = []
         for party in parties:
             known = {other.party: other.listen for other in made}
-            site = Site(party, identities[party], tmp_path / party, known)
-            site.listen = None if party == parties[-1] else site.listen
             for other in made:
                 other.known[party] = None
-            site.open()
-            stack.callback(lambda site=site: site.port.close())
+            listen = None if party == parties[-1] else "127.0.0.1:0"
+            site = new_site(party, identities[party], tmp_path / party, lambda known=known: dict(known), listen)
+            site.known = known
             made.append(site)
         return made
 
     return opened
+
+
+@pytest.fixture
+def sites_once(sites):
+    """Return a node that is dialled by Bob, who is not there."""
+    return sites(ALICE, BOB)[0]

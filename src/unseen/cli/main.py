@@ -32,7 +32,6 @@ audits = typer.Typer(name="audit", no_args_is_help=True, rich_markup_mode=None, 
 app.add_typer(agreements)
 app.add_typer(audits)
 app.add_typer(node_commands.app)
-remote_commands.add_to(app)
 
 EXIT_CODES: tuple[tuple[type[errors.UnseenError], int], ...] = (
     (errors.UsageError, 2),
@@ -70,6 +69,15 @@ def demo(
 ) -> None:
     """Train one credit model by two processes over mutual TLS, and compare it with the bank alone and pooled data."""
     _command("demo").run(out=out, data=data, rows=rows, mode=mode, scheme=scheme, quiet=quiet)
+
+
+@app.command("demo-nodes")
+def demo_nodes(
+    out: Annotated[Path, typer.Option(help="Folder for the nodes; a new or an empty one.")] = Path("unseen-nodes"),
+    rows: Annotated[int | None, typer.Option(min=400, help="Take this many of the embedded people.")] = None,
+) -> None:
+    """Let two nodes pair, agree, train and score the credit model; then revoke, and verify what was recorded."""
+    _command("demo_nodes").run(out=out, rows=rows)
 
 
 @app.command()
@@ -326,9 +334,10 @@ def show(file: AgreementFile) -> None:
 def sign(
     file: AgreementFile,
     identity: Annotated[Path, typer.Option(help="Folder with the party's certificate and signing key.")],
+    after: Annotated[Path | None, typer.Option(help="The version before, if a member or a key was changed.")] = None,
 ) -> None:
     """Add a party's signature to an agreement."""
-    _command("agreement").sign(file, identity)
+    _command("agreement").sign(file, identity, after)
 
 
 @agreements.command()
@@ -364,6 +373,9 @@ def options(
     ] = False,
 ) -> None:
     """Accept the options that stand before a command."""
+
+
+remote_commands.add_to(app)
 
 
 def main() -> None:

@@ -7,6 +7,7 @@
       artifacts/<digest>/              table.parquet, document.json or content.bin, and lineage.json
       tasks/<key>.json                 what a finished task left behind
       jobs/<job>/job.json              flow, seed, state          (readable by the owner only)
+      jobs/<job>/heard/<step>/<peer>   digests of what a peer said in a step that evaluates points for it
       jobs/<job>/checkpoints/<step>/   states from which a step can go on, and the name of the run they belong to
 
 A file appears whole or not at all, and only its owner may read it.
@@ -30,7 +31,7 @@ from unseen.component import Document, Kind, Packed, Source, Value
 from unseen.crypto.prg import SEED_BYTES, Prg
 from unseen.data.atomic import locked, whole_file
 from unseen.data.table import Table
-from unseen.errors import DataError, LocalProtocolError, UsageError
+from unseen.errors import DataError, LocalProtocolError, RemoteProtocolError, UsageError
 from unseen.flow.spec import FlowSpec, canonical_json
 from unseen.ids import JobId, PartyId, StepId
 
@@ -282,9 +283,47 @@ class Workspace:
         """Return the generator from which all secrets of a job are derived at this party."""
         return Prg(bytes.fromhex(self.job(job).seed))
 
+    def heard(self, job: JobId, step: StepId) -> Heard:
+        """Return what peers said in a step of a job so far."""
+        return Heard(self.root / "jobs" / job / "heard" / step)
+
     def checkpoints(self, job: JobId) -> FileCheckpoints:
         """Return the checkpoints of a job."""
         return FileCheckpoints(self.root / "jobs" / job / "checkpoints")
+
+
+class Heard:
+    """What peers said in one step of a job, as digests in order: whoever begins it anew has to say the same again."""
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+        self._known: dict[PartyId, bytes] = {}
+
+    def take(self, peer: PartyId, index: int, said: bytes) -> None:
+        """Keep the digest of message ``index`` durably, unless it was said before.
+
+        Raises:
+            RemoteProtocolError: Something else was.
+        """
+        path = self._folder / peer
+        if peer not in self._known:
+            content = path.read_bytes() if path.exists() else b""
+            self._known[peer] = content[: len(content) // len(said) * len(said)]
+        known, place = self._known[peer], index * len(said)
+        if place < len(known):
+            if known[place : place + len(said)] != said:
+                raise RemoteProtocolError(
+                    f"{peer} has begun a step anew and says something else than before (message {index + 1}): what was "
+                    "evaluated for it counts once, and for what it said first"
+                )
+            return
+        self._folder.mkdir(parents=True, exist_ok=True)
+        with path.open("r+b" if path.exists() else "wb") as file:
+            file.seek(place)  # over what a killed process has begun to write
+            file.write(said)
+            file.flush()
+            os.fsync(file.fileno())
+        self._known[peer] = known + said
 
 
 class FileCheckpoints:

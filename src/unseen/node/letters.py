@@ -13,6 +13,8 @@ letter                  from → to           says
 ``Charged``             owner → partner     a receipt for points, before any is evaluated
 ``Acknowledged``        partner → owner     the receipt with both signatures
 ``ReceiptsHeld``        partner → owner     receipts that the owner's ledger has lost
+``ReceiptsAsked``       each → partner      the sender was put back from a backup, and asks what it has lost
+``ReceiptsShown``       partner → asker     that is all
 ``JobDone``             owner → initiator   the sender has all its results
 ``JobEnded``            see below           the job is over, and why
 ``HeadSigned``          each → members      how far the sender's trail has got
@@ -30,6 +32,7 @@ from types import MappingProxyType
 from unseen.codec import decode, encode_bytes, message, shown
 from unseen.errors import RemoteProtocolError
 from unseen.ids import PartyId
+from unseen.trust.grant import Snapshot
 
 MAX_LETTER = 1 << 20
 """Bytes; agreements and flows, the longest things in letters, are a fraction of it."""
@@ -162,6 +165,16 @@ class ReceiptsHeld:
     frames: tuple[bytes, ...]
 
 
+@message("node/letter/receipts-asked")
+class ReceiptsAsked:
+    """Asks for all receipts that concern the sender."""
+
+
+@message("node/letter/receipts-shown")
+class ReceiptsShown:
+    """The sender has shown all that it was asked for."""
+
+
 @message("node/letter/head-signed")
 class HeadSigned:
     """The head of the sender's trail of a project."""
@@ -183,6 +196,8 @@ AnyLetter = (
     | Charged
     | Acknowledged
     | ReceiptsHeld
+    | ReceiptsAsked
+    | ReceiptsShown
     | HeadSigned
 )
 
@@ -200,6 +215,8 @@ _KINDS: Mapping[str, type[AnyLetter]] = MappingProxyType(
         "charged": Charged,
         "acknowledged": Acknowledged,
         "receipts-held": ReceiptsHeld,
+        "receipts-asked": ReceiptsAsked,
+        "receipts-shown": ReceiptsShown,
         "head-signed": HeadSigned,
     }
 )
@@ -224,3 +241,14 @@ def read_letter(body: bytes, sender: PartyId) -> AnyLetter:
     if kind is None:
         raise RemoteProtocolError(f"{sender}: there is no letter of kind {shown(envelope.kind)}: is its node newer?")
     return decode(kind, envelope.body, sender=sender)
+
+
+def snapshot_of(table: TableHeld) -> Snapshot:
+    """Return the version of a table that a letter names.
+
+    Raises:
+        ValidationError: A name, the digest or the number of rows cannot be.
+    """
+    return Snapshot.model_validate(
+        {"owner": table.owner, "name": table.name, "digest": table.digest, "rows": table.rows}
+    )

@@ -27,13 +27,15 @@ from unseen.node.letters import (
     JobGranted,
     JobProposed,
     JobRefused,
+    ReceiptsAsked,
     ReceiptsHeld,
+    ReceiptsShown,
     Revoked,
     TablesHeld,
     read_letter,
 )
 from unseen.node.usecases.audit import take_head
-from unseen.node.usecases.charging import take_charge
+from unseen.node.usecases.charging import take_charge, take_question
 from unseen.node.usecases.jobs import Jobs
 from unseen.node.usecases.projects import Projects
 from unseen.node.usecases.signatures import membership
@@ -67,6 +69,8 @@ class Mailroom:
                 Charged: take_charge,
                 Acknowledged: jobs.take_acknowledgement,
                 ReceiptsHeld: jobs.take_receipts,
+                ReceiptsAsked: take_question,
+                ReceiptsShown: jobs.take_comparison,
                 HeadSigned: take_head,
             }
         )
@@ -139,11 +143,7 @@ class _Refused(Exception):
 def _project_of(turn: Turn, peer: PartyId, body: bytes) -> ProjectId | None:
     """Return the project that a refused letter names, if its sender takes part in it."""
     try:
-        letter = read_letter(body, peer)
-        return (
-            None
-            if isinstance(letter, Card | AgreementOffered)
-            else membership(turn, peer, letter.project).current.project
-        )
+        project = getattr(read_letter(body, peer), "project", None)
+        return None if project is None else membership(turn, peer, project).current.project
     except UnseenError:
         return None

@@ -1,103 +1,84 @@
-"""One artifact as it lies on a disk or at a provider: encrypted, and worth nothing if a single bit of it is another.
+"""Files encrypted at rest, in chunks, so that a large one is never in memory as a whole.
+
+Each file has a key of its own, drawn at random and wrapped by the node's key with AES-256-GCM; forgetting the wrapped
+key shreds the file. Chunks of 1 MiB are sealed by AES-256-GCM under nonces that count them and mark the last one (the
+STREAM construction: V. T. Hoang, R. Reyhanitabar, P. Rogaway, D. Vizár, "Online Authenticated-Encryption and its
+Nonce-Reuse Misuse-Resistance", CRYPTO 2015, section 7): none can be changed, moved, left out or cut off unseen. A file
+is bound to its name, the SHA-256 of what it holds.
 
 ::
 
-    magic      8 bytes   names this format
-    nonce     12 bytes   of the wrapped key
-    wrapped   48 bytes   the artifact's own key, AES-256-GCM under the node's, bound to magic and digest
-    chunk     65536 + 16 bytes, as often as needed; the last one is shorter or as long
-
-Each chunk is AES-256-GCM under the artifact's key; its nonce is its number (11 bytes) and whether it is the last one.
-This is STREAM (Hoang, Reyhanitabar, Rogaway, Vizár: Online Authenticated-Encryption and its Nonce-Reuse
-Misuse-Resistance, CRYPTO 2015, section 7): chunks that are changed, swapped, repeated, dropped or cut off do not open.
-The number may begin at 0 in each artifact, since each has a fresh key. GCM does not commit to a key, so the content's
-own digest is compared in the end as well.
+    magic (4)  nonce (12)  wrapped key (48)  chunk …     each chunk: ciphertext, then its tag (16)
 """
 
 from __future__ import annotations
 
-import hashlib
-import hmac
-import secrets
+import os
+import struct
 from collections.abc import Iterator
-from typing import IO, Protocol
+from typing import IO
 
 from cryptography.exceptions import InvalidTag
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 
 from unseen.errors import DataError
 
-_MAGIC = b"UNSEEN\x00\x01"
-_NONCE, _KEY, TAG = 12, 32, 16
-HEADER = len(_MAGIC) + _NONCE + _KEY + TAG
-CHUNK = 1 << 16
+KEY_BYTES = 32
+CHUNK_BYTES = 1 << 20
+_MAGIC = b"USF1"
+_NONCE_BYTES, _TAG_BYTES = 12, 16
+HEAD_BYTES = len(_MAGIC) + _NONCE_BYTES + KEY_BYTES + _TAG_BYTES
+_NONCE = struct.Struct(">3xQB")
+_AHEAD, _LAST = 0, 1
 
 
-class Readable(Protocol):
-    """What content is read from."""
+def seal_file(source: IO[bytes], target: IO[bytes], key: bytes, name: str) -> None:
+    """Write ``source`` to ``target``, sealed.
 
-    def read(self, size: int, /) -> bytes:
-        """Return at most so many bytes; none at the end."""
-        ...
-
-
-def seal(source: Readable, target: IO[bytes], key: bytes) -> str:
-    """Write the content of ``source`` encrypted, and return its SHA-256; ``target`` is empty and can seek."""
-    own, digest = secrets.token_bytes(_KEY), hashlib.sha256()
+    Args:
+        source: Plain bytes.
+        target: Where the sealed ones go.
+        key: The node's, 32 bytes.
+        name: What the file is bound to.
+    """
+    own, nonce = AESGCM.generate_key(8 * KEY_BYTES), os.urandom(_NONCE_BYTES)
+    target.write(_MAGIC + nonce + AESGCM(key).encrypt(nonce, own, _bound(name)))
     cipher = AESGCM(own)
-    target.write(bytes(HEADER))
-    for number, last, chunk in _pieces(source, CHUNK):
-        digest.update(chunk)
-        target.write(cipher.encrypt(_nonce(number, last), chunk, None))
-    nonce = secrets.token_bytes(_NONCE)
-    target.seek(0)
-    target.write(_MAGIC + nonce + AESGCM(key).encrypt(nonce, own, _MAGIC + digest.digest()))
-    return digest.hexdigest()
+    for number, (chunk, last) in enumerate(_chunks(source, CHUNK_BYTES)):
+        target.write(cipher.encrypt(_NONCE.pack(number, last), chunk, None))
 
 
-def unseal(source: Readable, target: IO[bytes], key: bytes, digest: str) -> None:
-    """Write the plain content to ``target``; it is good for something only if this returns.
+def open_file(source: IO[bytes], target: IO[bytes], key: bytes, name: str) -> None:
+    """Write what ``seal_file`` sealed in ``source`` to ``target``.
 
     Raises:
-        DataError: It is not the artifact of this digest, or not whole, or sealed under another key.
+        DataError: It was changed, cut off, belongs to another name, or to another node's key.
     """
-    header = _exactly(source, HEADER)
-    magic, nonce, wrapped = header[: len(_MAGIC)], header[len(_MAGIC) : -_KEY - TAG], header[-_KEY - TAG :]
-    if magic != _MAGIC or len(header) != HEADER:
-        raise DataError(f"artifact {digest[:16]}… is damaged: it does not begin like one; restore it from a backup")
-    found = hashlib.sha256()
+    head = source.read(HEAD_BYTES)
+    if len(head) != HEAD_BYTES or not head.startswith(_MAGIC):
+        raise DataError(f"artifact {name}: the file is not one that a node sealed")
+    nonce, wrapped = head[len(_MAGIC) : len(_MAGIC) + _NONCE_BYTES], head[len(_MAGIC) + _NONCE_BYTES :]
     try:
-        cipher = AESGCM(AESGCM(key).decrypt(nonce, wrapped, magic + bytes.fromhex(digest)))
-        for number, last, chunk in _pieces(source, CHUNK + TAG):
-            plain = cipher.decrypt(_nonce(number, last), chunk, None)
-            found.update(plain)
-            target.write(plain)
+        cipher = AESGCM(AESGCM(key).decrypt(nonce, wrapped, _bound(name)))
+        for number, (chunk, last) in enumerate(_chunks(source, CHUNK_BYTES + _TAG_BYTES)):
+            target.write(cipher.decrypt(_NONCE.pack(number, last), chunk, None))
     except InvalidTag as error:
         raise DataError(
-            f"artifact {digest[:16]}… does not open: it was changed or cut off, or belongs to another key or name; "
+            f"artifact {name}: the file was changed or damaged, or the node's key for artifacts is another one: "
             "restore it from a backup"
         ) from error
-    if not hmac.compare_digest(found.hexdigest(), digest):
-        raise DataError(f"artifact {digest[:16]}… has another content than its name says; restore it from a backup")
 
 
-def _nonce(number: int, last: bool) -> bytes:
-    return number.to_bytes(_NONCE - 1, "big") + bytes([last])
+def _bound(name: str) -> bytes:
+    return b"unseen/artifact/1\n" + name.encode()
 
 
-def _pieces(source: Readable, size: int) -> Iterator[tuple[int, bool, bytes]]:
-    """Yield number, whether it is the last one, and piece; at least one, which is empty if there is no content."""
-    number, piece = 0, _exactly(source, size)
-    while len(piece) == size and (following := _exactly(source, size)):
-        yield number, False, piece
-        number, piece = number + 1, following
-    yield number, True, piece
-
-
-def _exactly(source: Readable, size: int) -> bytes:
-    """Return ``size`` bytes, fewer only at the end: sockets return what they have."""
-    parts, missing = [], size
-    while missing and (part := source.read(missing)):
-        parts.append(part)
-        missing -= len(part)
-    return b"".join(parts)
+def _chunks(source: IO[bytes], size: int) -> Iterator[tuple[bytes, int]]:
+    """Yield chunks, each with whether it is the last one; an empty file is one empty chunk."""
+    chunk = source.read(size)
+    while True:
+        after = source.read(size)
+        yield chunk, _AHEAD if after else _LAST
+        if not after:
+            return
+        chunk = after

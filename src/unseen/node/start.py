@@ -3,16 +3,14 @@
 In the node's folder, beside what ``folder`` keeps there::
 
     signing.pem       the key that signs statements
-    artifacts.key     the key under which tables lie encrypted
-    node.db           the store, unless ``node.yaml`` names another one
-    artifacts/        tables, unless ``node.yaml`` names another place
     workspaces/       results and checkpoints, a folder for each project
-    run/              the socket for workers, and plain files while they read them
+    run/              the socket for workers
+
+and what ``storage`` says of database and tables.
 """
 
 from __future__ import annotations
 
-import secrets
 import signal
 import threading
 from collections.abc import Callable, Iterator, Mapping
@@ -21,12 +19,12 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from unseen.clock import SystemClock
-from unseen.data.atomic import whole_file
 from unseen.ids import PartyId
-from unseen.node.artifacts import KEY_BYTES, Artifacts
+from unseen.node.artifacts import Artifacts
 from unseen.node.books import Books, Owner
-from unseen.node.folder import Node, read_private
+from unseen.node.folder import Node
 from unseen.node.mailroom import Mailroom
+from unseen.node.storage import RUN_FOLDER, open_node_artifacts, open_node_store
 from unseen.node.store import Store
 from unseen.node.supervisor import Settings, Supervisor, Way
 from unseen.node.usecases.audit import Audit
@@ -35,8 +33,6 @@ from unseen.node.usecases.projects import Projects
 from unseen.node.usecases.runs import Runs
 from unseen.transport.port import Port
 from unseen.trust.keys import SIGNING_KEY_FILE, SigningKey, certificate_fingerprint
-
-_ARTIFACTS_KEY_FILE = "artifacts.key"
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,9 +62,7 @@ def open_node(folder: Path) -> Iterator[Running]:
     node = Node(folder)
     identity = node.identity()
     with ExitStack() as opened:
-        store = opened.enter_context(Store(node.config.store or f"sqlite:///{folder.resolve()}/node.db"))
-        root = node.config.artifacts or (folder.resolve() / "artifacts").as_uri()
-        artifacts = Artifacts(root, _artifacts_key(folder), scratch=folder / "run" / "plain")
+        store, artifacts = opened.enter_context(open_node_store(node)), open_node_artifacts(node)
         opened.callback(artifacts.close)
         owner = Owner(node.name, _signing_key(folder), certificate_fingerprint(identity.ca_pem))
         books = Books(store, owner, SystemClock(), lambda peer: _roots(node).get(peer))
@@ -80,12 +74,12 @@ def open_node(folder: Path) -> Iterator[Running]:
                 listen=node.config.listen,
                 partners=lambda: {peer: node.partners.get(peer).endpoint for peer in _roots(node)},
                 mail=Mailroom(books, projects, jobs),
-                relay=folder / "run",
+                relay=folder / RUN_FOLDER,
                 admits=jobs.admits,
             )
         )
         settings = Settings(concurrent=node.config.jobs, memory_bytes=_bytes(node.config.worker_gib))
-        chores = (lambda: projects.send_cards(_roots(node)), projects.announce_tables)
+        chores = (lambda: projects.send_cards(_roots(node)), projects.announce_tables, jobs.ask_what_was_lost)
         supervisor = Supervisor(node.name, runs, jobs, Way(port, port.socket, artifacts), settings, chores)
         books.after_each(supervisor.stir)
         supervisor.start()
@@ -118,14 +112,6 @@ def _signing_key(folder: Path) -> SigningKey:
     if not (folder / SIGNING_KEY_FILE).exists():
         SigningKey.generate().save(folder)
     return SigningKey.load(folder)
-
-
-def _artifacts_key(folder: Path) -> bytes:
-    path = folder / _ARTIFACTS_KEY_FILE
-    if not path.exists():
-        with whole_file(path) as file:
-            file.write(secrets.token_bytes(KEY_BYTES))
-    return read_private(path)
 
 
 def _bytes(gib: float | None) -> int | None:

@@ -1,7 +1,8 @@
 """The supervisor: leases jobs that are ready, starts a worker process for each, watches it, and starts it anew.
 
-A worker that was killed, or lost its way to a partner, is followed by another one once its lease has run out, which is
-let go a little later each time; the job goes on from its checkpoints. Any other error ends the job at all parties.
+A worker that lost its way to a partner tries again by itself. One that was killed is followed by another one once its
+lease has run out, which is let go a little later each time; the job goes on from its checkpoints. Any other error ends
+the job at all parties.
 """
 
 from __future__ import annotations
@@ -22,7 +23,7 @@ from pathlib import Path
 from typing import IO, Protocol
 
 from unseen import errors
-from unseen.errors import Cancelled, LocalProtocolError, PeerFailed, TransportError, UnseenError
+from unseen.errors import Cancelled, LocalProtocolError, UnseenError
 from unseen.flow.spec import FlowSpec
 from unseen.ids import JobId, PartyId, StepId
 from unseen.node.books import Turn
@@ -31,21 +32,9 @@ from unseen.node.usecases.runs import Runs, Work
 from unseen.node.worker import Assignment
 
 _log = logging.getLogger(__name__)
-_PASSING = (TransportError, PeerFailed, Cancelled)
-"""Errors that another attempt may not meet: if a partner had to stop for good, its own node says so."""
-_KEPT_ENVIRONMENT = (
-    "PATH",
-    "PYTHONPATH",
-    "HOME",
-    "LANG",
-    "LC_ALL",
-    "TMPDIR",
-    "TZ",
-    "NUMBA_CACHE_DIR",
-    "NUMBA_NUM_THREADS",
-    "OMP_NUM_THREADS",
-    "POLARS_MAX_THREADS",
-)
+_KEPT = frozenset({"PATH", "PYTHONPATH", "HOME", "LANG", "LC_ALL", "TMPDIR", "TZ"})
+_KEPT_PREFIXES = ("BLIS_", "MKL_", "NUMBA_", "OMP_", "OPENBLAS_", "POLARS_")
+"""Of what tells libraries how to compute: a worker's last bits are to be those of any other process here."""
 
 
 class Relay(Protocol):
@@ -151,7 +140,8 @@ class Supervisor:
         self._chores_done = 0.0
 
     def start(self) -> None:
-        """Begin to run jobs, in a thread."""
+        """Begin to run jobs, in a thread; no other process runs those of this node."""
+        self._runs.take_over()
         self._thread = threading.Thread(target=self._run, name="supervisor", daemon=True)
         self._thread.start()
 
@@ -176,6 +166,11 @@ class Supervisor:
     def running(self) -> tuple[JobId, ...]:
         """Jobs for which there is a worker."""
         return tuple(self._workers)
+
+    @property
+    def processes(self) -> tuple[int, ...]:
+        """The process ids of the workers."""
+        return tuple(worker.process.pid for worker in self._workers.values())
 
     # --- the loop ----------------------------------------------------------------------------------------------------
 
@@ -266,6 +261,8 @@ class Supervisor:
                     self._runs.note(lease, event)
                 case {"size": [str(step), int() | None as shared]}:
                     self._runs.note_size(lease, StepId(step), shared)
+                case {"again": str(text)}:
+                    _log.info("job %s begins anew from its checkpoints: %s", lease.job, text)
                 case {"end": "done"}:
                     worker.end = "done"
                 case {"end": str(name), "text": str(text)}:
@@ -307,8 +304,7 @@ class Supervisor:
             self._runs.done(lease)
             # Until all others are done as well, one of them may need this side once more.
             self._pause(worker, history)
-        elif isinstance(worker.end, _PASSING):
-            _log.info("job %s: %s; it is tried again", job, worker.end)
+        elif isinstance(worker.end, Cancelled):
             self._pause(worker, history)
         elif isinstance(worker.end, UnseenError):
             self._runs.failed(lease, worker.end)
@@ -344,7 +340,9 @@ class Supervisor:
 
 def _spawn(task: Assignment, home: Path) -> subprocess.Popen[str]:
     home.mkdir(parents=True, exist_ok=True, mode=0o700)
-    environment = {name: os.environ[name] for name in _KEPT_ENVIRONMENT if name in os.environ}
+    environment = {
+        name: value for name, value in os.environ.items() if name in _KEPT or name.startswith(_KEPT_PREFIXES)
+    }
     with (home / "worker.log").open("a") as log:
         process = subprocess.Popen(  # our own program, no shell
             (sys.executable, "-P", "-m", "unseen.node.worker"),

@@ -9,6 +9,7 @@ line                               says
 =================================  ====================================================
 ``{"event": {…}}``                 how far a step is, and what it has cost
 ``{"size": [step, shared]}``       how many rows a step found to be shared; ``null``: this party does not know
+``{"again": TEXT}``                it lost its way to a partner, and begins anew from the last checkpoints
 ``{"end": "done"}``                this party has all its results
 ``{"end": TYPE, "text": …}``       why it stopped, as an error of ``unseen.errors``
 =================================  ====================================================
@@ -33,7 +34,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from unseen.clock import SystemClock
 from unseen.component import Source, installed_components
 from unseen.dialogue import Event
-from unseen.errors import LocalProtocolError, UnseenError, UsageError
+from unseen.errors import Cancelled, LocalProtocolError, PeerFailed, TransportError, UnseenError, UsageError
 from unseen.flow.executor import Seat, noting_the_end, play
 from unseen.flow.graph import build_graph
 from unseen.flow.spec import FlowSpec
@@ -47,6 +48,7 @@ BUSY = 75
 """Exit status if an earlier worker of the job has not ended yet; EX_TEMPFAIL of sysexits.h."""
 _LOCK_SECONDS = 10.0
 _EVENT_SECONDS = 0.5
+_FIRST_PAUSE, _LONGEST_PAUSE = 0.5, 30.0
 _OPEN_FILES = 4096
 
 Tell = Callable[[Mapping[str, object]], None]
@@ -83,9 +85,24 @@ def work(task: Assignment, tell: Tell, cancel: threading.Event) -> None:
         sources = {name: Source(path) for name, path in task.tables.items()}
         seat = Seat(task.party, graph, task.job, workspace, sources, SystemClock(), points=task.points)
         try:
-            _drive(task, seat, tell, cancel)
+            _persist(task, seat, tell, cancel)
         finally:
             _tell_sizes(seat, tell)
+
+
+def _persist(task: Assignment, seat: Seat, tell: Tell, cancel: threading.Event) -> None:
+    """Run the job, again and again if the way to partners is lost: theirs may have been killed, and be back soon."""
+    pause = _FIRST_PAUSE
+    while True:
+        try:
+            _drive(task, seat, tell, cancel)
+        except (TransportError, PeerFailed) as error:
+            tell({"again": str(error)})
+            if cancel.wait(pause):
+                raise Cancelled(f"{task.party}: stopped on request") from error
+            pause = min(2 * pause, _LONGEST_PAUSE)
+        else:
+            return
 
 
 @contextmanager

@@ -9,6 +9,7 @@ from functools import cached_property, wraps
 from pathlib import Path
 from typing import TypeVar
 
+from unseen.codec import read_json
 from unseen.data.atomic import whole_file
 from unseen.errors import DataError, UsageError
 from unseen.learners.horizontal.compression.compressed import Compressed, compressed
@@ -258,9 +259,11 @@ def _begin(folder: Path, program: Program) -> None:
         keep_text(folder, program)
         return
     try:
-        before = json.loads(path.read_text(encoding="utf-8"))
+        before = read_json(path.read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
         raise DataError(f"{path} cannot be read: {error}; start the run again in another folder") from error
+    if not isinstance(before, dict):
+        raise DataError(f"{path} is damaged: start the run again in another folder")
     if changed := [key for key in dict.fromkeys((*about, *before)) if before.get(key) != about.get(key)]:
         raise UsageError(
             f"{folder} holds a run of another program, with other {', '.join(changed)}: choose another folder, or the "

@@ -31,7 +31,7 @@ from typing import Annotated
 import numpy as np
 from numpy.typing import NDArray
 
-from unseen.codec import Shape, message, shown
+from unseen.codec import Shape, message, read_json, shown
 from unseen.crypto.hashing import framed_digest
 from unseen.crypto.prg import Prg
 from unseen.data.atomic import whole_file
@@ -343,7 +343,12 @@ class _Play:
                 f"the folder of {part.me} holds another run than {self.settings.run}, or one with other settings: "
                 "choose another folder"
             )
-        history = tuple(Round(**fields) for fields in json.loads(kept.history))
+        try:
+            history = tuple(Round(**fields) for fields in read_json(kept.history))
+        except (ValueError, TypeError) as error:
+            raise DataError(
+                f"the folder of {part.me} is damaged: its history {error}: choose another folder"
+            ) from error
         return Run(State(kept.round, kept.model, unpack(kept.extra)), history), unpack(kept.memory)
 
     def round(self, run: Run, memory: Memory) -> Dialogue[tuple[Run, Memory]]:

@@ -11,7 +11,7 @@ import threading
 from collections.abc import Callable
 from typing import Any
 
-from unseen.errors import HandshakeRefused, PeerUnreachable, TransportError, UnseenError
+from unseen.errors import HandshakeRefused, PeerUnreachable, UnseenError
 from unseen.ids import PartyId
 from unseen.transport.diagnosis import examine
 from unseen.transport.guard import Guard
@@ -54,7 +54,7 @@ class Correspondence:
         self._complain = complain
         self._wait = wait
         self._stopping = threading.Event()
-        self._lock = threading.Lock()
+        self._lock, self._connecting = threading.Lock(), threading.Lock()
         self._connection: Any = None
         self._trusted = b""
         self._threads = [
@@ -108,16 +108,15 @@ class Correspondence:
         """Log why a call failed, and end a connection that may be of no use."""
         peer = self._peer
         if isinstance(error, grpc.RpcError):
-            if error.code() in _BUSY:
-                text = f"{error.code().name}: {error.details()}"
-            elif error.code() is grpc.StatusCode.CANCELLED:
+            code = error.code()
+            if code is grpc.StatusCode.CANCELLED:
                 return  # by the other thread
-            else:
+            text = f"{code.name}: {error.details()}"
+            if code not in _BUSY:
                 self.cut()
-                text = examine(self.endpoint, self._guard.identity, peer).text
-                text = f"{text} ({error.code().name}: {error.details()})"
+                text = f"{examine(self.endpoint, self._guard.identity, peer).text} ({text})"
             self._complain(peer, f"no mail with {peer}: {text}", None)
-        elif isinstance(error, TransportError):
+        elif isinstance(error, UnseenError):
             self.cut()
             self._complain(peer, f"no mail with {peer}: {error}", None)
         else:
@@ -152,12 +151,17 @@ class Correspondence:
 
     def _connected(self) -> Any:
         """Return a connection to whom the guard lets in."""
-        with self._lock:
-            if self._connection is None and not self._stopping.is_set():
-                self._connection = self._connect()
-            if self._connection is None:
-                raise PeerUnreachable("this node stops")
-            return self._connection
+        with self._connecting:  # one thread connects, and the lock is free meanwhile
+            with self._lock:
+                if self._connection is not None:
+                    return self._connection
+            fresh = self._connect()
+            with self._lock:
+                if not self._stopping.is_set():
+                    self._connection = fresh
+                    return fresh
+        fresh.close()
+        raise PeerUnreachable("this node stops")
 
     def _connect(self) -> Any:
         trusted = self._guard.trusted_at(self.endpoint, self._peer)

@@ -149,7 +149,7 @@ def pinned(endpoint: str, identity: Identity, peer: PartyId) -> bytes | None:
     try:
         with (
             socket.create_connection(split_endpoint(endpoint), timeout=_TIMEOUT) as connection,
-            _context(identity, peer).wrap_socket(connection, server_hostname=host_name(peer)) as secured,
+            _secured(connection, _context(identity, peer), peer) as secured,
         ):
             der = secured.getpeercert(binary_form=True)
     except OSError:
@@ -161,7 +161,7 @@ def pinned(endpoint: str, identity: Identity, peer: PartyId) -> bytes | None:
 def _examine_tls(connection: socket.socket, endpoint: str, identity: Identity, expected: PartyId) -> Finding:
     place = f"{expected} at {endpoint}"
     try:
-        with _context(identity, expected).wrap_socket(connection, server_hostname=host_name(expected)) as secured:
+        with _secured(connection, _context(identity, expected), expected) as secured:
             return _examine_certificate(secured, place, identity, expected)
     except ssl.SSLCertVerificationError as error:
         text = _their_fault(error, endpoint, identity, expected)
@@ -310,6 +310,12 @@ def _context(identity: Identity, peer: PartyId) -> ssl.SSLContext:
     except (ssl.SSLError, UnicodeDecodeError) as error:
         raise UsageError(f"the identity of {identity.party} cannot be used for TLS: {error}") from error
     return context
+
+
+def _secured(connection: socket.socket, context: ssl.SSLContext, peer: PartyId) -> ssl.SSLSocket:
+    # Raises if the other side has hung up already, for which Python's TLS would not close its socket.
+    connection.getpeername()
+    return context.wrap_socket(connection, server_hostname=host_name(peer))
 
 
 @contextmanager

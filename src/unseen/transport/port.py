@@ -17,9 +17,7 @@ from unseen.transport.endpoints import (
     FACTS,
     METHOD,
     SERVICE,
-    DaemonThreads,
     caller,
-    connection_options,
     dialled,
     refuse_old_tls,
 )
@@ -40,10 +38,11 @@ from unseen.codec import shown
 from unseen.errors import RemoteProtocolError, UnseenError, UsageError
 from unseen.ids import JobId, PartyId
 from unseen.transport.correspondence import Correspondence
-from unseen.transport.diagnosis import examine, split_endpoint
+from unseen.transport.diagnosis import examine
 from unseen.transport.facts import facts
 from unseen.transport.guard import Guard
 from unseen.transport.lines import LINGER
+from unseen.transport.listener import Credentials, Listener
 from unseen.transport.mail import Clerk, Mailroom
 from unseen.transport.relay import Frame
 from unseen.transport.tls import Identity
@@ -105,8 +104,6 @@ class Port:
     ) -> None:
         refuse_old_tls()
         self.party = identity.party
-        self.port = 0
-        """The port that partners can dial, 0 if there is none."""
         self._partners = partners
         self._admits = admits
         self._options = options or PortOptions()
@@ -118,15 +115,17 @@ class Port:
         self._correspondences: dict[PartyId, Correspondence] = {}
         self._dialled_by: dict[PartyId, float] = {}
         # First the port: it tells two nodes of one folder apart, before one takes the other's socket away.
-        self._server = self._bind(listen) if listen is not None else None
+        self._listener = self._listen(listen) if listen is not None else None
+        self.port = self._listener.port if self._listener is not None else 0
+        """The port that partners can dial, 0 if there is none."""
         try:
             self._workers = Workers(relay, objection=self._objection_to, came=self._worker_came)
         except UsageError:
-            if self._server is not None:
-                self._server.stop(None)
+            if self._listener is not None:
+                self._listener.close(0, 0)
             raise
-        if self._server is not None:
-            self._server.start()
+        if self._listener is not None:
+            self._listener.start()
         self._watching = threading.Thread(target=self._watch, name="watch partners", daemon=True)
         self._watching.start()
 
@@ -147,6 +146,10 @@ class Port:
         """End every stream of a job and let no worker of it in any more."""
         self._workers.forget(job)
 
+    def show(self, identity: Identity) -> None:
+        """Go on with a renewed certificate of this node, from the next connection on."""
+        self._guard.identity = identity
+
     def close(self) -> None:
         """End everything, and give port, socket, threads and connections back; may be called twice."""
         if self._stopping.is_set():
@@ -154,14 +157,13 @@ class Port:
         self._stopping.set()
         deadline = time.monotonic() + self._options.close_grace
         self._workers.close()
-        stopped = self._server.stop(LINGER) if self._server is not None else None
         self._watching.join(self._options.close_grace)
         for correspondence in self._correspondences.values():
             correspondence.stop()
+        if self._listener is not None:
+            self._listener.close(LINGER, deadline)
         for correspondence in self._correspondences.values():
             correspondence.join(max(deadline - time.monotonic(), 0))
-        if stopped is not None:
-            stopped.wait(max(deadline - time.monotonic(), 0))
 
     def __enter__(self) -> Self:
         return self
@@ -195,14 +197,16 @@ class Port:
     def _watch(self) -> None:
         """Follow the list of partners, and end what is not allowed any more."""
         while not self._stopping.is_set():
-            with suppress(UnseenError):  # nobody is let in meanwhile; what there is gets judged below
+            with Attempt() as attempt:
                 self._follow(self._partners())
+            if attempt.error is not None:
+                self._complaints.say(self.party, f"partners cannot be followed: {attempt.error}")
             for correspondence in list(self._correspondences.values()):
                 correspondence.judge()
             for worker in self._workers.all():
                 with Attempt() as attempt:
                     self._judge(worker)
-                if worker.refused or attempt.error is not None:
+                if worker.overdue or attempt.error is not None:
                     worker.end(words="an error at this node")
                 if attempt.error is not None:
                     self._complaints.say(worker.peer, f"job {worker.job} cannot be judged", attempt.error)
@@ -218,6 +222,8 @@ class Port:
             worker.refuse(objection)
 
     def _follow(self, partners: Mapping[PartyId, str | None]) -> None:
+        if self._listener is not None:
+            self._listener.show(self._credentials())
         for peer, correspondence in list(self._correspondences.items()):
             if partners.get(peer) != correspondence.endpoint:
                 correspondence.stop()
@@ -235,45 +241,20 @@ class Port:
 
     # --- as listener
 
-    def _bind(self, listen: str) -> Any:
-        split_endpoint(listen)
-        handlers = {
+    def _listen(self, listen: str) -> Listener:
+        methods = {
             METHOD: grpc.stream_stream_rpc_method_handler(self._serve_stream),
             EXCHANGE: grpc.unary_unary_rpc_method_handler(self._serve_exchange),
             FACTS: grpc.unary_unary_rpc_method_handler(self._serve_facts),
         }
-        server = grpc.server(
-            DaemonThreads(),
-            handlers=[grpc.method_handlers_generic_handler(SERVICE, handlers)],
-            options=[
-                *connection_options(self._options.keepalive),
-                ("grpc.max_concurrent_streams", self._options.streams + self._options.exchanges),
-                ("grpc.server_handshake_timeout_ms", 10_000),
-            ],
-        )
-        credentials = grpc.dynamic_ssl_server_credentials(
-            self._certificates(), self._certificates, require_client_authentication=True
-        )
-        try:
-            self.port = server.add_secure_port(listen, credentials)
-        except RuntimeError as error:
-            raise UsageError(
-                f"{self.party} cannot listen at {listen}: another process uses the port, or the address is not of this "
-                "machine; choose another one"
-            ) from error
-        return server
+        return Listener(self.party, listen, methods, self._credentials(), keepalive=self._options.keepalive)
 
-    def _certificates(self) -> Any:
-        """Return what to show in a handshake, and whom to let through it: today's partners."""
+    def _credentials(self) -> Credentials:
+        """Return what to show in a handshake, and by whose roots to judge callers: those of today's partners."""
         identity = self._guard.identity
-        roots = {identity.ca_pem}
-        try:
-            roots.update(identity.authority_of(peer) for peer in self._partners())
-        except UnseenError as error:
-            _log.warning("%s: the partners' roots cannot be read, so nobody can connect: %s", self.party, error)
-        return grpc.ssl_server_certificate_configuration(
-            [(identity.key_pem, identity.certificate_pem)], b"".join(sorted(roots))
-        )
+        roots = {identity.authority_of(peer) for peer in self._partners()}
+        # gRPC needs one; under the own root there is nobody but this node.
+        return Credentials(identity.key_pem, identity.certificate_pem, b"".join(sorted(roots)) or identity.ca_pem)
 
     def _serve_facts(self, request: bytes, context: Any) -> bytes:
         with _Quiet(context, self._complaints):
@@ -378,7 +359,8 @@ class Port:
             last = self._dialled_by.get(worker.peer)
             if endpoint is None or (last is not None and time.monotonic() - last < _REMEMBERED):
                 return
-            worker.taken = True
+            if not self._workers.claim(worker):
+                return
             why = self._dial_for(worker, endpoint)
         except UnseenError as error:  # by what to judge the peer cannot be read
             why = str(error)
@@ -435,7 +417,8 @@ class _Quiet:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        if isinstance(error, Exception) and self._context.code() is None:
+        # An RpcError: the caller has gone.
+        if isinstance(error, Exception) and not isinstance(error, grpc.RpcError) and self._context.code() is None:
             names, _ = caller(self._context)
             self._complaints.say(str(names), f"a call of {names} failed here: {type(error).__name__}", error)
             self._context.abort(grpc.StatusCode.INTERNAL, "an error at this node, which its log tells")

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hmac
 import logging
+import math
 import os
 import secrets
 import select
@@ -24,8 +25,10 @@ from unseen.errors import LocalProtocolError, UnseenError, UsageError
 from unseen.ids import JobId, PartyId
 from unseen.transport.link import Why, refusal
 from unseen.transport.relay import SOCKET_FILE, WORDS_BYTES, Call, Frame, hang_up, read_frame, short, write_frame
+from unseen.transport.visits import Attempt
 
 _TOKEN_BYTES = 32
+_LAST_WORDS = 2.0
 _PATIENCE = struct.pack("ll", 5, 0)
 _FOREVER = struct.pack("ll", 0, 0)
 _GONE = select.POLLRDHUP | select.POLLHUP | select.POLLERR
@@ -47,6 +50,7 @@ class Worker:
         self._reading, self._writing = threading.Lock(), threading.Lock()
         self._cut: Callable[[], object] | None = None
         self._refusal = ""
+        self._until = math.inf
         self._over = False
 
     @property
@@ -55,9 +59,9 @@ class Worker:
         return self._over
 
     @property
-    def refused(self) -> bool:
-        """Whether this side has refused to go on."""
-        return bool(self._refusal)
+    def overdue(self) -> bool:
+        """Whether this side has refused to go on, long enough ago for both to have heard it."""
+        return time.monotonic() > self._until
 
     def join(self, cut: Callable[[], object], certificate_pem: bytes) -> None:
         """Note how the stream of the network is ended, and under which certificate the peer's node is on it."""
@@ -79,12 +83,18 @@ class Worker:
             for packet in packets:
                 with self._writing:
                     write_frame(self._connection, Frame.PACKET, packet)
-            with self._writing:
-                self._connection.shutdown(socket.SHUT_WR)
+            if not self._refusal:
+                with self._writing:
+                    self._connection.shutdown(socket.SHUT_WR)
+                return
+        if self._refusal:
+            self.end()
 
     def refuse(self, reason: str) -> None:
-        """End both sides for good and tell them why; a side that takes nothing in is cut by ``end`` later."""
-        self._refusal = reason
+        """End both sides for good and tell them why; who takes nothing in is cut by ``end`` once it is ``overdue``."""
+        if self._refusal:
+            return
+        self._refusal, self._until = reason, time.monotonic() + _LAST_WORDS
         if self._cut is None:
             self.end(Frame.REFUSED, reason)
         else:
@@ -207,6 +217,12 @@ class Workers:
                 del self._turns[key]
         return None
 
+    def claim(self, worker: Worker) -> bool:
+        """Return whether the caller is the one who joins a connection with a stream."""
+        with self._changed:
+            first, worker.taken = not worker.taken, True
+            return first
+
     def all(self) -> list[Worker]:
         """Return every connection; those that ended are forgotten."""
         with self._changed:
@@ -254,7 +270,14 @@ class Workers:
             connection.close()
             return
         connection.setsockopt(socket.SOL_SOCKET, socket.SO_RCVTIMEO, _FOREVER)
-        reason = self._register(worker, call.token) or self._objection(worker.peer, worker.job)
+        with Attempt() as attempt:
+            self._let_in(worker, call.token)
+        if attempt.error is not None:
+            _log.error("a worker of job %s that calls %s", worker.job, worker.peer, exc_info=attempt.error)
+            worker.end(Frame.LATER, "an error at its node, which its log tells")
+
+    def _let_in(self, worker: Worker, token: str) -> None:
+        reason = self._register(worker, token) or self._objection(worker.peer, worker.job)
         if reason is None:
             self._came(worker)
             return

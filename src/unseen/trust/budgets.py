@@ -244,10 +244,15 @@ class Ledger:
         """Return the entry to keep before noise is drawn; none, if an earlier one covers it.
 
         Raises:
-            PermissionDenied: It would pass the limit, or what the grant gives to its job.
+            PermissionDenied: It would pass the limit, or what the grant gives to its job; or the grant counts ε at a
+                larger δ than the limit, at which any ε is small.
             UsageError: It is about other data, another unit or another relation than the limit.
         """
         self._check_grant(grant, at)
+        if grant.delta > limit.delta:
+            raise PermissionDenied(
+                f"{self}: the grant of job {grant.job} counts ε at δ = {grant.delta:g}, allowed are {limit.delta:g}"
+            )
         kept: list[Charged] = []
         facts = [fact for fact in self.spends if fact.about == limit.about]
         budget = Budget(

@@ -31,7 +31,7 @@ import numpy as np
 from numpy.random.bit_generator import ISeedSequence
 from numpy.typing import NDArray
 
-from unseen.errors import UsageError
+from unseen.errors import DataError, UsageError
 from unseen.ids import ClientId
 
 Vector = NDArray[np.float32]
@@ -118,6 +118,20 @@ class Examples:
 
     def __len__(self) -> int:
         return len(self.labels)
+
+
+def refuse_diverged(client: str, vector: NDArray[np.floating]) -> None:
+    """Refuse a client's difference that is no vector of finite numbers any more.
+
+    Raises:
+        DataError: It is none.
+    """
+    # One sum of squares is quicker, and not finite if one of the numbers is not.
+    if not np.isfinite(np.vdot(vector, vector)) and not np.isfinite(vector).all():
+        raise DataError(
+            f"the update of client {client} holds numbers that are not finite: its training diverged; lower the "
+            "learning rate, or look for such values in its examples"
+        )
 
 
 class _Key(ISeedSequence):

@@ -38,7 +38,7 @@ def open_engine(url: str) -> sql.Engine:
         UsageError: The URL is none, or of a database that is not supported, or its driver is not installed.
         DataError: The database is damaged, or was written by a newer version.
     """
-    engine = _engine(url)
+    engine = unopened(url)
     try:
         with engine.begin() as connection:
             if engine.dialect.name == _SQLITE:
@@ -56,7 +56,12 @@ def open_engine(url: str) -> sql.Engine:
     return engine
 
 
-def _engine(url: str) -> sql.Engine:
+def unopened(url: str) -> sql.Engine:
+    """Return the engine of a database that has not been looked at.
+
+    Raises:
+        UsageError: The URL is none, or of a database that is not supported, or its driver is not installed.
+    """
     try:
         parsed = sql.make_url(url)
     except ArgumentError as error:

@@ -8,7 +8,7 @@ from unseen.errors import PermissionDenied, RemoteProtocolError
 from unseen.ids import PartyId, StepId
 from unseen.node.books import Turn
 from unseen.node.domain import Job, JobState
-from unseen.node.letters import Acknowledged, Charged, ReceiptsHeld
+from unseen.node.letters import Acknowledged, Charged, ReceiptsAsked, ReceiptsHeld, ReceiptsShown
 from unseen.node.usecases.asking import ask_of, session_id, sessions_of
 from unseen.node.usecases.signatures import membership
 from unseen.privacy.decisions import Freeze, Refuse, Release, Result, Withhold
@@ -16,11 +16,12 @@ from unseen.privacy.facts import Began, Ended, Request
 from unseen.trust.agreement import ProjectId
 from unseen.trust.audit import Code, Event
 from unseen.trust.budgets import Noted, Receipt, points_of
-from unseen.trust.envelope import read_envelope, read_statement
+from unseen.trust.envelope import read_envelope, read_statement, seal
 from unseen.trust.grant import Grant
 
 LIVE = tuple(state for state in JobState if not state.is_over)
 _ALL = 1_000_000
+_SHOWN_AT_ONCE = 100
 _RELEASES = {
     Release: (Event.RELEASED, Code.DONE),
     Withhold: (Event.WITHHELD, Code.BUDGET),
@@ -159,6 +160,23 @@ def take_receipts(turn: Turn, peer: PartyId, letter: ReceiptsHeld) -> None:
     for frame in letter.frames:
         _acknowledge(turn, project, peer, frame)
     _end_orphans(turn, project, peer)
+
+
+def take_question(turn: Turn, peer: PartyId, letter: ReceiptsAsked) -> None:
+    """Show a partner that was put back from a backup what it has charged, and been charged, in projects of both."""
+    del letter
+    for project in turn.kept.projects.all():
+        of = turn.project(project)
+        member = of.current.member(peer) if of is not None else None
+        if member is None or turn.root(peer) != member.certificate:
+            continue
+        frames = [envelope.to_bytes() for envelope in turn.receipts(project, peer).envelopes]
+        for start in range(0, len(frames), _SHOWN_AT_ONCE):
+            turn.post(peer, ReceiptsHeld(project, tuple(frames[start : start + _SHOWN_AT_ONCE])))
+        for receipt in turn.ledger(project, peer).receipts:
+            # The same bytes as before: signatures of one key are.
+            turn.post(peer, Charged(project, seal(receipt, turn.owner.key).to_bytes()))
+    turn.post(peer, ReceiptsShown())
 
 
 def _end_orphans(turn: Turn, project: ProjectId, partner: PartyId) -> None:

@@ -94,6 +94,8 @@ def go_on(turn: Turn, name: JobId) -> None:
     job = known_job(turn, name)
     if job.state is not JobState.GRANTED or set(turn.kept.jobs.grants(name)) < set(parties_of(job)):
         return
+    if not set(turn.kept.recovery.open()).isdisjoint(parties_of(job)):
+        return  # what was charged before this node was put back is not known yet
     try:
         charge(turn, job)
     except (PermissionDenied, UsageError) as error:

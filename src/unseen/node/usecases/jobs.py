@@ -14,7 +14,17 @@ from unseen.flow.spec import FlowSpec, canonical_json
 from unseen.ids import JobId, PartyId
 from unseen.node.books import Books, Turn
 from unseen.node.domain import Job, JobState, Person, Right
-from unseen.node.letters import Acknowledged, JobDone, JobEnded, JobGranted, JobProposed, JobRefused, ReceiptsHeld
+from unseen.node.letters import (
+    Acknowledged,
+    JobDone,
+    JobEnded,
+    JobGranted,
+    JobProposed,
+    JobRefused,
+    ReceiptsAsked,
+    ReceiptsHeld,
+    ReceiptsShown,
+)
 from unseen.node.usecases.asking import ask_of, graph_of, points_needed
 from unseen.node.usecases.charging import LIVE, take_acknowledgement, take_receipts
 from unseen.node.usecases.deciding import (
@@ -49,6 +59,7 @@ class Jobs:
 
     def __init__(self, books: Books) -> None:
         self._books = books
+        self._asked: set[PartyId] = set()
 
     # --- looking -----------------------------------------------------------------------------------------------------
 
@@ -192,6 +203,14 @@ class Jobs:
                 if job.valid_until <= turn.now:
                     end_job(turn, job, Code.TIME, f"it was not over by {job.valid_until.isoformat()} ({job.state})")
 
+    def ask_what_was_lost(self) -> None:
+        """After this node was put back from a backup, ask partners for the receipts that it may have lost, once."""
+        with self._books.turn() as turn:
+            for peer in turn.kept.recovery.open():
+                if peer not in self._asked:
+                    turn.post(peer, ReceiptsAsked())
+                    self._asked.add(peer)
+
     def admits(self, peer: PartyId, job: JobId) -> bool:
         """Return whether messages of a job may pass between this node and a peer now."""
         with self._books.turn() as turn:
@@ -295,6 +314,13 @@ class Jobs:
         """
         take_acknowledgement(turn, peer, letter)
         all_go_on(turn, ProjectId(letter.project))
+
+    def take_comparison(self, turn: Turn, peer: PartyId, letter: ReceiptsShown) -> None:
+        """Note that a partner has shown all that this node had lost with its database; jobs with it may be charged."""
+        del letter
+        turn.kept.recovery.compared(peer)
+        for project in turn.kept.projects.all():
+            all_go_on(turn, project)
 
     def take_receipts(self, turn: Turn, peer: PartyId, letter: ReceiptsHeld) -> None:
         """Put charges back that this node's ledger has lost; jobs that were charged in their place are charged anew.

@@ -15,7 +15,7 @@ from unseen.flow.spec import problems_text
 from unseen.ids import PartyId
 from unseen.node.books import Books, Turn
 from unseen.node.domain import Person, Right
-from unseen.node.letters import AgreementOffered, Card, Revoked, TableHeld, TablesHeld
+from unseen.node.letters import AgreementOffered, Card, Revoked, TableHeld, TablesHeld, snapshot_of
 from unseen.node.usecases.endings import end_jobs, sign_head
 from unseen.node.usecases.rights import demand
 from unseen.node.usecases.signatures import check_members, membership, merged, missing, without
@@ -228,10 +228,10 @@ class Projects:
         for table in letter.tables:
             if table.owner != peer or of.current.table(peer, table.name) is None:
                 raise RemoteProtocolError(f"{peer}: {shown(table.name)} is no table of its own in {of.current}")
-        tables = [
-            {"owner": table.owner, "name": table.name, "digest": table.digest, "rows": table.rows}
-            for table in letter.tables
-        ]
+        try:
+            tables = [snapshot_of(table).model_dump(mode="json") for table in letter.tables]
+        except ValueError as error:
+            raise RemoteProtocolError(f"{peer}: a table of {of.current} has no sound digest or size") from error
         turn.kept.lines.append(f"held/{letter.project}/{peer}", json.dumps(tables).encode())
 
 

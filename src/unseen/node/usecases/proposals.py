@@ -10,7 +10,7 @@ from unseen.flow.spec import FlowSpec, canonical_json
 from unseen.ids import JobId, PartyId
 from unseen.node.books import Turn
 from unseen.node.domain import Job
-from unseen.node.letters import JobProposed, TableHeld
+from unseen.node.letters import JobProposed, TableHeld, snapshot_of
 from unseen.node.usecases.asking import held_tables
 from unseen.node.usecases.endings import parties_of
 from unseen.privacy.facts import MAX_ROWS, TableId
@@ -38,12 +38,7 @@ def read_proposal(turn: Turn, peer: PartyId, project: ProjectId, letter: JobProp
             project=project,
             initiator=peer,
             flow=canonical_json(flow.agreed()),
-            snapshots=tuple(
-                Snapshot.model_validate(
-                    {"owner": held.owner, "name": held.name, "digest": held.digest, "rows": held.rows}
-                )
-                for held in letter.tables
-            ),
+            snapshots=tuple(map(snapshot_of, letter.tables)),
             points=letter.points,
             epsilon=letter.epsilon,
             delta=letter.delta,

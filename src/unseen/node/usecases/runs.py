@@ -71,6 +71,12 @@ class Runs:
                 end_job(turn, job, Code.FAILED, str(error), told=_told(error))
                 return None
 
+    def take_over(self) -> None:
+        """Let all jobs be leased at once that run by an earlier process of this node: its workers end with it."""
+        with self._books.turn() as turn:
+            for job in turn.kept.jobs.all(states=(JobState.RUNNING,), limit=1_000_000):
+                turn.kept.jobs.release(Lease(job.job, "", turn.kept.jobs.fence(job.job), turn.now))
+
     def renew(self, lease: Lease, seconds: float) -> bool:
         """Return whether a worker may go on, for so many seconds: not if another one has the job, or it is over."""
         with self._books.turn() as turn:

@@ -12,8 +12,16 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from unseen.errors import DataError, UsageError
-from unseen.learners.horizontal.process import Assignment, Broadcast, Distributor, State, Update, Vector
+from unseen.errors import UsageError
+from unseen.learners.horizontal.process import (
+    Assignment,
+    Broadcast,
+    Distributor,
+    State,
+    Update,
+    Vector,
+    refuse_diverged,
+)
 
 CLIP = "dp/clip"
 """The bound of a round: an extra of states and broadcasts, shape (1,)."""
@@ -29,12 +37,8 @@ def clipped(delta: Vector, bound: float, who: str) -> tuple[Vector, bool]:
     Raises:
         DataError: It holds numbers that are not finite; ``who`` names its client.
     """
+    refuse_diverged(who, delta)
     length = float(np.linalg.norm(delta.astype(np.float64)))
-    if not math.isfinite(length):
-        raise DataError(
-            f"the update of client {who} holds numbers that are not finite: its training diverged; lower the learning "
-            "rate, or look for such values in its examples"
-        )
     if length <= bound * _MARGIN:
         return delta, True
     return (delta * (bound * _MARGIN / length)).astype(np.float32), length <= bound
