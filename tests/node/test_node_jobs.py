@@ -184,8 +184,7 @@ def test_a_job_that_is_out_of_order_by_the_time_of_its_approval_is_refused(tmp_p
     assert "version of customers: expected the one that is here" in bank.jobs.get(job).reason
 
 
-@pytest.mark.parametrize("at", [0, 1, 2])
-@pytest.mark.parametrize("ready", [True, False])
+@pytest.mark.parametrize(("at", "ready"), [(0, False), (1, True), (2, False)])
 def test_any_party_cancels_everywhere(tmp_path, at, ready) -> None:
     nodes = allied(tmp_path, BANK, INSURER, SHOP, automatic=ready)
     job = propose(nodes[0], BANK, INSURER, SHOP)

@@ -118,3 +118,13 @@ def test_a_flow_that_cannot_run_is_refused_with_a_reason(allies, steps) -> None:
 def test_tables_that_cannot_be_are_refused(allies, table) -> None:
     _, insurer = allies
     assert say(insurer, BANK, TablesHeld(CREDIT, (TableHeld(BANK, "customers", *table),))) == ["signature"]
+
+
+def test_a_bad_letter_does_not_cost_reading_the_trail_anew(allies) -> None:
+    _, insurer = allies
+    with insurer.books.turn() as turn:
+        gate = turn.gate(CREDIT)
+    for _ in range(3):
+        assert say(insurer, BANK, TablesHeld(CREDIT, (TableHeld(INSURER, "customers", "0" * 64, 1),)))
+    with insurer.books.turn() as turn:
+        assert turn.gate(CREDIT) is gate

@@ -1,8 +1,8 @@
 """A node's transactions: the store together with what is derived from it, gates and ledgers, one turn at a time.
 
 Everything that a person or a partner brings about is one **turn**: it is there as a whole, with the letters that tell
-others, or not at all. What is derived stays in memory from turn to turn; a turn that fails throws it away, and it is
-made anew from the store's lines. The lines, by the names of their logs:
+others, or not at all. What is derived stays in memory from turn to turn; a turn that fails after it has changed some of
+it throws it away, and it is made anew from the store's lines. The lines, by the names of their logs:
 
 =====================================  =========================================================
 ``trail``                              what was refused before it could be told which project it was about
@@ -94,7 +94,9 @@ class Books:
                     turn = self._turn = Turn(kept, self, self._derived)
                     yield turn
             except BaseException:
-                self._derived = _Derived()
+                # What was only read stays: a partner's bad letter must not cost reading whole trails anew.
+                if self._turn is None or self._turn.touched:
+                    self._derived = _Derived()
                 raise
             finally:
                 self._turn = None
@@ -105,6 +107,7 @@ class Books:
         """Add a line within the present turn."""
         if self._turn is None:
             raise LocalProtocolError(f"a line for {log} outside of any turn")
+        self._turn.touched = True
         self._turn.kept.lines.append(log, line)
 
 
@@ -118,6 +121,8 @@ class Turn:
         self.posted: set[PartyId] = set()
         self.ready = False
         """Whether a job has become ready."""
+        self.touched = False
+        """Whether gates or ledgers may differ from what is in the store, should the turn fail."""
         self._books, self._derived = books, derived
 
     def post(self, peer: PartyId, letter: AnyLetter) -> None:
@@ -160,6 +165,7 @@ class Turn:
 
     def reject(self, peer: PartyId, code: Code, project: ProjectId | None = None) -> None:
         """Record that something of a peer was refused."""
+        self.touched = True
         gate = self._gate(project) if project is not None else None
         if gate is not None:
             gate.note(Event.MESSAGE_REJECTED, code=code, party=peer, project=project)
@@ -192,6 +198,7 @@ class Turn:
 
     def enter(self, project: ProjectId, partner: PartyId, entry: Entry) -> Ledger:
         """Add an entry to a ledger, and return it."""
+        self.touched = True
         ledger = self.ledger(project, partner).after(entry)
         self.kept.lines.append(f"ledger/{project}/{partner}", entry_line(entry))
         self._derived.ledgers[project, partner] = ledger
@@ -216,6 +223,7 @@ class Turn:
         before = self.receipts(project, owner)
         after, signed = before.accept(envelope, self.owner.key)
         if after is not before:
+            self.touched = True
             self.kept.lines.append(f"receipts/{project}/{owner}", signed.to_bytes())
             self._derived.receipts[project, owner] = after
         return signed

@@ -232,7 +232,9 @@ class Projects:
             tables = [snapshot_of(table).model_dump(mode="json") for table in letter.tables]
         except ValueError as error:
             raise RemoteProtocolError(f"{peer}: a table of {of.current} has no sound digest or size") from error
-        turn.kept.lines.append(f"held/{letter.project}/{peer}", json.dumps(tables).encode())
+        line = json.dumps(tables).encode()
+        if turn.kept.lines.last(f"held/{letter.project}/{peer}") != line:
+            turn.kept.lines.append(f"held/{letter.project}/{peer}", line)
 
 
 def site_policy(turn: Turn, project: ProjectId) -> SiteProject | None:
@@ -331,6 +333,7 @@ def _offer(turn: Turn, made: Agreement, envelope: Envelope) -> None:
 
 def _complete(turn: Turn, made: Agreement, envelope: Envelope) -> None:
     """Put an agreement into force that all have signed; jobs under the version before are over."""
+    turn.touched = True
     of = turn.project(made.project)
     if of is not None:
         end_jobs(turn, made.project, Code.AGREEMENT, f"{made} has taken the place of the version before")
@@ -347,6 +350,7 @@ def _complete(turn: Turn, made: Agreement, envelope: Envelope) -> None:
 
 
 def _revoked(turn: Turn, envelope: Envelope, word: Revocation) -> None:
+    turn.touched = True
     gate = turn.gate(word.project)
     gate.project.revoke(envelope)
     turn.kept.projects.add_revocation(word.project, envelope.to_bytes())
