@@ -100,6 +100,10 @@ class Client:
         """Return who is signed in, and what they may do."""
         return self._json("GET", "/session")
 
+    def node(self) -> str:
+        """Return the name of the organisation whose node it is."""
+        return str(self.me()["node"])
+
     def set_own_password(self, old: str, new: str) -> None:
         """Change one's own password; all sessions end."""
         self._call("PUT", "/session/password", json={"old": old, "password": new})
