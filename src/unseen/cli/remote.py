@@ -26,6 +26,7 @@ from unseen.flow.spec import read_flow
 from unseen.ids import PartyId
 from unseen.node.drafting import agreement_for, policy_for
 from unseen.trust.policy import tables_of
+from unseen.trust.store import Lines
 
 _LONGEST_CELL = 60
 _UNKNOWN = "FILL-IN"
@@ -161,11 +162,13 @@ def set_policy(*, project: str, file: Path | None, nothing: bool, as_json: bool)
 
 def trail(*, project: str, out: Path) -> None:
     """Write a trail to a file."""
+    if out.exists():
+        raise UsageError(f"{out} is there already: choose another name")
     with _client() as client:
-        content = client.audit(project)
-    with whole_file(out) as file:
-        file.write(content)
-    _say(f"{out}: {content.count(bytes([10]))} records; check them by `unseen audit verify {out}`")
+        records = client.audit(project).splitlines()
+    with Lines(out) as lines:
+        lines.append(*records)
+    _say(f"{out}: {len(records)} records; check them by `unseen audit verify {out}`")
 
 
 def propose(*, project: str, flow: Path, terms: Mapping[str, object], wait: bool, as_json: bool) -> None:
@@ -200,7 +203,11 @@ def results(*, project: str, job: str, out: Path | None, as_json: bool) -> None:
 
 def _follow(client: Client, project: str, job: str) -> None:
     for event in client.events(project, job):
-        _say("  ".join(str(event[key]) for key in ("at", "step", "state", "text") if event.get(key)))
+        if event["what"] == "state":
+            _say(f"{event['state']}  {event['reason']}".rstrip())
+        else:
+            done = f"{event['done']} of {event['total']}" if event.get("total") else ""
+            _say(f"  {event['step']:<16} {event['what']:<10} {done:<12} {event.get('note') or ''}".rstrip())
 
 
 # --- input and output ------------------------------------------------------------------------------------------------

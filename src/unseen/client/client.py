@@ -189,7 +189,7 @@ class Client:
         return self._json("PUT", f"/projects/{_segment(project)}/policy", json=policy)
 
     def audit(self, project: str) -> bytes:
-        """Return the trail of a project as lines, as ``unseen audit verify`` takes them."""
+        """Return the trail of a project, a record a line; see `unseen project trail`."""
         return self._call("GET", f"/projects/{_segment(project)}/trail").content
 
     # --- jobs
