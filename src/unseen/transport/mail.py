@@ -120,8 +120,7 @@ class Clerk:
             self._complain(
                 peer, f"{peer} does not take a letter of this node: {shown(heard.complaint, limit=_WORDS)}", None
             )
-        if heard.received:
-            self._mail.delivered(peer, heard.received)
+        self._mail.delivered(peer, heard.received)
         self._take(peer, heard.letters)
         return heard
 
