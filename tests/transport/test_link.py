@@ -198,6 +198,35 @@ def test_a_goodbye_is_numbered_and_final():
         wire.ends[1].take(unpack(pack(Kind.PIECE, sequence=2), sender="alice"))
 
 
+def test_an_acknowledgement_that_was_cut_with_its_stream_is_not_taken_for_heard():
+    """Or a party could leave whose peer waits for that word of it."""
+    wire = Wire()
+    alice, bob = wire.ends
+    assert bob.peer_lacks_nothing
+    queue(alice, b"last message")
+    for side in (0, 1):
+        wire.write(side, 5)
+    for side in (0, 1):
+        wire.deliver(side, 1)
+    wire.write(0, 5)
+    wire.deliver(0, 5)
+    wire.write(1, 5)  # the acknowledgement, which nobody gets
+    assert (bob.settled, bob.peer_lacks_nothing, alice.settled) == (True, False, False)
+    wire.reconnect()
+    wire.write(0, 5)
+    wire.write(1, 5)
+    wire.deliver(0, 5)  # Alice's greeting says nothing about whether she got Bob's
+    assert not bob.peer_lacks_nothing
+    wire.deliver(1, 5)
+    assert alice.settled
+    alice.queue_bye()
+    wire.write(0, 5)
+    wire.deliver(0, 5)
+    assert bob.peer_left
+    bob.open()
+    assert not bob.peer_lacks_nothing, "now her goodbye is what she may wait for"
+
+
 def test_a_restarted_peer_cannot_continue_and_says_so():
     old, bob = link(), link(BOB, ALICE)
     Wire(old, bob).settle()

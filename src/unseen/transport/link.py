@@ -274,6 +274,8 @@ class Link:
         self._greeting_due = False
         self._outbox = _Outbox()
         self._expected = 0
+        self._greeted = 0
+        self._confirmed = 0
         self._ack_sent = 0
         self._withheld = 0
         self._assembly: _Assembly | None = None
@@ -287,6 +289,11 @@ class Link:
     def settled(self) -> bool:
         """Whether the peer has taken in everything."""
         return self._outbox.bytes == 0
+
+    @property
+    def peer_lacks_nothing(self) -> bool:
+        """Whether the peer knows for sure that all it sent has arrived: an acknowledgement is lost with its stream."""
+        return self._expected == self._confirmed
 
     @property
     def silent(self) -> bool:
@@ -358,6 +365,8 @@ class Link:
             return self._welcome(decode(Hello, packet.body, sender=self.peer))
         if not self.welcomed:
             raise self._bad(f"{packet.kind.name} came before the greeting")
+        # It has heard the greeting of this side, or it would not go on.
+        self._confirmed = self._greeted
         if packet.kind is Kind.ACK:
             if not self._outbox.acknowledge(packet.sequence):
                 raise self._bad(f"packet {packet.sequence} was acknowledged and never sent")
@@ -366,7 +375,7 @@ class Link:
         return True
 
     def _greeting(self) -> bytes:
-        self._ack_sent = self._expected
+        self._ack_sent = self._greeted = self._expected
         self._withheld = 0
         return pack(
             Kind.HELLO,
