@@ -35,6 +35,7 @@ from unseen.data.federated.partition import DirichletPerLabel, deal
 from unseen.learners.binning import LARGEST_BINS
 from unseen.learners.horizontal.boosting.forest import Forest
 from unseen.learners.horizontal.boosting.process import horizontal_boosting
+from unseen.learners.horizontal.boosting.setting import ForestPlan
 from unseen.learners.horizontal.linear.process import LinearLearner, horizontal_logistic
 from unseen.learners.horizontal.process import Aggregate, Broadcast, Process, State, Update
 from unseen.learners.metrics import auc
@@ -104,15 +105,14 @@ class Bytes:
 def boosted(options: Options, data: Split, people: FederatedData) -> dict[str, Any]:
     """Return what a forest costs, and how good it is."""
     names = [f"x{place}" for place in range(data.features.shape[1])]
-    learner = horizontal_boosting(
-        names,
-        clients=options.clients,
+    plan = ForestPlan(
         trees=options.trees,
         max_leaves=options.leaves,
         max_depth=options.depth,
         growth=options.growth,
         bins=options.bins,
     )
+    learner = horizontal_boosting(names, plan, clients=options.clients)
     counted = Bytes(learner.process)
     with Simulation(
         people, learner.trainer, counted.whole, Settings(Uniform(options.clients), workers=1)

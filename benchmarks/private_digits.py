@@ -164,7 +164,7 @@ def discrete(job: Job, epsilon: float, prg: Prg, trainer: TorchTrainer) -> Priva
     noise = accounting.calibrate(lambda z: [plan(z).spend(job.rounds)], epsilon, DELTA)
     fact, code = plan(noise).spend(job.rounds), plan(noise).code
     step = Decode(job.step(), plan(noise), _budget(fact, epsilon))
-    shorten = Encode(code, 0, prg.derive("noise"))
+    shorten = Encode(code, 0, job.rounds, prg.derive("noise"))
     process = Process("Distributed DP", SendModel(), LocalTraining(job.plan), ModularSum(code), step, (shorten,))
     return Private(process, cohort, noise, fact)
 

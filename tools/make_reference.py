@@ -29,6 +29,7 @@ from unseen.learners.horizontal.secure_mean import SecureMean
 from unseen.learners.horizontal.strategies.registry import STRATEGIES
 from unseen.rounds.parameters import REQUIRED, Parameter, parameters
 from unseen.rounds.program import Program
+from unseen.rounds.tables import LEARNERS
 
 DOCS = Path(__file__).parents[1] / "docs"
 OVERVIEW = DOCS / "security" / "overview.md"
@@ -228,7 +229,8 @@ def program_page() -> str:
         "A program says what is learnt, from whose examples, and how: one YAML or JSON file for `unseen learn`, "
         "`unseen serve` and `unseen attend`, and for Python (`unseen.rounds.program.Program`). The "
         "[guide](../guides/horizontal.md) shows one at work. A key that is not listed here is refused, with its line. "
-        "Server and clients have to agree on everything but `data`, `rounds` and `evaluate_every`."
+        "Server and clients have to agree on everything but `data` (of tables, the label), `rounds` and "
+        "`evaluate_every`; with noise that is worked out, on `rounds` as well."
     )
     named: list[tuple[str, str, Mapping[str, Callable[..., object]]]] = [
         ("Models", "`model` names one and gives its parameters beside the name.", MODELS),
@@ -242,6 +244,13 @@ def program_page() -> str:
             "`strategy` names one and gives its parameters, those of local training among them. `clients` is how many "
             "there are, if it is not said.",
             STRATEGIES,
+        ),
+        (
+            "Learners of tables",
+            "`model` names one in place of a network, and there is no strategy. `columns` are the features: all "
+            "columns but the label and the client's if it is not said; a server and its real clients need it. "
+            "`clients` is a cohort's size if it is not said.",
+            LEARNERS,
         ),
         ("Robust rules", "`robust` names one.", AGGREGATORS),
         ("Codecs", "`compression` names one; `feedback` may stand beside its parameters.", CODECS),

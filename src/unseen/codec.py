@@ -19,6 +19,7 @@ that are left before anything is allocated.
 from __future__ import annotations
 
 import dataclasses
+import json
 import math
 import struct
 import types
@@ -132,6 +133,18 @@ def decode(kind: type[T], frame: Buffer, *, sender: str = "peer") -> T:
     if reader.left:
         raise reader.bad(f"{found} is followed by {reader.left} bytes too many")
     return value
+
+
+def read_json(text: str | bytes) -> Any:  # whatever JSON says; who asks checks it
+    """Return the value of a JSON text.
+
+    Raises:
+        ValueError: It is none, or nested more deeply than anything that is meant.
+    """
+    try:
+        return json.loads(text)
+    except RecursionError as error:
+        raise ValueError("lists or objects are nested too deeply") from error
 
 
 def wire_name(kind: type) -> str:

@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from unseen.data.federated.sets import open_clients, open_dealt
     from unseen.data.federated.tables import read_tables, tables_from_frames
     from unseen.learners.horizontal.boosting.process import horizontal_boosting
+    from unseen.learners.horizontal.boosting.setting import ForestPlan
     from unseen.learners.horizontal.linear.process import horizontal_linear, horizontal_logistic
     from unseen.learners.horizontal.neural.augment import Affine, Flip, Shift
     from unseen.learners.horizontal.neural.models import (
@@ -66,6 +67,7 @@ _HOME = {
     "FederatedData": "unseen.data.federated.clients",
     "Flight": "unseen.rounds.asynchronous",
     "Flip": "unseen.learners.horizontal.neural.augment",
+    "ForestPlan": "unseen.learners.horizontal.boosting.setting",
     "Gossip": "unseen.rounds.gossip",
     "GossipSettings": "unseen.rounds.gossip",
     "Iid": "unseen.data.federated.partition",
@@ -141,6 +143,7 @@ __all__ = [
     "FederatedData",
     "Flight",
     "Flip",
+    "ForestPlan",
     "Gossip",
     "GossipSettings",
     "Iid",

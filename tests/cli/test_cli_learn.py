@@ -5,6 +5,7 @@ import pytest
 from plotly.graph_objects import Figure
 
 from unseen.report.figures import PALETTES
+from unseen.rounds import spending
 
 pytest.importorskip("torch", reason="the models of programs are PyTorch's")
 pytest.importorskip("sklearn", reason="the set digits comes with scikit-learn")
@@ -48,6 +49,39 @@ def test_a_run_ends_with_a_table_and_a_report_that_has_everything(unseen, progra
     assert "&lt;b&gt;bold" in page
     assert "Jain" in page
     assert "Who learned what" in page
+
+
+@pytest.mark.parametrize("own", [False, True])
+def test_a_private_run_marks_what_epsilon_does_not_cover_and_leaves_out_who_came(unseen, tmp_path, monkeypatch, own):
+    """An image set has images to test on that are no client's; a file's clients are tested on their own examples."""
+    monkeypatch.setattr(spending, "accounting", lambda: type("Free", (), {"epsilon": staticmethod(lambda *_: 0.5)}))
+    source = "digits, partition: iid, clients: 4"
+    if own:
+        rows = [[0.1 * (number + pixel) % 1 for pixel in range(64)] for number in range(10)]
+        data = {name: {"x": rows, "y": [number % 2 for number in range(10)]} for name in ("ann", "ben")}
+        text = json.dumps({"users": [*data], "num_samples": [10, 10], "user_data": data})
+        (tmp_path / "people.json").write_text(text)
+        source = "people.json"
+    program, report = tmp_path / "program.yaml", tmp_path / "report.html"
+    program.write_text(
+        f"name: small\ndata: {{source: {source}, test: 0.2}}\nmodel: {{name: logistic_regression, features: 64}}\n"
+        "strategy: {name: fed_avg, learning_rate: 0.1}\ncohort: {rate: 0.5}\nrounds: 2\n"
+        "privacy: {clip: 1.0, epsilon: 3, delta: 1e-2, noise_multiplier: 1.0}\n"
+    )
+    ended = unseen("learn", program, "--workers", 1, "--report", report, "--compare")
+    assert ended.code == 0, ended.err
+    lines = [line for line in ended.out.splitlines() if re.search(r"\d\.\d{4}", line)]
+    free = {line.split("  ")[0] for line in lines if "(not covered by ε)" not in line}
+    assert all(line.startswith(("test ", "round ")) and not own for line in free), free
+    page = report.read_text(encoding="utf-8")
+    figures = {"Who is served how well", "What taking part is worth", "Beside other training", "Accuracy", "Loss"}
+    for title in figures | {"Fairness: accuracy over clients"}:
+        marked = own or title not in {"Accuracy", "Loss"}
+        assert (f"{title} (not covered by ε)</h" in page) == marked
+    for told in ("on average", "bytes of all rounds", "computing time", 'id="traffic"', 'id="partition', "ann"):
+        assert told not in page.split("<script")[0]
+    left = json.loads(unseen("learn", program, "--workers", 1, "--json").out)["privacy"]["not covered by ε"]
+    assert left == ["clients", "comparison", *(["test"] if own else [])]
 
 
 def test_json_says_the_same_and_a_folder_goes_on(unseen, program, tmp_path):

@@ -68,7 +68,13 @@ def test_what_is_damaged_or_missing_is_named(unseen, program, tmp_path):
     assert unseen("learn", program, "--workers", 1, "--rounds", 1, "--folder", run).code == 0
     about = run / "about.json"
     kept = about.read_text()
-    for wrong in ("{", kept.replace('"clients": 4', '"clients": "4"'), json.dumps({**json.loads(kept), "more": 1})):
+    ragged = {**json.loads(kept), "labels": {"clients": ["a"], "labels": ["0", "1"], "counts": [[1]]}}
+    for wrong in (
+        "{",
+        json.dumps(ragged),
+        kept.replace('"clients": 4', '"clients": "4"'),
+        json.dumps({**json.loads(kept), "more": 1}),
+    ):
         about.write_text(wrong)
         ended = unseen("report", run)
         assert ended.code == 1
@@ -89,7 +95,7 @@ def test_what_a_private_run_has_spent_is_read_and_not_written(tmp_path, monkeypa
     text = PROGRAM.replace("size: 2", "rate: 0.5")
     text += "privacy: {clip: 1.0, epsilon: 3, delta: 1e-2, noise_multiplier: 1.0}\n"
     built = Built(Program.parse(text), tmp_path)
-    keep(tmp_path, module.about_simulated(built))
+    keep(tmp_path, module.about_simulated(built, 2))
     with built.simulation(workers=1) as simulation:
         simulation.rounds(2)
     with (tmp_path / "spent.jsonl").open("ab") as file:

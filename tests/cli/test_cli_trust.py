@@ -14,7 +14,7 @@ from unseen.ids import PartyId
 from unseen.transport.tls import issue, make_authority
 from unseen.trust.audit import Event, Trail
 from unseen.trust.envelope import Envelope, Signature, read_envelope, seal
-from unseen.trust.keys import SigningKey
+from unseen.trust.keys import SIGNING_KEY_FILE, SigningKey
 from unseen.trust.store import Lines
 
 NOW = datetime.now(UTC).replace(microsecond=0)
@@ -35,7 +35,6 @@ def parties(tmp_path: Path, unseen) -> dict[str, dict[str, str]]:
 
 @pytest.fixture
 def text(tmp_path: Path, parties: dict[str, dict[str, str]]) -> Path:
-    column = {"name": "id", "role": "join-key"}
     content = {
         "project": "credit",
         "purpose": "one score \u009b\u202e",
@@ -44,7 +43,13 @@ def text(tmp_path: Path, parties: dict[str, dict[str, str]]) -> Path:
         "members": list(parties.values()),
         "initiators": ["bank"],
         "tables": [
-            {"owner": name, "name": "customers", "schema_digest": "0" * 64, "columns": [column]} for name in parties
+            {
+                "owner": name,
+                "name": "customers",
+                "schema_digest": "0" * 64,
+                "columns": [{"name": "id", "role": "join-key"}],
+            }
+            for name in parties
         ],
         "components": [{"name": "psi_join", "version": installed_components()["psi_join"].version}],
     }
@@ -90,6 +95,33 @@ def test_a_change_follows_what_it_changes(agreement: Path, text: Path, tmp_path:
     assert unseen("agreement", "check", second).code == 1
 
 
+def test_a_member_with_a_new_key_signs_with_the_old_one_too(
+    agreement: Path, text: Path, tmp_path: Path, unseen
+) -> None:
+    def sign(path: Path, name: str, *more: object):
+        return unseen("agreement", "sign", path, "--identity", tmp_path / name, *more)
+
+    for name in ("bank", "partner"):
+        sign(agreement, name)
+    old, second = tmp_path / "old", tmp_path / "second.unseen"
+    old.mkdir()
+    (tmp_path / "partner" / SIGNING_KEY_FILE).rename(old / SIGNING_KEY_FILE)
+    made = json.loads(unseen("agreement", "key", tmp_path / "partner", "--party", "partner").out)
+    content = yaml.safe_load(text.read_text())
+    text.write_text(yaml.safe_dump({**content, "members": [content["members"][0], made]}))
+    assert unseen("agreement", "new", text, "--out", second, "--after", agreement).code == 0
+    for name in ("bank", "partner"):
+        assert sign(second, name).code == 0
+    assert "lacks the signature" in unseen("agreement", "check", agreement, second).err
+    ended = sign(second, "old")
+    assert ended.code == 3
+    assert "a key of the version before: say --after FILE" in ended.err
+    assert "is not the one before" in sign(second, "old", "--after", second).err
+    assert "signed for partner; 3 of 3 have signed" in sign(second, "old", "--after", agreement).out
+    ended = unseen("agreement", "check", agreement, second)
+    assert ended.code == 0, ended.err
+
+
 def test_an_agreement_that_is_over_does_not_hold(text: Path, tmp_path: Path, unseen) -> None:
     content = yaml.safe_load(text.read_text())
     content["valid_until"] = NOW - timedelta(hours=1)
@@ -131,7 +163,10 @@ def test_the_key_stays_when_it_is_asked_for_again(parties: dict[str, dict[str, s
     ("content", "found"),
     [
         ("[]", "expected a mapping"),
-        ("a: [", "cannot read"),
+        ("a: [", "is not YAML"),
+        ("a: &a [1, 1]\nb: &b [*a, *a]\nc: [*b, *b]", "aliases"),
+        ("members:\n- {party: bank, key: '1', key: '2'}", "line 2: 'key' stands twice"),
+        ("project: credit\nproject: other", "line 2: 'project' stands twice"),
         ("project: credit", "Field required"),
         ("project: !!binary aGk=", "cannot stand in an agreement"),
     ],

@@ -97,10 +97,15 @@ def test_programs_and_code_of_the_guide_to_horizontal_learning_are_true(capsys: 
     assert Built(Program.parse(whole)).process.name == "FedAvg"
     for text in sections:
         changed = {**yaml.safe_load(whole), **yaml.safe_load(text)}
-        assert Built(Program.parse(json.dumps(changed).replace('"1e-5"', "1e-5"))).program.model.name == "perceptron"
+        program = Program.parse(json.dumps(changed).replace('"1e-5"', "1e-5"))
+        assert program.model.name == "perceptron"
+        assert program.privacy or Built(program).process.name
     (example,) = blocks(page, "python")
     exec(compile(example, page.name, "exec"), {})  # noqa: S102  # our own documentation
     assert capsys.readouterr().out.startswith("accuracy 0.")
+    simulated, real = blocks(DOCS / "guides" / "horizontal_tables.md", "yaml")
+    assert Program.parse(simulated).of_tables
+    assert Built(Program.parse(real)).deployed.name.startswith("Horizontal boosting, program")
 
 
 def test_the_credit_flow_runs_and_its_second_run_reuses_everything(

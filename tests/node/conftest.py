@@ -3,14 +3,20 @@
 from __future__ import annotations
 
 import socket
+import sys
 from collections.abc import Iterator
 from contextlib import ExitStack
 from datetime import UTC, datetime
+from pathlib import Path
 
 import pytest
 
 from unseen.ids import PartyId
 from unseen.node.folder import Node
+
+sys.path.insert(0, str(Path(__file__).parent))  # for ``organisations``
+
+from organisations import allied  # found through the line above
 
 BANK, PARTNER = PartyId("bank"), PartyId("partner")
 
@@ -48,3 +54,9 @@ def paired(bank, partner, now) -> tuple[Node, Node]:
     bank.partners.add(PARTNER, partner.identity().ca_pem, None, now)
     partner.partners.add(BANK, bank.identity().ca_pem, bank.config.listen, now)
     return bank, partner
+
+
+@pytest.fixture
+def allies(tmp_path):
+    """Two nodes with an agreement in force."""
+    return allied(tmp_path, PartyId("bank"), PartyId("insurer"))

@@ -3,20 +3,25 @@
 from __future__ import annotations
 
 import json
+import ssl
 import warnings
 from datetime import UTC, datetime, timedelta
 
 import pytest
-from cryptography.hazmat.primitives import serialization
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes, serialization
+from cryptography.hazmat.primitives.asymmetric import ec, ed25519
 from cryptography.utils import CryptographyDeprecationWarning
+from cryptography.x509.oid import NameOID
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from unseen.errors import DataError, PermissionDenied, RemoteProtocolError, UsageError
 from unseen.ids import PartyId
 from unseen.node.folder import Node, load_identity
+from unseen.transport import tls
 from unseen.transport.revocation import check_root, leaf_problem, make_list, read_leaf, read_list
-from unseen.transport.tls import Authority, Identity, issue, make_authority, read_certificate
+from unseen.transport.tls import Authority, Identity, host_name, issue, make_authority, read_certificate
 
 BANK, PARTNER = PartyId("bank"), PartyId("partner")
 
@@ -185,6 +190,21 @@ def test_a_list_that_the_partner_did_not_sign_is_refused(paired, make, now):
         partner.partners.learn(BANK, make(bank, partner, now))
 
 
+def test_a_certificate_with_names_of_a_kind_that_nobody_reads_is_refused(paired, now):
+    """An x400Address (tag 3) in place of the DNS name (tag 2): the library does not know it."""
+    bank, partner = paired
+    shown, root = (der(getattr(bank.identity(), name)) for name in ("certificate_pem", "ca_pem"))
+    odd, odd_root = (content.replace(b"\x82\x1abank.", b"\xa3\x1abank.") for content in (shown, root))
+    assert odd != shown
+    assert odd_root != root
+    with pytest.raises(RemoteProtocolError, match="the certificate of bank cannot be read"):
+        read_leaf(odd, BANK)
+    with pytest.raises(RemoteProtocolError, match="the root of bank cannot be read"):
+        check_root(odd_root, BANK, now=now)
+    pem = ssl.DER_cert_to_PEM_cert(odd).encode()
+    assert partner.identity().objection(BANK, pem) == "its certificate cannot be read"
+
+
 def test_who_does_not_stand_for_a_partner(paired, now):
     bank, partner = paired
     trust, root = partner.identity(), authority(bank)
@@ -233,6 +253,44 @@ def test_a_partner_keeps_its_root_until_it_is_struck_off(paired, now):
 def test_a_root_that_could_certify_others_is_refused(make, now):
     with pytest.raises(RemoteProtocolError, match="the root of bank "):
         check_root(der(make(now).certificate_pem), BANK, now=now)
+
+
+@pytest.mark.parametrize(
+    ("key", "good"),
+    [
+        (ec.generate_private_key(ec.SECP192R1()), False),
+        (ec.generate_private_key(ec.SECP224R1()), False),
+        (ec.generate_private_key(ec.SECP256R1()), True),
+        (ec.generate_private_key(ec.SECP384R1()), True),
+        (ed25519.Ed25519PrivateKey.generate(), False),
+    ],
+    ids=["p192", "p224", "p256", "p384", "ed25519"],
+)
+def test_keys_of_roots_and_certificates_are_of_curves_that_hold(key, good, now):
+    name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "bank")])
+
+    def signed(ca, *more):
+        builder = tls._builder(name, name, key.public_key(), days=9, now=now).add_extension(
+            x509.BasicConstraints(ca=ca, path_length=0 if ca else None), critical=True
+        )
+        builder = builder.add_extension(tls._usage(signs_certificates=ca), critical=True)
+        for extension in more:
+            builder = builder.add_extension(extension, critical=True)
+        algorithm = None if isinstance(key, ed25519.Ed25519PrivateKey) else hashes.SHA256()
+        return builder.sign(key, algorithm)
+
+    bank = x509.DNSName(host_name(BANK))
+    root = signed(True, x509.NameConstraints([bank], None))
+    content = root.public_bytes(serialization.Encoding.DER)
+    leaf = signed(False, x509.SubjectAlternativeName([bank]))
+    problem = leaf_problem(leaf, root.public_bytes(serialization.Encoding.PEM), BANK, now=now)
+    if good:
+        assert check_root(content, BANK, now=now) == root
+        assert problem is None
+        return
+    with pytest.raises(RemoteProtocolError, match="not signed by an elliptic-curve key of its own, of 256 bits"):
+        check_root(content, BANK, now=now)
+    assert problem == "the certificate is not one of bank"
 
 
 def test_a_damaged_partner_list_is_an_error_and_not_an_empty_list(bank):

@@ -243,11 +243,32 @@ def test_a_link_that_is_up_ends_when_the_partner_is_struck_off(paired, listen, d
     assert f"the link to {peer} was ended: {peer} was struck off" in refused(channel, peer)
 
 
-def test_a_link_ends_when_the_partner_list_cannot_be_read_any_more(paired, listen, dial):
+@pytest.mark.parametrize(
+    ("old", "new", "found"),
+    [
+        (b"}", b"", "partners.json is missing or damaged"),
+        (b'"revoked": ""', b'"revoked": "?"', "partners.json: the revocation list of partner is damaged"),
+        (b'"revoked": ""', b'"revoked": "AAAA"', "partners.json: the revocation list of partner is damaged"),
+    ],
+    ids=["no-json", "a-list-that-is-no-base64", "a-list-that-is-none"],
+)
+def test_a_link_ends_when_the_partner_list_cannot_be_read_any_more(paired, listen, dial, old, new, found):
     listener, dialer = listen(), dial()
     talk(listener, dialer)
-    (paired[0].folder / "partners.json").write_text("{")
-    assert "partners.json is missing or damaged" in refused(listener, PARTNER)
+    path = paired[0].folder / "partners.json"
+    path.write_bytes(path.read_bytes().replace(old, new))
+    assert found in refused(listener, PARTNER)
+
+
+def test_a_partner_is_not_told_what_is_wrong_with_files_here(paired, listen, dial, caplog):
+    bank, partner = paired
+    listen()
+    (bank.folder / "partners.json").write_text("{")
+    told = [visit(bank.config.listen, partner.identity(), BANK).text, refused(dial(), BANK)]
+    for text in told:
+        assert "partner cannot be judged here at present: bank has to look into its log" in text
+        assert "partners.json" not in text
+    assert "partners.json is missing or damaged" in caplog.text
 
 
 def test_a_doctors_visit_does_not_change_whose_certificate_is_watched(paired, listen, dial, now):

@@ -119,6 +119,19 @@ def test_an_invitation_is_one_line_that_survives_wrapping_and_does_not_print_its
             leak(made)
 
 
+def test_an_invitation_is_written_as_ever():
+    """Both sides hash what it says, and may be of different releases."""
+    made = Invitation("b:1", BANK, PARTNER, bytes(range(32)), NOW, SECRET)
+    line = "AQAAAABp9JXAAAECAwQFBgcICQoLDA0ODxAREhMUFRYXGBkaGxwdHh8wMTIzNDU2Nzg5YWJjZGVmA2I6MQRiYW5rB3BhcnRuZXLumEks"
+    assert made.line() == f"unseen-{line}"
+    content = b"\2" + made._content()[1:]
+    check = hashlib.sha256(b"unseen invitation checksum" + content).digest()[:4]
+    with pytest.raises(UsageError, match="has format 2, this version knows 1: update the older side"):
+        Invitation.read("unseen-" + base64.urlsafe_b64encode(content + check).decode())
+    with pytest.raises(UsageError, match="expected host:port"):
+        Invitation.read(replace(made, endpoint="nowhere").line())
+
+
 @settings(max_examples=60, deadline=None)
 @given(place=st.integers(7, 160), letter=st.sampled_from("Ax0-_"))
 def test_a_bad_copy_is_told(place, letter):
@@ -142,6 +155,22 @@ def test_no_content_with_a_right_checksum_does_more_than_be_refused(content):
     check = hashlib.sha256(b"unseen invitation checksum" + content).digest()[:4]
     with pytest.raises(UsageError):
         Invitation.read("unseen-" + base64.urlsafe_b64encode(content + check).decode())
+
+
+@pytest.mark.parametrize(
+    ("endpoint", "more"),
+    [(b"b\xff:1", b""), (b"b\x1b[2J:1", b""), (b"b\n:1", b""), (b"b:1", b"more"), (b"b:1", None)],
+    ids=["no-ascii", "escapes", "two-lines", "more-behind-it", "less"],
+)
+def test_an_invitation_that_no_inviter_would_write_is_refused(endpoint, more):
+    """Else the two sides could take one line for two invitations, or a terminal obey it."""
+    content = Invitation("b:1", BANK, None, bytes(32), NOW, SECRET)._content()
+    fixed = content[: -len(b"\x03b:1\x04bank\x00")]
+    texts = b"".join(bytes([len(text)]) + text for text in (endpoint, b"bank", b""))
+    made = fixed + (texts[:-1] if more is None else texts + more)
+    check = hashlib.sha256(b"unseen invitation checksum" + made).digest()[:4]
+    with pytest.raises(UsageError, match="not as an inviter writes one"):
+        Invitation.read("unseen-" + base64.urlsafe_b64encode(made + check).decode())
 
 
 # --- who deviates

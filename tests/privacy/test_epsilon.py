@@ -62,6 +62,18 @@ def test_a_restart_goes_on_where_the_books_end() -> None:
         again.spend(ROUND.after(401))
 
 
+def test_rounds_that_were_released_are_not_released_again_from_an_old_state() -> None:
+    kept: list[Spend] = []
+    budget = Budget(LIMIT, Roots(), keep=kept.append)
+    for number in (1, 2, 3, 3):  # killed between charging and keeping the state, a round is played again
+        budget.spend(ROUND.after(number))
+    for books in (budget, Budget(LIMIT, Roots(), facts=kept)):
+        with pytest.raises(PermissionDenied, match="round 2 has been released, as have all up to 3"):
+            books.spend(ROUND.after(2))
+    budget.spend(replace(ROUND, run="second"))
+    assert len(kept) == 4
+
+
 def test_facts_that_were_lost_are_charged_with_the_next_one() -> None:
     budget = Budget(LIMIT, Roots())
     budget.spend(ROUND.after(300))

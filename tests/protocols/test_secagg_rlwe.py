@@ -33,6 +33,8 @@ from unseen.protocols.secure_aggregation.rlwe import (
     noise_bound,
 )
 
+ALL = np.arange(3, dtype="<u4")
+
 
 def setting_of(count: int, length: int, bits: int = 32) -> Setting:
     return Setting(tuple(sorted(PartyId(f"c{index}") for index in range(count))), length, bits)
@@ -143,7 +145,7 @@ def test_clients_may_drop_out_before_the_key_is_made_only() -> None:
 
 def test_ciphertexts_and_shares_look_uniform_and_never_repeat() -> None:
     setting = setting_of(3, 10)
-    key = PublicKey(clients_of(setting)[setting.clients[0]].begin().share)
+    key = PublicKey(clients_of(setting)[setting.clients[0]].begin().share, ALL)
     found = []
     for words in (np.zeros(10, np.uint32), np.zeros(10, np.uint32), np.ones(10, np.uint32)):
         client = Client(setting, setting.clients[0], Contribution(words), Prg(bytes(32)))
@@ -157,7 +159,7 @@ def test_ciphertexts_and_shares_look_uniform_and_never_repeat() -> None:
     # Another key, other randomness: else the difference would betray u.
     changed = key.key.copy()
     changed[0, 0] ^= 1
-    assert np.count_nonzero(other.answer(PublicKey(changed)).ciphertexts[:, 1] == found[0][:, 1]) < 5
+    assert np.count_nonzero(other.answer(PublicKey(changed, ALL)).ciphertexts[:, 1] == found[0][:, 1]) < 5
 
 
 def small_quotient(numerator: np.ndarray, divisor: np.ndarray) -> bool:
@@ -186,7 +188,7 @@ def test_every_part_has_noise_of_its_own() -> None:
     ring(DEGREE).contract(a[None, None], client._key[None, None], exact)
     assert small_quotient(exact[0, 0], a)
     key = clients_of(setting)[setting.clients[1]].begin().share
-    part_b, part_a = client.answer(PublicKey(key)).ciphertexts[0]  # of zeros
+    part_b, part_a = client.answer(PublicKey(key, ALL)).ciphertexts[0]  # of zeros
     assert not small_quotient(part_a, a)
     assert not small_quotient(part_b, key)
 
@@ -219,6 +221,35 @@ def test_messages_that_do_not_fit_are_refused() -> None:
     decryption = clients[first].answer(summed[first])
     with pytest.raises(RemoteProtocolError, match=f"{first}: expected 11 coefficients, found 10"):
         server.accept(first, Decryption(decryption.coefficients[:, 1:]))
+
+
+@pytest.mark.parametrize(
+    ("members", "complaint"),
+    [
+        ([1, 2, 3, 4], "a key in which it has no share"),
+        ([0, 1, 2], "at least 4 have to be left"),
+        ([0, 1, 1, 2, 3], "not ascending"),
+        ([0, 1, 2, 5], "names client number 5 of 5"),
+    ],
+)
+def test_a_key_has_shares_of_enough_and_of_the_client_itself(members: list[int], complaint: str) -> None:
+    setting = setting_of(5, 10)
+    client = clients_of(setting)[setting.clients[0]]
+    share = client.begin().share
+    with pytest.raises(RemoteProtocolError, match=complaint):
+        client.answer(PublicKey(share, np.array(members, "<u4")))
+    assert client.hears is None
+
+
+def test_clients_are_told_over_whom_the_sum_is() -> None:
+    setting = setting_of(4, 10)
+    clients, server = clients_of(setting), Server(setting)
+    others = setting.clients[1:]
+    for name in others:
+        server.accept(name, clients[name].begin())
+    for name, key in server.advance().items():
+        clients[name].answer(key)
+        assert clients[name].left == others
 
 
 def test_clients_keep_their_secrets() -> None:

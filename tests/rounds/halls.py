@@ -267,7 +267,7 @@ class Script:
         return replace(good, **changes)
 
 
-def with_scripts(play, names=NAMES[:1], **settings):
+def with_scripts(play, names=NAMES[:1], process=PROCESS, **settings):
     """Run a server whose cohort is everyone; ``play`` is given scripted clients of these names, the others are good."""
     hall = Hall()
     hall.serve()
@@ -275,11 +275,11 @@ def with_scripts(play, names=NAMES[:1], **settings):
     events = []
     settings = serving(**{"cohort": Uniform(5), "watch": events.append, **settings})
     with (
-        attending(hall, good) as clients,
+        attending(hall, good, process=process) as clients,
         ThreadPoolExecutor(1) as pool,
-        Server(hall.desk, PROCESS, Means(), settings, test=TEST) as server,
+        Server(hall.desk, process, Means(), settings, test=TEST) as server,
     ):
-        script = pool.submit(play, *(Script(hall, name) for name in names))
+        script = pool.submit(play, *(Script(hall, name, process) for name in names))
         run = server.rounds(2)
         server.finish()
         script.result(5)

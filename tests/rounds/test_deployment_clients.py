@@ -4,7 +4,7 @@ import os
 import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from functools import partial
 
 import numpy as np
@@ -37,6 +37,7 @@ from unseen.errors import (
     PeerUnreachable,
     RemoteProtocolError,
 )
+from unseen.learners.horizontal.process import Update
 from unseen.learners.horizontal.robust import Krum, robust
 from unseen.learners.horizontal.strategies import strategy
 from unseen.rounds.checkpoint import NamedVector
@@ -51,6 +52,7 @@ from unseen.rounds.messages import (
     Standing,
     odd_ones,
 )
+from unseen.rounds.next_state import culprit, next_state
 from unseen.rounds.serve import Server
 
 # --- clients that do not do what they should ---------------------------------------------------------------------
@@ -60,11 +62,17 @@ from unseen.rounds.serve import Server
     ("changes", "complaint"),
     [
         ({"delta": np.ones(SIZE - 1, np.float32)}, "39 numbers: expected a model of 40"),
-        ({"delta": np.full(SIZE, np.nan, np.float32)}, "not finite, in delta"),
+        ({"delta": np.full(SIZE, np.nan, np.float32)}, "not finite, or beyond 2^60, in delta"),
         ({"weight": float("inf")}, "counts inf"),
         ({"weight": 0.0}, "counts 0.0"),
+        ({"delta": np.full(SIZE, 3e38, np.float32)}, "beyond 2^60, in delta"),
+        ({"extra": (NamedVector("control", np.full(SIZE, -3e38, np.float32)),)}, "beyond 2^60, in control"),
+        ({"metrics": (Metric("loss", -1e308),)}, "beyond 2^60, in loss"),
+        ({"metrics": tuple(Metric(str(n), 1.0) for n in range(64))}, "has 65 further vectors and metrics"),
+        ({"weight": 1e300 / 2}, "counts 5e+299: expected a number from 2^-40 to 2^40"),
+        ({"weight": 1e-300}, "counts 1e-300"),
         ({"extra": ()}, "other vectors than those of most"),
-        ({"metrics": (Metric("loss", float("nan")),)}, "not finite, in loss"),
+        ({"metrics": (Metric("loss", float("nan")),)}, "beyond 2^60, in loss"),
         ({"metrics": (Metric("loss", 1.0), Metric("loss", 2.0))}, "two vectors or metrics"),
         ({"client": "client-3"}, "calls itself 'client-3'"),
         ({"run": "another"}, "takes part in run 'another'"),
@@ -89,6 +97,73 @@ def test_an_answer_that_is_none_is_refused_by_name_and_stops_nobody(changes, com
     assert complaint in refusals[0].reason
     assert not refusals[0].final
     assert counts[What.ANSWERED] >= 9
+
+
+@dataclass(frozen=True)
+class Picky:
+    """An aggregator that takes numbers below 1000, as one that adds limbs does."""
+
+    def check_update(self, update):
+        if np.abs(update.delta).max() >= 1000:
+            raise RemoteProtocolError("its update holds a number that is none")
+
+    def __call__(self, updates):
+        [self.check_update(update) for update in updates]
+        return PROCESS.aggregator(updates)
+
+
+def bounded(state, aggregate):
+    """A finalizer that cannot do anything with large means, as one that plants trees cannot."""
+    if np.abs(aggregate.delta).max() > 50:
+        raise RemoteProtocolError("leaves beyond all bounds")
+    return PROCESS.finalizer(state, aggregate)
+
+
+@pytest.mark.parametrize(
+    ("process", "complaint"),
+    [
+        (replace(PROCESS, aggregator=Picky()), "a number that is none"),
+        (replace(PROCESS, finalizer=bounded), "without it there is"),
+    ],
+    ids=["aggregator", "finalizer"],
+)
+def test_an_update_that_would_end_every_attempt_costs_its_client_the_round_and_nobody_else(process, complaint):
+    def play(script):
+        script.hello()
+        for _ in range(2):
+            script.say(script.answer(delta=np.full(SIZE, 1000, np.float32)))
+            reason = script.wait_for(Refusal).reason
+            assert complaint in reason
+            assert "leaves" not in reason  # of what others have sent
+        script.wait_for(Finished)
+
+    run, counts, events = with_scripts(play, process=process)
+    assert [one.dropped for one in run.history] == [1, 1]
+    assert counts[What.AGAIN] == 0
+    assert all(complaint in event.note for event in events if event.what is What.REFUSED)
+
+
+def test_who_is_to_blame_is_found_by_halves():
+    updates = {name: Update(np.full(SIZE, 60 * (name == NAMES[3]), np.float32), 1.0) for name in NAMES}
+    state, process = PROCESS.start(np.zeros(SIZE, np.float32)), replace(PROCESS, finalizer=limit_of_ten)
+    assert culprit(process, state, updates) == NAMES[3]
+    # Two at once, a model that nobody can have learnt, nobody beside: no single one is to blame.
+    twice = updates | {NAMES[0]: updates[NAMES[3]]}
+    assert culprit(process, state, twice) is None
+    assert culprit(process, state, {NAMES[3]: updates[NAMES[3]]}) is None
+    assert culprit(process, state, {}) is None
+    with pytest.raises(RemoteProtocolError, match="model after round 1 holds numbers that are not finite"):
+        next_state(replace(PROCESS, finalizer=infinite), state, PROCESS.aggregate(state, list(updates.values())))
+
+
+def limit_of_ten(state, aggregate):
+    if np.abs(aggregate.delta).max() > 10:
+        raise DataError("too much")
+    return PROCESS.finalizer(state, aggregate)
+
+
+def infinite(state, aggregate):
+    return replace(state, round=1, model=np.full(SIZE, np.inf, np.float32))
 
 
 def test_nonsense_is_refused_and_stops_nobody():

@@ -238,6 +238,8 @@ def says(changes):
         ({"row": np.full(SIZE + 1, np.inf, np.float32)}, "expected 6 finite numbers"),
         ({"row": np.zeros(SIZE + 1, np.float32)}, "expected a mass above 0"),
         ({"row": np.full(SIZE + 1, 1e9, np.float32)}, "expected a mass above 0"),
+        ({"row": np.array([1e-18] * SIZE + [1e-37], np.float32)}, "numbers beyond 2^60"),
+        ({"row": np.array([-3e38] * SIZE + [1.0], np.float32)}, "numbers beyond 2^60"),
         ({"round": 0}, "expected a round after 0"),
         ({"round": 99}, "and before 2, found 99"),
         ({"round": -1}, "expected a round after -1"),
@@ -254,21 +256,32 @@ def test_a_neighbour_that_breaks_the_rules_is_refused_by_name_and_stops_nobody(c
     assert np.isfinite(found[NODES[0]].run.state.model).all()
 
 
-def test_a_late_share_is_added_when_it_comes():
-    mine = settings(rounds=2, deadline=0.2, nodes=NODES[:2])
-    network = MemoryNetwork(NODES[:2])
-    late = network.channel(NODES[1])
+def alone(rounds, *sent):
+    """Play the first of two nodes; the other one sends shares of these rounds and masses after its first round."""
+    mine, network = settings(rounds=rounds, deadline=0.1, nodes=NODES[:2]), MemoryNetwork(NODES[:2])
+    late, graph = network.channel(NODES[1]), f"{mine.topology}/{','.join(mine.nodes)}"
 
     def observe(one):
-        if one.number == 1:
-            graph = f"{mine.topology}/{','.join(mine.nodes)}"
-            late.send(NODES[0], encode(Share(mine.run, digest_of(PROCESS), graph, 0, np.ones(SIZE + 1, np.float32))))
+        for number, mass in sent if one.number == 1 else ():
+            row = np.full(SIZE + 1, mass, np.float32)
+            late.send(NODES[0], encode(Share(mine.run, digest_of(PROCESS), graph, number, row)))
 
     examples = Examples(*People().client(NODES[0]))
-    found = exchange_models(network.channel(NODES[0]), PROCESS, Means(), examples, replace(mine, observe=observe))
+    return exchange_models(network.channel(NODES[0]), PROCESS, Means(), examples, replace(mine, observe=observe))
+
+
+def test_a_late_share_is_added_when_it_comes():
+    found = alone(2, (0, 1))
     # Half of its mass is given away in each round; half of the late one's 1 comes in the second.
     assert [one.training["mass"] for one in found.run.history] == [0.5, 0.75]
     assert [one.dropped for one in found.run.history] == [1, 1]
+
+
+def test_a_neighbour_that_claims_all_mass_again_and_again_does_not_make_a_node_one_that_is_refused():
+    """What it takes in stays below the mass of both nodes, so that other nodes go on to hear it."""
+    found = alone(2, (0, 2), (1, 2))
+    assert [one.training["mass"] for one in found.run.history] == [0.5, 1.25]
+    assert not found.refused
 
 
 def test_a_node_goes_on_from_its_folder(tmp_path):

@@ -93,8 +93,8 @@ def test_a_file_of_clients_is_found_beside_the_program_and_tested_on_what_they_k
     [
         (("rounds: 2", "round: 2"), r"line 6, round: there is no such key; there are name, data, model"),
         (
-            ("clients: 4", "client: 4"),
-            r"line 2, data.client: there is no such key; there are source, partition, clients",
+            ("clients: 4", "people: 4"),
+            r"line 2, data.people: there is no such key; there are source, label, client, partition, clients",
         ),
         (("rounds: 2", "rounds: two"), r"line 6, rounds: Input should be a valid integer"),
         (("rounds: 2", "rounds: '2'"), r"line 6, rounds: Input should be a valid integer"),
@@ -144,10 +144,10 @@ def test_compressed_updates_take_fewer_bytes_and_nothing_hides_them(tmp_path):
     # Half of an update of SCAFFOLD are control variates, which travel as they are.
     assert fewer.history[1].bytes_up < 0.6 * plain.history[1].bytes_up
     secure = TEXT.replace("scaffold", "fed_avg") + "compression: {name: quantised}\n"
-    with pytest.raises(UsageError, match="compression: messages of a codec have no sum"):
+    with pytest.raises(UsageError, match="line 7, compression: it does not go with aggregation"):
         _ = Built(Program.parse(secure + "aggregation: {secure: true, clip: 1.0, max_weight: 100}\n")).process
     private = PRIVATE + "compression: {name: quantised}\nprivacy: {clip: 1.0, epsilon: 3, delta: 1e-2}\n"
-    with pytest.raises(UsageError, match="compression: what leaves under privacy is clipped last"):
+    with pytest.raises(UsageError, match="line 7, compression: it does not go with privacy, which clips"):
         _ = Built(Program.parse(private)).process
     with pytest.raises(UsageError, match="holds a run of another program, with other compression"):
         Built(Program.parse(TEXT), tmp_path)
@@ -168,7 +168,9 @@ def test_a_key_that_is_not_given_leaves_no_trace(tmp_path):
 def test_no_rule_is_combined_with_what_hides_from_it():
     secure = TEXT.replace("scaffold", "fed_avg").replace("size: 2", "size: 4")
     secure += "aggregation: {secure: true, clip: 1.0, max_weight: 100}\n"
-    assert Built(Program.parse(secure)).process.name == "FedAvg, secure"
+    built = Built(Program.parse(secure)).process
+    assert (built.name, built.aggregator.fewest) == ("FedAvg, secure", 3)
+    assert Built(Program.parse(secure.replace("size: 4", "rate: 1.0"))).process.aggregator.fewest == 3
     with pytest.raises(UsageError, match="leave one out"):
         _ = Built(Program.parse(secure + "robust: {name: median}\n")).process
     median = PRIVATE + "robust: {name: median}\nprivacy: {clip: 1.0, epsilon: 9, delta: 1e-2, noise_multiplier: 1.0}\n"
@@ -194,6 +196,27 @@ def test_a_private_run_ends_at_its_epsilon_also_after_a_restart(tmp_path, monkey
     assert (tmp_path / "secret.bin").read_bytes() == secret
     assert (tmp_path / "secret.bin").stat().st_mode & 0o077 == 0
     assert Built(program).deployed.name == Built(program, tmp_path).deployed.name
+
+
+def test_two_processes_do_not_spend_one_budget(tmp_path, monkeypatch):
+    monkeypatch.setattr(spending, "accounting", lambda: type("PerRound", (), {"epsilon": staticmethod(per_round)}))
+    program = Program.parse(PRIVATE + "privacy: {clip: 1.0, epsilon: 3, delta: 1e-2, noise_multiplier: 1.0}\n")
+    slow = Built(program, tmp_path)
+    assert slow.guard is not None
+    played(Built(program, tmp_path), rounds=2)
+    with pytest.raises(UsageError, match=r"spent.jsonl has changed meanwhile: another process"):
+        played(slow, rounds=3)
+
+
+def test_a_private_run_is_not_served_without_a_folder(tmp_path):
+    path = tmp_path / "program.yaml"
+    path.write_text(PRIVATE + "privacy: {clip: 1.0, epsilon: 3, delta: 1e-2, noise_multiplier: 1.0}\n")
+    told = federation.Serving(
+        run="trial", identity=tmp_path, listen="127.0.0.1:0", clients="c0000,c0001",
+        folder=None, rounds=None, minimum=2, deadline=120, test=None, vouchers=None,
+    )  # fmt: skip
+    with pytest.raises(UsageError, match="a private run needs one"):
+        federation.serve(path, told)
 
 
 def per_round(facts, delta):

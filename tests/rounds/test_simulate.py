@@ -9,6 +9,8 @@ import numpy as np
 import pytest
 
 from unseen.errors import Cancelled, DataError, LocalProtocolError, UsageError
+from unseen.learners.horizontal.neural.models import logistic_regression
+from unseen.learners.horizontal.neural.trainer import TorchTrainer
 from unseen.learners.horizontal.process import (
     Aggregate,
     Assignment,
@@ -123,6 +125,32 @@ def test_many_clients_are_handed_out_in_groups_to_the_same_bits():
     with pytest.raises(DataError, match="its file is damaged") as caught:
         simulate(1, People(90, fail=41), workers=2, cohort=Uniform(90))
     assert caught.value.__notes__ == ["at client client-41"]
+
+
+class Pictures:
+    """Clients with a few small pictures each, some with fewer than a minibatch."""
+
+    ids = tuple(f"client-{number}" for number in range(40))
+    sizes = tuple(3 + number % 9 for number in range(40))
+
+    def client(self, name):
+        number = self.ids.index(name)
+        rng = np.random.default_rng(number)
+        return rng.integers(0, 256, (self.sizes[number], 3, 3)).astype(np.uint8), rng.integers(0, 3, self.sizes[number])
+
+
+def test_a_loop_over_minibatches_gives_the_same_bits_whoever_was_trained_before(tmp_path):
+    """Its room for a minibatch is kept from client to client."""
+    process = fed_avg(LocalPlan(learning_rate=0.1, epochs=2, batch=8))
+
+    def run(rounds, workers, folder=None):
+        trainer = TorchTrainer(lambda: logistic_regression(9, 3))
+        settings = Settings(Uniform(40), workers=workers, folder=folder)
+        with Simulation(Pictures(), trainer, process, settings) as simulation:
+            return simulation.rounds(rounds).state.model
+
+    run(1, 2, tmp_path)
+    assert run(3, 1).tobytes() == run(3, 2).tobytes() == run(3, 2, tmp_path).tobytes()
 
 
 def test_another_seed_gives_another_run():

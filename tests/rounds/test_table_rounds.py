@@ -11,6 +11,7 @@ from unseen.data.federated.clients import FederatedData
 from unseen.ids import ClientId, JobId, PartyId
 from unseen.learners.horizontal.boosting.forest import Forest
 from unseen.learners.horizontal.boosting.process import horizontal_boosting
+from unseen.learners.horizontal.boosting.setting import ForestPlan
 from unseen.learners.horizontal.linear.process import horizontal_logistic
 from unseen.learners.horizontal.process import Examples
 from unseen.rounds.attend import AttendSettings, attend
@@ -31,7 +32,7 @@ RUN, SERVER, COHORT = JobId("tables"), PartyId("server"), Uniform(3)
 
 
 def boosting():
-    return horizontal_boosting(NAMES, clients=3, trees=2, max_leaves=4, max_depth=2, min_rows=10, bins=16)
+    return horizontal_boosting(NAMES, ForestPlan(trees=2, max_leaves=4, max_depth=2, min_rows=10, bins=16), clients=3)
 
 
 def logistic():

@@ -7,7 +7,7 @@ import pytest
 
 from unseen.errors import UsageError
 from unseen.ids import PartyId
-from unseen.transport.tls import make_authority
+from unseen.transport.tls import issue, make_authority
 from unseen.transport.vouchers import vouch, vouched
 
 ALICE, BOB = PartyId("alice"), PartyId("bob")
@@ -15,7 +15,7 @@ ALICE, BOB = PartyId("alice"), PartyId("bob")
 
 def test_a_certificate_vouches_for_another_key_of_its_party(identities, authority, now):
     voucher = vouch(identities[ALICE], b"k" * 32)
-    assert vouched(voucher, authority.certificate_pem, now) == (ALICE, b"k" * 32)
+    assert vouched(voucher, identities[BOB], now) == (ALICE, b"k" * 32)
     fields = json.loads(voucher)
     other = make_authority("Other", days=1, now=now)
     for wrong, complaint in (
@@ -26,8 +26,8 @@ def test_a_certificate_vouches_for_another_key_of_its_party(identities, authorit
         ([], "cannot be read"),
     ):
         with pytest.raises(UsageError, match=complaint):
-            vouched(json.dumps(wrong).encode(), authority.certificate_pem, now)
+            vouched(json.dumps(wrong).encode(), identities[BOB], now)
     with pytest.raises(UsageError, match="is not of this federation"):
-        vouched(voucher, other.certificate_pem, now)
+        vouched(voucher, issue(other, BOB, days=1, now=now), now)
     with pytest.raises(UsageError, match="not valid now"):
-        vouched(voucher, authority.certificate_pem, now + timedelta(days=2))
+        vouched(voucher, identities[BOB], now + timedelta(days=2))

@@ -40,6 +40,7 @@ from unseen.trust.agreement import (
     Revocation,
     open_agreement,
     open_revocation,
+    signers_of,
 )
 from unseen.trust.envelope import countersigned, seal
 
@@ -175,6 +176,29 @@ def test_a_version_follows_the_one_before() -> None:
         Project([seal(second, *keys)])
     with pytest.raises(RemoteProtocolError, match="no agreement"):
         Project([])
+
+
+def test_a_version_that_changes_members_or_keys_needs_those_of_the_version_before() -> None:
+    """Otherwise the bank alone could put a key of its own in the insurer's place, or leave it out."""
+    foreign = member(INSURER).model_copy(update={"key": KEYS[MALLORY].public})
+    without = {"tables": (), "components": (), "points": (), "epsilon": ()}
+    follows = {"version": 2, "previous": MADE.digest}
+    replaced = agreement(members=(member(BANK), foreign), **follows)
+    dropped = agreement(members=(member(BANK), member(MALLORY)), **without, **follows)
+    for new in (replaced, dropped):
+        made = project()
+        by_its_own = seal(new, KEYS[BANK], KEYS[MALLORY])
+        with pytest.raises(RemoteProtocolError, match="lacks the signature"):
+            made.supersede(by_its_own)
+        with pytest.raises(RemoteProtocolError, match="lacks the signature"):
+            Project([seal(MADE, KEYS[BANK], KEYS[INSURER]), by_its_own])
+        assert made.current == MADE
+        assert made.supersede(countersigned(by_its_own, KEYS[INSURER])) == new
+    assert signers_of(replaced, MADE) == {
+        KEYS[BANK].public: BANK,
+        KEYS[INSURER].public: INSURER,
+        KEYS[MALLORY].public: INSURER,
+    }
 
 
 def word(**changes: object) -> Revocation:

@@ -219,6 +219,15 @@ def test_the_epsilon_of_a_grant_is_used_up_by_its_job() -> None:
         ledger.charge_noise(spend(1, run="r3"), LIMIT, account, tight, NOW - timedelta(seconds=1), OWNER)
 
 
+def test_a_grant_does_not_make_its_epsilon_small_by_a_large_delta() -> None:
+    """At δ near 1 an accountant finds ε near 0 for whatever noise."""
+    ledger = Ledger(PARTIES)
+    assert ledger.charge_noise(spend(1), LIMIT, account, regranted(delta=LIMIT.delta), NOW, OWNER)
+    for delta in (LIMIT.delta * 1.001, 0.999):
+        with pytest.raises(PermissionDenied, match=r"counts ε at δ = .*, allowed are 1e-06"):
+            ledger.charge_noise(spend(1), LIMIT, account, regranted(delta=delta), NOW, OWNER)
+
+
 def test_limits_are_those_of_the_agreement() -> None:
     made = agreement()
     assert points_of(made, BANK).allowances == (allowance(INSURER),)

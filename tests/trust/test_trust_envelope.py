@@ -8,6 +8,8 @@ from contextlib import suppress
 from datetime import UTC, datetime
 
 import pytest
+from cryptography.hazmat.primitives import serialization
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from trust_example import BANK, INSURER, KEYS, agreement, digest_of, key_of
@@ -188,7 +190,18 @@ def test_other_files_are_no_signing_keys(tmp_path) -> None:
         SigningKey.load(tmp_path)
     path = tmp_path / "signing.pem"
     path.write_text("no key")
+    for others in (0o640, 0o604, 0o602, 0o601):
+        path.chmod(others)
+        with pytest.raises(UsageError, match="others may read it: chmod 600"):
+            SigningKey.load(tmp_path)
+    path.chmod(0o600)
     with pytest.raises(UsageError, match="is no private key"):
+        SigningKey.load(tmp_path)
+    locked = Ed25519PrivateKey.generate().private_bytes(
+        serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.BestAvailableEncryption(b"secret")
+    )
+    path.write_bytes(locked)
+    with pytest.raises(UsageError, match="without password"):
         SigningKey.load(tmp_path)
     authority = make_authority("test", days=1, now=datetime.now(UTC))
     path.write_bytes(authority.key_pem)

@@ -32,10 +32,13 @@ from unseen.errors import DataError, PermissionDenied
 from unseen.flow.graph import build_graph
 from unseen.flow.spec import FlowSpec
 from unseen.ids import JobId, PartyId
-from unseen.trust.agreement import ProjectId, Revocation
+from unseen.trust.agreement import Project, ProjectId, Revocation
 from unseen.trust.audit import Code, Record, verify
+from unseen.trust.checks import check_grant
 from unseen.trust.envelope import Envelope, Signature, seal
+from unseen.trust.gate import Gate, Memory
 from unseen.trust.grant import Grant, Proof
+from unseen.trust.policy import Objection, Refused
 
 GRANT = Node(INSURER).issue()
 FRAME = GRANT.to_bytes()
@@ -176,6 +179,54 @@ def test_of_two_thousand_bad_grants_each_is_refused_and_in_the_trail(bank: Node)
     assert tried.total() >= 2000
     bank.gate.take(FRAME, INSURER, ask())
     print(f"{tried.total()} bad grants, all refused and in the trail:", dict(tried))  # noqa: T201  # a figure to report
+
+
+@pytest.mark.parametrize(
+    ("change", "code"),
+    [
+        ({"issuer": BANK}, Code.SIGNATURE),
+        ({"project": ProjectId("other")}, Code.AGREEMENT),
+        ({"agreement": digest_of("other")}, Code.AGREEMENT),
+        ({"flow": digest_of("other")}, Code.FLOW),
+        ({"job": JobId("job-2")}, Code.FLOW),
+        ({"initiator": INSURER}, Code.FLOW),
+        ({"tables": MADE.tables[:1]}, Code.TABLES),
+        ({"points": 1}, Code.BUDGET),
+        ({"epsilon": 0.5}, Code.BUDGET),
+        ({"delta": 0.5}, Code.BUDGET),
+        ({"valid_until": MADE.valid_until - timedelta(seconds=1)}, Code.TIME),
+        ({"bindings": MADE.bindings[::-1]}, Code.BINDING),
+    ],
+    ids=lambda value: next(iter(value)) if isinstance(value, dict) else "",
+)
+def test_what_a_grant_says_otherwise_is_named_with_its_code(bank: Node, change: dict[str, object], code: Code) -> None:
+    (name,) = change
+    refused = check_grant(signed(**change), INSURER, bank.of, ask(), NOW)
+    assert isinstance(refused, Refused)
+    assert Objection(code, "grant of insurer", name, "what this job is") in refused.reasons
+    more = {"agreement": "the version in force"}
+    assert {reason.expected for reason in refused.reasons} == {"what this job is", more.get(name, "what this job is")}
+
+
+def test_why_a_grant_is_refused_is_told_in_full() -> None:
+    of, rule = project(), "agreement credit version 1"
+
+    def reasons(frame: bytes = FRAME, issuer: PartyId = INSURER, late: int = 0) -> tuple[Objection, ...]:
+        refused = check_grant(frame, issuer, of, ask(), NOW + timedelta(seconds=late))
+        assert isinstance(refused, Refused)
+        return refused.reasons
+
+    assert reasons(issuer=MALLORY) == (Objection(Code.AGREEMENT, rule, "issuer mallory", "a member"),)
+    (unread,) = reasons(b"")
+    assert (unread.code, unread.rule, unread.expected) == (Code.SIGNATURE, "grant of insurer", "a grant that it signed")
+    window = f"{MADE.valid_from.isoformat()} to {MADE.valid_until.isoformat()}"
+    at = (NOW + timedelta(seconds=7200)).isoformat()
+    assert reasons(late=7200) == (Objection(Code.TIME, "grant of insurer", f"the time {at}", window),)
+    of.revoke(revocation())
+    assert reasons() == (
+        Objection(Code.REVOKED, "revocation", rule, "an agreement that stands"),
+        Objection(Code.AGREEMENT, "grant of insurer", rule, "the version in force"),
+    )
 
 
 @pytest.mark.parametrize(
@@ -382,7 +433,7 @@ BAD_MESSAGES = {
     "sent back": ({"sender": BANK, "recipient": INSURER}, Code.BINDING),
     "from ourselves": ({"sender": BANK, "certificate": member(BANK).certificate}, Code.BINDING),
     "from a stranger": ({"sender": MALLORY}, Code.BINDING),
-    "from a stranger without a certificate": ({"sender": MALLORY, "certificate": ""}, Code.SIGNATURE),
+    "from a stranger without a certificate": ({"sender": MALLORY, "certificate": ""}, Code.BINDING),
     "over another connection": ({"certificate": member(BANK).certificate}, Code.BINDING),
     "another body": ({"body_signed": b"other numbers"}, Code.SIGNATURE),
 }
@@ -408,6 +459,59 @@ def test_a_message_signed_by_somebody_else_or_not_readable_is_refused(running: N
             running.gate.admit(frame, body, certificate)
     assert len(running.trail) == 2 + len(frames)
     running.gate.admit(*message())
+
+
+THREE = agreement(members=(member(BANK), member(INSURER), member(MALLORY)))
+
+
+def test_a_member_that_takes_no_part_in_a_job_sends_no_messages_of_it() -> None:
+    """Not even over a connection of which nobody knows the certificate."""
+    grant = Node(INSURER, of=project(THREE)).issue()
+    node = Node(BANK, of=project(THREE))
+    node.gate.take(grant.to_bytes(), INSURER, ask())
+    for certificate in ("", member(MALLORY).certificate, "é"):
+        sent = message(KEYS[MALLORY], certificate=certificate, sender=MALLORY, grant=grant.digest)
+        with pytest.raises(PermissionDenied, match="expected that of mallory"):
+            node.gate.admit(*sent)
+    assert not node.marks
+
+
+def test_the_trail_names_whose_connection_a_bad_message_came_over_and_not_whom_it_names() -> None:
+    """Otherwise a member could fill the trails of others with the faults of a third one."""
+    grant = Node(INSURER, of=project(THREE)).issue()
+    node = Node(BANK, of=project(THREE))
+    node.gate.take(grant.to_bytes(), INSURER, ask())
+    for certificate, party in ((member(MALLORY).certificate, MALLORY), (digest_of("unknown"), None)):
+        for frame in (message(KEYS[MALLORY], sender=INSURER, grant=grant.digest)[0], b"nonsense"):
+            with pytest.raises(PermissionDenied):
+                node.gate.admit(frame, BODY, certificate)
+            assert Record.model_validate_json(node.trail[-1]).party == party
+
+
+def test_nothing_is_granted_or_taken_under_an_agreement_that_names_another_key_for_this_node() -> None:
+    """Whoever put it together signed for this node with a key of its own."""
+    foreign = member(INSURER).model_copy(update={"key": KEYS[MALLORY].public})
+    made = agreement(members=(member(BANK), foreign))
+    forged = Project([seal(made, KEYS[BANK], KEYS[MALLORY])])
+    node = Node(INSURER, of=forged)
+    with pytest.raises(PermissionDenied, match="key of insurer, for job job-1: expected the one with which this node"):
+        node.issue()
+    granted = Node(BANK, of=forged).issue(ask())
+    with pytest.raises(PermissionDenied, match="key of insurer"):
+        node.gate.take(granted.to_bytes(), BANK, ask())
+    assert [Record.model_validate_json(line).event for line in node.trail] == [
+        "opened",
+        "grant-refused",
+        "grant-rejected",
+    ]
+
+
+def test_the_trail_of_somebody_else_or_of_another_key_is_not_gone_on_with(bank: Node) -> None:
+    node = Node(INSURER)
+    with pytest.raises(DataError, match="opened by bank, or with another key"):
+        Gate(INSURER, KEYS[INSURER], node.of, Memory(bank.trail, (), print, print), node.clock)
+    with pytest.raises(DataError, match="opened by bank, or with another key"):
+        Gate(BANK, KEYS[MALLORY], node.of, Memory(bank.trail, (), print, print), node.clock)
 
 
 def test_a_grant_that_expires_stops_the_messages_of_its_job(running: Node) -> None:

@@ -37,6 +37,22 @@ def test_one_process_holds_a_file(tmp_path: Path) -> None:
     Lines(tmp_path / "file").close()
 
 
+def test_what_is_read_is_the_file_that_is_held(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Somebody puts another one in its place meanwhile: its lines would be followed by ours, in a file without them."""
+    for name, text in (("file", b"ours"), ("other", b"theirs")):
+        with Lines(tmp_path / name) as file:
+            file.append(text)
+    hold = Lines._hold
+
+    def held(self: Lines) -> None:
+        hold(self)
+        (tmp_path / "other").replace(tmp_path / "file")
+
+    monkeypatch.setattr(Lines, "_hold", held)
+    with Lines(tmp_path / "file") as file:
+        assert file.lines == (b"ours",)
+
+
 def test_a_file_cut_anywhere_has_whole_lines_only(tmp_path: Path) -> None:
     path = tmp_path / "file"
     with Lines(path) as file:

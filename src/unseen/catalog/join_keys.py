@@ -118,7 +118,8 @@ def items_of(keys: JoinKeys) -> Items:
 def meeting_of(task: Task, recipients: tuple[PartyId, ...] = ()) -> Meeting:
     """Return the session of the task's parties; all of them learn the result if no recipients are named."""
     check_parties(task, "recipients", recipients)
-    return Meeting(task.me, task.peers, task.prg, task.step.encode(), frozenset(recipients) or None)
+    told = frozenset(recipients) or None
+    return Meeting(task.me, task.peers, task.prg, task.step.encode(), told, task.points)
 
 
 def check_shared(shared: int, least: int) -> None:

@@ -124,7 +124,7 @@ class KeptCatalogue:
 
 def meeting_of(task: Task, recipients: frozenset[PartyId] | None = None) -> Meeting:
     """Return who takes part in a task, and who learns its result."""
-    return Meeting(task.me, task.peers, task.prg, task.step.encode(), recipients)
+    return Meeting(task.me, task.peers, task.prg, task.step.encode(), recipients, task.points)
 
 
 def hand_over(task: Task, table: Table, columns: Sequence[str], max_points: int) -> Dialogue[KeptCatalogue]:

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Iterable
 from datetime import datetime
 from pathlib import Path
 
-import yaml
 from pydantic import ValidationError
 from rich.console import Console
 from rich.text import Text
@@ -15,9 +15,9 @@ from unseen.cli.terminal import harmless
 from unseen.clock import SystemClock
 from unseen.data.atomic import whole_file
 from unseen.errors import PermissionDenied, RemoteProtocolError, UsageError
-from unseen.flow.spec import problems_text
+from unseen.flow.spec import problems_text, read_mapping
 from unseen.ids import PartyId
-from unseen.trust.agreement import Agreement, Project
+from unseen.trust.agreement import Agreement, Project, signers_of
 from unseen.trust.envelope import Envelope, countersigned, open_envelope, read_envelope, read_statement, seal
 from unseen.trust.keys import SIGNING_KEY_FILE, SigningKey, certificate_fingerprint, key_id
 
@@ -57,25 +57,35 @@ def show(file: Path) -> None:
     envelope = read_file(file)
     made = read_statement(envelope, Agreement, sender=str(file))
     Console().print_json(made.payload().decode(), ensure_ascii=True)
-    good = _signers(envelope, made)
+    good = _signers(envelope, signers_of(made, None))
     for member in made.members:
-        _say(f"{member.party}: {'signed' if member.party in good else 'has not signed'}")
+        _say(f"{member.party}: {'signed' if member.key in good else 'has not signed'}")
     _say(f"digest {made.digest}")
 
 
-def sign(file: Path, folder: Path) -> None:
+def sign(file: Path, folder: Path, after: Path | None) -> None:
     """Add a member's signature."""
     envelope, own = read_file(file), SigningKey.load(folder)
     made = read_statement(envelope, Agreement, sender=str(file))
-    party = next((member.party for member in made.members if member.key == own.public), None)
-    if party is None:
-        raise PermissionDenied(f"the key in {folder} is not one of {_parties(made)}, who make {made}")
+    wanted = signers_of(made, None if after is None else _before(made, after))
+    if own.public not in wanted:
+        remedy = "" if after is not None or made.previous is None else "; a key of the version before: say --after FILE"
+        raise PermissionDenied(f"the key in {folder} is not one of {_parties(made)}, who make {made}{remedy}")
     signed = countersigned(envelope, own)
-    good = _signers(signed, made)
+    good = _signers(signed, wanted)
     if len(good) < len(signed.signatures):
-        raise RemoteProtocolError(f"{file} holds signatures that are not good: have it made anew")
+        raise RemoteProtocolError(
+            f"{file} holds signatures that are not good, or those of keys of the version before (--after FILE)"
+        )
     _write(file, signed)
-    _say(f"{file}: signed for {party}; {len(good)} of {len(made.members)} have signed")
+    _say(f"{file}: signed for {wanted[own.public]}; {len(good)} of {len(wanted)} have signed")
+
+
+def _before(made: Agreement, after: Path) -> Agreement:
+    earlier = read_statement(read_file(after), Agreement, sender=str(after))
+    if earlier.digest != made.previous:
+        raise UsageError(f"{after} holds {earlier}, which is not the one before {made}")
+    return earlier
 
 
 def check(files: list[Path]) -> None:
@@ -105,13 +115,13 @@ def read_file(path: Path) -> Envelope:
 
 
 def _read_text(path: Path) -> dict[str, object]:
+    """Return what a text says; it may be a partner's draft, in which nothing stands twice or blows up."""
     try:
-        data = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except (OSError, yaml.YAMLError, ValueError, RecursionError) as error:
+        text = path.read_text(encoding="utf-8")
+    except (OSError, ValueError) as error:
         raise UsageError(f"cannot read the agreement {path}: {error}") from error
-    if not isinstance(data, dict):
-        raise UsageError(f"{path} is not an agreement: expected a mapping with project, members, tables and so on")
-    return data
+    what = "an agreement: expected a mapping with project, members, tables and so on"
+    return read_mapping(text, name=str(path), what=what)[0]
 
 
 def _moment(value: object) -> str:
@@ -120,16 +130,16 @@ def _moment(value: object) -> str:
     raise UsageError(f"{value!r} cannot stand in an agreement")
 
 
-def _signers(envelope: Envelope, made: Agreement) -> list[PartyId]:
-    """Return the members whose signatures are good."""
+def _signers(envelope: Envelope, wanted: Iterable[str]) -> list[str]:
+    """Return those of the keys whose signatures are good."""
     found = []
-    for member in made.members:
-        own = tuple(signature for signature in envelope.signatures if key_id(member.key) == signature.key)
+    for key in wanted:
+        own = tuple(signature for signature in envelope.signatures if key_id(key) == signature.key)
         try:
-            open_envelope(Envelope(envelope.kind, envelope.payload, own), Agreement, (member.key,), sender="signature")
+            open_envelope(Envelope(envelope.kind, envelope.payload, own), Agreement, (key,), sender="signature")
         except RemoteProtocolError:
             continue
-        found.append(member.party)
+        found.append(key)
     return found
 
 

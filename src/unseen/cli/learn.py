@@ -11,19 +11,21 @@ from pathlib import Path
 from rich.console import Console
 
 from unseen.cli.interrupt import cancel_on_signal
-from unseen.cli.learned import Learned, about_simulated, page, summary, tell
+from unseen.cli.learned import Learned, about_simulated, note, page, summary, tell
 from unseen.errors import Cancelled, UsageError
 from unseen.learners.horizontal.process import LocalPlan
 from unseen.learners.horizontal.strategies.parts import Personal
 from unseen.report.federated import write_learning
 from unseen.rounds.building import Built
-from unseen.rounds.evaluation import PerClient, compare, per_client
+from unseen.rounds.evaluation import ModelOf, PerClient, compare, per_client
+from unseen.rounds.gossip import Gossip
 from unseen.rounds.kept import Outcome, keep
 from unseen.rounds.logs import Progress
 from unseen.rounds.program import Program
 from unseen.rounds.simulate import Round, Simulation
 
 _COMMON, _OWN = "the common model", "every client's own model"
+_MEAN = "the mean of all models"
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,11 +48,12 @@ def run(program: Path, wishes: Wishes) -> None:
     built, console = Built(spec, wishes.folder), Console(stderr=wishes.as_json)
     plan = _plan(built) if wishes.compare else None
     with cancel_on_signal() as cancel, built.simulation(workers=wishes.workers) as simulation:
-        about, count = about_simulated(built), wishes.rounds or spec.rounds
+        count = wishes.rounds or built.rounds
+        about = about_simulated(built, count)
         if wishes.folder is not None:
             keep(wishes.folder, about)
         try:
-            with watching_rounds(console, count) as observe:
+            with watching_rounds(console, count, note=note(spec, "test")) as observe:
                 simulation.rounds(count, observe=observe, cancel=cancel)
         except Cancelled as error:
             raise Cancelled(f"{_stopped(simulation, count)}; {_go_on(program, wishes.folder)}") from error
@@ -68,7 +71,7 @@ def run(program: Path, wishes: Wishes) -> None:
         console.print(f"report: {path.resolve()}", highlight=False, markup=False, soft_wrap=True)
 
 
-def _outcome(built: Built, simulation: Simulation, workers: int | None, plan: LocalPlan | None) -> Outcome:
+def _outcome(built: Built, simulation: Simulation | Gossip, workers: int | None, plan: LocalPlan | None) -> Outcome:
     """Return what is found after the last round: accuracy at all clients, and beside other training."""
     fairness = _fairness(built, simulation, workers)
     rows = [] if plan is None else compare(simulation, plan).rows()
@@ -79,7 +82,7 @@ def _outcome(built: Built, simulation: Simulation, workers: int | None, plan: Lo
     )
 
 
-def _stopped(simulation: Simulation, count: int) -> str:
+def _stopped(simulation: Simulation | Gossip, count: int) -> str:
     return f"stopped after {simulation.run.state.round} of {count} rounds"
 
 
@@ -95,13 +98,16 @@ def quiet_accountant() -> None:
 
 
 @contextmanager
-def watching_rounds(console: Console, count: int) -> Iterator[Callable[[Round], None]]:
-    """Show rounds as they are finished: a bar with the last figures and the time that is left, or lines in a pipe."""
+def watching_rounds(console: Console, count: int, *, note: str = "") -> Iterator[Callable[[Round], None]]:
+    """Show rounds as they are finished: a bar with the last figures and the time that is left, or lines in a pipe.
+
+    ``note`` stands behind the figures of a line.
+    """
     if console.is_terminal:
         with Progress(count, console) as bar:
             yield bar
     else:
-        yield lambda one: console.print(_line_of(one), highlight=False, soft_wrap=True) if one.test else None
+        yield lambda one: console.print(_line_of(one) + note, highlight=False, soft_wrap=True) if one.test else None
 
 
 def _line_of(one: Round) -> str:
@@ -124,13 +130,19 @@ def _plan(built: Built) -> LocalPlan:
     return plan
 
 
-def _fairness(built: Built, simulation: Simulation, workers: int | None) -> dict[str, PerClient]:
+def _fairness(built: Built, simulation: Simulation | Gossip, workers: int | None) -> dict[str, PerClient]:
     """Return the accuracy at all clients: of the common model, and of their own if the strategy makes such."""
     local = built.held.local
     if local is None:
         return {}
+    kinds: dict[str, ModelOf] = {}
     model = simulation.run.state.model
-    found = {_COMMON: per_client(built.trainer, local, lambda _: model, workers=workers)}
-    if isinstance(built.process.work, Personal):
-        found[_OWN] = per_client(built.trainer, local, simulation.personal, workers=workers)
-    return {name: metrics["accuracy"] for name, metrics in found.items()}
+    if isinstance(simulation, Gossip):
+        kinds[_MEAN] = lambda _: model
+        kinds[_OWN] = dict(zip(simulation.clients.ids, simulation.models, strict=True)).__getitem__
+    else:
+        kinds[_COMMON] = lambda _: model
+        if isinstance(built.process.work, Personal) and not built.program.of_tables:
+            kinds[_OWN] = simulation.personal
+    found = {name: per_client(built.trainer, local, of, workers=workers) for name, of in kinds.items()}
+    return {name: metrics["accuracy"] for name, metrics in found.items() if "accuracy" in metrics}

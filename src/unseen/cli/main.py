@@ -32,7 +32,6 @@ audits = typer.Typer(name="audit", no_args_is_help=True, rich_markup_mode=None, 
 app.add_typer(agreements)
 app.add_typer(audits)
 app.add_typer(node_commands.app)
-remote_commands.add_to(app)
 
 EXIT_CODES: tuple[tuple[type[errors.UnseenError], int], ...] = (
     (errors.UsageError, 2),
@@ -70,6 +69,15 @@ def demo(
 ) -> None:
     """Train one credit model by two processes over mutual TLS, and compare it with the bank alone and pooled data."""
     _command("demo").run(out=out, data=data, rows=rows, mode=mode, scheme=scheme, quiet=quiet)
+
+
+@app.command("demo-nodes")
+def demo_nodes(
+    out: Annotated[Path, typer.Option(help="Folder for the nodes; a new or an empty one.")] = Path("unseen-nodes"),
+    rows: Annotated[int | None, typer.Option(min=400, help="Take this many of the embedded people.")] = None,
+) -> None:
+    """Let two nodes pair, agree, train and score the credit model; then revoke, and verify what was recorded."""
+    _command("demo_nodes").run(out=out, rows=rows)
 
 
 @app.command()
@@ -243,22 +251,37 @@ def attend(  # noqa: PLR0913, PLR0917  each is an option
     program: ProgramFile,
     run: Run,
     identity: Who,
-    server: Annotated[str, typer.Option(help="NAME=HOST:PORT of the server.")],
     data: Annotated[
         str,
         typer.Option(
             help="This client's examples: an .npz file with inputs and labels, LEAF's JSON, TFF's HDF5 or SQLite; or "
-            "client:ID, one of the program's own clients, to rehearse."
+            "client:ID, one of the program's own clients, to rehearse. Of a learner of tables, a CSV or Parquet file."
         ),
     ],
+    server: Annotated[str | None, typer.Option(help="NAME=HOST:PORT of the server.")] = None,
+    peers: Annotated[
+        str | None,
+        typer.Option(help="Without a server: the names of all, with an address where this one dials: a=HOST:PORT,b,c."),
+    ] = None,
+    listen: Annotated[str | None, typer.Option(help="Without a server: HOST:PORT where other peers dial in.")] = None,
     folder: Annotated[Path | None, typer.Option(help="Keep here what a restart needs.")] = None,
     seed: Annotated[int | None, typer.Option(min=0, help="Of its training; default: the program's.")] = None,
-    patience: Annotated[float, typer.Option(min=0, help="For how many seconds the server may be away.")] = 600.0,
+    patience: Annotated[
+        float, typer.Option(min=0, help="For how many seconds the server, or a peer, may be away.")
+    ] = 600.0,
+    budget: Annotated[
+        Path | None,
+        typer.Option(
+            help="Count answers that cost privacy here, for all runs on these examples. Default: in --folder."
+        ),
+    ] = None,
     vouchers: Vouchers = None,
 ) -> None:
-    """Take part in a program's rounds as one client: its examples stay here."""
+    """Take part in a program's rounds as a client, or as a peer: its examples stay here."""
     module = _command("federation")
-    module.attend_run(program, module.Attending(run, identity, server, data, folder, seed, patience, vouchers))
+    module.attend_run(
+        program, module.Attending(run, identity, server, peers, listen, data, folder, seed, patience, budget, vouchers)
+    )
 
 
 @app.command()
@@ -311,9 +334,10 @@ def show(file: AgreementFile) -> None:
 def sign(
     file: AgreementFile,
     identity: Annotated[Path, typer.Option(help="Folder with the party's certificate and signing key.")],
+    after: Annotated[Path | None, typer.Option(help="The version before, if a member or a key was changed.")] = None,
 ) -> None:
     """Add a party's signature to an agreement."""
-    _command("agreement").sign(file, identity)
+    _command("agreement").sign(file, identity, after)
 
 
 @agreements.command()
@@ -349,6 +373,9 @@ def options(
     ] = False,
 ) -> None:
     """Accept the options that stand before a command."""
+
+
+remote_commands.add_to(app)
 
 
 def main() -> None:

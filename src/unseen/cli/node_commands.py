@@ -11,7 +11,7 @@ import typer
 
 app = typer.Typer(
     name="node",
-    help="An organisation's own root and certificate, and pairing with partners.",
+    help="An organisation's node: its root and certificate, pairing with partners, and the service itself.",
     no_args_is_help=True,
     rich_markup_mode=None,
 )
@@ -33,6 +33,12 @@ def init(
 ) -> None:
     """Make a node: a root of its own, a key, and a certificate for 90 days."""
     _work().init(folder=folder, name=name, listen=listen)
+
+
+@app.command()
+def start(folder: Folder = HERE) -> None:
+    """Run the node, its port, letters and jobs, until it is told to stop; jobs go on when it is started again."""
+    import_module("unseen.cli.start").start(folder=folder)
 
 
 @app.command()
@@ -86,3 +92,50 @@ def join(
 ) -> None:
     """Pair with the one who made an invitation, and compare a short code with the people there."""
     _work().join(line=line, folder=folder, name=name)
+
+
+PassphraseFile = Annotated[
+    Path | None, typer.Option(help="File whose first line is the passphrase; without, you are asked.")
+]
+BackupFile = Annotated[Path, typer.Argument(help="The backup.", metavar="FILE")]
+
+
+@app.command()
+def backup(
+    file: BackupFile,
+    folder: Folder = HERE,
+    passphrase_file: PassphraseFile = None,
+) -> None:
+    """Write database, artifacts, keys and configuration into one encrypted file, while the node runs or not."""
+    _storage().backup(folder=folder, file=file, passphrase_file=passphrase_file)
+
+
+@app.command()
+def restore(
+    file: BackupFile,
+    folder: Folder = HERE,
+    store: Annotated[str | None, typer.Option(help="URL of an empty database, instead of the one it had.")] = None,
+    artifacts: Annotated[str | None, typer.Option(help="URL for artifacts, instead of the one it had.")] = None,
+    passphrase_file: PassphraseFile = None,
+) -> None:
+    """Make a node in an empty folder from a backup."""
+    _storage().restore(file=file, folder=folder, store=store, artifacts=artifacts, passphrase_file=passphrase_file)
+
+
+@app.command()
+def reconcile(folder: Folder = HERE) -> None:
+    """Say that a node's files were put back by other means: it compares with its partners before it goes on."""
+    _storage().reconcile(folder=folder)
+
+
+@app.command()
+def purge(
+    days: Annotated[int, typer.Option(min=0, help="What has been over or out of use for so long goes.")],
+    folder: Folder = HERE,
+) -> None:
+    """Remove jobs that are over and the content of tables out of use; trails, ledgers and agreements stay."""
+    _storage().purge(folder=folder, days=days)
+
+
+def _storage() -> ModuleType:
+    return import_module("unseen.cli.node_storage")

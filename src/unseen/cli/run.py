@@ -13,6 +13,7 @@ from rich.console import Console
 from unseen.cli.board import watching
 from unseen.cli.interrupt import cancel_on_signal
 from unseen.cli.terminal import harmless
+from unseen.codec import read_json
 from unseen.component import Document, installed_components
 from unseen.errors import Cancelled, UsageError
 from unseen.flow.graph import build_graph
@@ -48,13 +49,12 @@ def run(
 def resume(workspace: Path) -> None:
     """Go on with the last run in a workspace."""
     try:
-        note = json.loads((workspace / NOTE).read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
+        note = read_json((workspace / NOTE).read_text(encoding="utf-8"))
+        flow, tables, options = Path(note["flow"]), note["tables"], Options(note["only"], note["again"], resume=True)
+    except (OSError, ValueError, KeyError, TypeError) as error:
         raise UsageError(f"{workspace} holds neither a demo nor the workspace of `unseen run`: {error}") from error
-    flow = Path(note["flow"])
     spec = read_flow(flow)
-    options = Options(only=note["only"], again=note["again"], resume=True)
-    perform(spec, _tables(spec, flow.parent, note["tables"]), workspace, options, as_json=False)
+    perform(spec, _tables(spec, flow.parent, tables), workspace, options, as_json=False)
 
 
 def perform(

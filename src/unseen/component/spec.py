@@ -79,6 +79,8 @@ class Task:
     inputs: Mapping[str, Value]
     prg: Prg
     simulated: bool = False
+    points: Mapping[PartyId, int] | None = None
+    """How many items of each peer this party may evaluate; of a peer that is not named, none. ``None``: no limit."""
 
     @property
     def role(self) -> Role:

@@ -1,7 +1,8 @@
-"""Files that are there whole or not at all, also after a power failure."""
+"""Files that are there whole or not at all, also after a power failure, in folders that one process works in."""
 
 from __future__ import annotations
 
+import fcntl
 import os
 import tempfile
 from collections.abc import Iterator
@@ -9,7 +10,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import IO
 
-from unseen.errors import DataError
+from unseen.errors import DataError, UsageError
 
 
 @contextmanager
@@ -36,6 +37,27 @@ def whole_file(path: Path) -> Iterator[IO[bytes]]:
     finally:
         if partial is not None:
             partial.unlink(missing_ok=True)
+
+
+@contextmanager
+def locked(folder: Path) -> Iterator[None]:
+    """Keep other processes out of a folder, which is made if need be; a killed process loses its lock by itself.
+
+    Raises:
+        UsageError: Another process, or another thread of this one, works there.
+        DataError: The folder cannot be written to.
+    """
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        file = (folder / "lock").open("a")
+    except OSError as error:
+        raise DataError(f"{folder} cannot be written to: {error.strerror or error}") from error
+    with file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as error:
+            raise UsageError(f"another process works in {folder}: wait, or take another folder") from error
+        yield
 
 
 def _sync_directory(directory: Path) -> None:

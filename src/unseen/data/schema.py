@@ -8,6 +8,7 @@ from collections import Counter
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
+from unseen.codec import read_json
 from unseen.errors import DataError, UsageError
 
 MAX_NAME_BYTES = 256
@@ -165,9 +166,9 @@ class Schema:
             DataError: The text is not JSON, or does not describe a schema.
         """
         try:
-            entries = json.loads(text)["columns"]
+            entries = read_json(text)["columns"]
             return cls(tuple(_column(entry) for entry in entries))
-        except (ValueError, KeyError, TypeError, RecursionError, UsageError) as error:
+        except (ValueError, KeyError, TypeError, UsageError) as error:
             raise DataError(f"this does not describe the columns of a table: {error}") from error
 
 

@@ -16,6 +16,7 @@ import numpy as np
 import polars as pl
 from numpy.typing import NDArray
 
+from unseen.codec import read_json
 from unseen.data.atomic import whole_file
 from unseen.data.parquet import first_line, read_frame, read_note
 from unseen.data.schema import Column, Kind, Role, Schema
@@ -382,7 +383,7 @@ def _parse_note(path: Path, note: str | None) -> tuple[Schema, str]:
     if note is None:
         raise DataError(f"{path} is a Parquet file, but not a table of Unseen: import it with read_table")
     try:
-        record = json.loads(note)
+        record = read_json(note)
         form, schema, digest = record["format"], record["schema"], str(record["digest"])
     except (ValueError, KeyError, TypeError) as error:
         raise DataError(f"{path}: the record of the table's schema is damaged; import the data again") from error

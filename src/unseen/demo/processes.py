@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import IO, Any, TypeAlias
 
 from unseen import errors
+from unseen.codec import read_json
 from unseen.demo.prepare import DemoPlan
 from unseen.dialogue import CancelToken, Event, Observer, Usage
 from unseen.errors import Cancelled, PeerFailed, UnseenError, UsageError
@@ -180,7 +181,7 @@ def _said(line: str) -> Event | UnseenError | None:
     Anything else is ``None``: a library's own output, or half a line of a process that was killed.
     """
     try:
-        match json.loads(line):
+        match read_json(line):
             case {"error": str(name), "text": str(text), "notes": [*notes]}:
                 return _error(name, text, notes)
             case [str(party), None | str() as step, str(what), int(done), int(total), str(note), [*costs]]:

@@ -12,20 +12,21 @@ that names the run whose results they hold. No hash of private data is sent.
 from __future__ import annotations
 
 import hashlib
+from collections import Counter
 from collections.abc import Collection, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from typing import TypeVar
 
 from unseen.clock import Clock
-from unseen.codec import message, shown
+from unseen.codec import encode, message, shown
 from unseen.component import Role, Source, Task, Value
 from unseen.crypto.prg import Prg
-from unseen.dialogue import Dialogue, Enter, Leave, Progress, Usage, receive_all, send_all
+from unseen.dialogue import Dialogue, Enter, Leave, Progress, Receive, Usage, receive_all, send_all
 from unseen.errors import Cancelled, LocalProtocolError, RemoteProtocolError, UnseenError, UsageError
 from unseen.flow.graph import Graph, Node
 from unseen.flow.spec import TABLES
-from unseen.flow.store import Lineage, Mark, Ref, TaskRecord, Workspace, digest_of, task_key
+from unseen.flow.store import Heard, Lineage, Mark, Ref, TaskRecord, Workspace, digest_of, task_key
 from unseen.ids import JobId, PartyId, StepId
 from unseen.version import VERSION
 
@@ -67,6 +68,8 @@ class Seat:
     """Steps to run; their results must come from earlier runs if not listed. Empty: all steps."""
     again: Collection[StepId] = ()
     """Steps to run even if all parties hold their results."""
+    points: Mapping[StepId, Mapping[PartyId, int]] | None = None
+    """Step → peer → how many of its items may be evaluated; what is not named is none. ``None``: no limit."""
 
     @property
     def roles(self) -> Mapping[PartyId, Role]:
@@ -174,6 +177,8 @@ def _step(seat: Seat, node: Node, done: Mapping[StepId, StepResult]) -> Dialogue
     seat.workspace.begin_step(seat.job, node.step, joint)
     course: list[Mark] = []
     run = _run(seat, node, prg.derive("joint", bytes.fromhex(joint)), done, digests)
+    if seat.points is not None and node.step in seat.points:
+        run = listening(run, seat.workspace.heard(seat.job, node.step))
     outputs = yield from noting_progress(run, course)
     usage = yield Leave()
     lineage = {port: _lineage(seat, node, digests, port) for port in outputs}
@@ -235,6 +240,7 @@ def _run(
         inputs=_inputs(seat, node, done),
         prg=prg,
         simulated=seat.simulated,
+        points=None if seat.points is None else seat.points.get(node.step, {}),
     )
     values = yield from _work(task, node)
     wanted = {port: output.kind for port, output in node.component.outputs.items() if output.exists_at(task.role)}
@@ -269,6 +275,27 @@ def noting_progress(dialogue: Dialogue[R], course: list[Mark]) -> Dialogue[R]:
             if len(course) > MOST_MARKS:
                 course[:] = course[1::2]
                 stride *= 2
+    except StopIteration as end:
+        result: R = end.value
+        return result
+    finally:
+        dialogue.close()
+
+
+def listening(dialogue: Dialogue[R], heard: Heard) -> Dialogue[R]:
+    """Run a dialogue, and keep a digest of each message before it is acted upon; see ``store.Heard``."""
+    answer: object = None
+    counts: Counter[PartyId] = Counter()
+    try:
+        while True:
+            effect = dialogue.send(answer)
+            answer = yield effect
+            if isinstance(effect, Receive):
+                digest = hashlib.sha256()
+                for part in encode(answer):
+                    digest.update(part)
+                heard.take(effect.peer, counts[effect.peer], digest.digest())
+                counts[effect.peer] += 1
     except StopIteration as end:
         result: R = end.value
         return result

@@ -26,6 +26,7 @@ import yaml
 from pydantic import BaseModel, ConfigDict, Field, JsonValue, StringConstraints, ValidationError, field_validator
 from yaml.composer import ComposerError
 
+from unseen.codec import read_json
 from unseen.component import Role
 from unseen.errors import UsageError
 from unseen.ids import PartyId, StepId
@@ -170,7 +171,7 @@ def read_mapping(text: str, *, name: str, what: str) -> tuple[dict[str, Any], Li
 def _from_json(text: str) -> object:
     """Return the value of JSON text, ``None`` if it is no JSON; YAML would tear characters beyond 16 bits apart."""
     try:
-        return json.loads(text)
+        return read_json(text)
     except ValueError:
         return None
 
@@ -209,3 +210,6 @@ def _refuse_duplicate_keys(node: yaml.Node, name: str) -> None:
                 raise UsageError(f"{name}: line {key.start_mark.line + 1}: {key.value!r} stands twice; rename one")
             seen.add(key.value)
             _refuse_duplicate_keys(value, name)
+    elif isinstance(node, yaml.SequenceNode):
+        for item in node.value:
+            _refuse_duplicate_keys(item, name)

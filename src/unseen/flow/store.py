@@ -7,6 +7,7 @@
       artifacts/<digest>/              table.parquet, document.json or content.bin, and lineage.json
       tasks/<key>.json                 what a finished task left behind
       jobs/<job>/job.json              flow, seed, state          (readable by the owner only)
+      jobs/<job>/heard/<step>/<peer>   digests of what a peer said in a step that evaluates points for it
       jobs/<job>/checkpoints/<step>/   states from which a step can go on, and the name of the run they belong to
 
 A file appears whole or not at all, and only its owner may read it.
@@ -28,9 +29,9 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from unseen.component import Document, Kind, Packed, Source, Value
 from unseen.crypto.prg import SEED_BYTES, Prg
-from unseen.data.atomic import whole_file
+from unseen.data.atomic import locked, whole_file
 from unseen.data.table import Table
-from unseen.errors import DataError, LocalProtocolError, UsageError
+from unseen.errors import DataError, LocalProtocolError, RemoteProtocolError, UsageError
 from unseen.flow.spec import FlowSpec, canonical_json
 from unseen.ids import JobId, PartyId, StepId
 
@@ -127,14 +128,30 @@ class Workspace:
     @contextmanager
     def locked(self) -> Iterator[None]:
         """Keep other processes out of this workspace; a killed process loses its lock by itself."""
-        with (self.root / "lock").open("a") as file:
-            try:
-                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except BlockingIOError as error:
-                raise UsageError(f"another process works in {self.root}: wait, or take another folder") from error
-            for litter in self.root.rglob(".*"):  # what a killed process was about to write
-                litter.unlink()
+        with locked(self.root):
+            self._clear_litter()
             yield
+
+    @contextmanager
+    def locked_for(self, job: JobId) -> Iterator[None]:
+        """Keep others from working on this job here, and from clearing the workspace; other jobs go on beside it."""
+        with (self.root / "lock").open("a") as whole, (self.root / "jobs" / f"{job}.lock").open("a") as own:
+            try:
+                fcntl.flock(own, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError as error:
+                raise UsageError(f"another process works on job {job} in {self.root}") from error
+            try:
+                fcntl.flock(whole, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                self._clear_litter()
+            except BlockingIOError:
+                pass  # others are at work, and write files of their own
+            fcntl.flock(whole, fcntl.LOCK_SH)
+            yield
+
+    def _clear_litter(self) -> None:
+        """Remove what a killed process was about to write."""
+        for litter in self.root.rglob(".*"):
+            litter.unlink()
 
     # --- artifacts ---
 
@@ -175,6 +192,18 @@ class Workspace:
     def table_path(self, ref: Ref) -> Path:
         """Return the Parquet file in which a table lies, for other programs to read."""
         return self.root / "artifacts" / ref.digest / TABLE
+
+    def file(self, ref: Ref) -> Path:
+        """Return the file that holds the content of an artifact.
+
+        Raises:
+            DataError: It is not there.
+        """
+        folder = self.root / "artifacts" / ref.digest
+        for name in (TABLE, DOCUMENT, CONTENT):
+            if (folder / name).exists():
+                return folder / name
+        raise DataError(f"{folder} is not there: run the flow again")
 
     def lineage(self, ref: Ref) -> Lineage:
         """Return how an artifact came to be."""
@@ -254,9 +283,47 @@ class Workspace:
         """Return the generator from which all secrets of a job are derived at this party."""
         return Prg(bytes.fromhex(self.job(job).seed))
 
+    def heard(self, job: JobId, step: StepId) -> Heard:
+        """Return what peers said in a step of a job so far."""
+        return Heard(self.root / "jobs" / job / "heard" / step)
+
     def checkpoints(self, job: JobId) -> FileCheckpoints:
         """Return the checkpoints of a job."""
         return FileCheckpoints(self.root / "jobs" / job / "checkpoints")
+
+
+class Heard:
+    """What peers said in one step of a job, as digests in order: whoever begins it anew has to say the same again."""
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+        self._known: dict[PartyId, bytes] = {}
+
+    def take(self, peer: PartyId, index: int, said: bytes) -> None:
+        """Keep the digest of message ``index`` durably, unless it was said before.
+
+        Raises:
+            RemoteProtocolError: Something else was.
+        """
+        path = self._folder / peer
+        if peer not in self._known:
+            content = path.read_bytes() if path.exists() else b""
+            self._known[peer] = content[: len(content) // len(said) * len(said)]
+        known, place = self._known[peer], index * len(said)
+        if place < len(known):
+            if known[place : place + len(said)] != said:
+                raise RemoteProtocolError(
+                    f"{peer} has begun a step anew and says something else than before (message {index + 1}): what was "
+                    "evaluated for it counts once, and for what it said first"
+                )
+            return
+        self._folder.mkdir(parents=True, exist_ok=True)
+        with path.open("r+b" if path.exists() else "wb") as file:
+            file.seek(place)  # over what a killed process has begun to write
+            file.write(said)
+            file.flush()
+            os.fsync(file.fileno())
+        self._known[peer] = known + said
 
 
 class FileCheckpoints:

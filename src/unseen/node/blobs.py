@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 import shutil
 from collections.abc import Iterator
@@ -9,16 +10,17 @@ from contextlib import contextmanager
 from importlib import import_module
 from pathlib import Path
 from typing import Any, Protocol
-from urllib.parse import urlsplit
+from urllib.parse import unquote, urlsplit
 
 from unseen.data.atomic import whole_file
 from unseen.errors import DataError, UsageError
+from unseen.node.sealed import HEAD_BYTES
 
-_NAME = re.compile(r"[0-9a-f]{64}")
+_NAME = re.compile(r"[0-9a-f]{96}")
 
 
 class Blobs(Protocol):
-    """Files by name; names are 64 hexadecimal digits."""
+    """Files by name; names are 96 hexadecimal digits."""
 
     def put(self, name: str, path: Path) -> None:
         """Keep a copy of a file, whole or not at all."""
@@ -70,8 +72,15 @@ class Folder:
         return self._place(name).exists()
 
     def delete(self, name: str) -> None:
-        """Forget one."""
-        self._place(name).unlink(missing_ok=True)
+        """Overwrite the wrapped key on the disk, then forget the file: what may be left of it does not open."""
+        try:
+            with self._place(name).open("r+b") as file:
+                file.write(bytes(HEAD_BYTES))
+                file.flush()
+                os.fsync(file.fileno())
+            self._place(name).unlink()
+        except FileNotFoundError:
+            return
 
     def names(self) -> Iterator[str]:
         """Yield all names."""
@@ -94,8 +103,9 @@ class Bucket:
             self._unsent = import_module("boto3.exceptions").S3UploadFailedError
         except ModuleNotFoundError as error:
             raise UsageError("artifacts in S3 need boto3: pip install 'unseen[s3]'") from error
-        self._client: Any = boto3.client("s3")
         self._bucket, self._prefix = bucket, f"{prefix}/" if prefix else ""
+        with self._told("of any name"):
+            self._client: Any = boto3.client("s3")
 
     def put(self, name: str, path: Path) -> None:
         """Keep a copy of a file."""
@@ -117,18 +127,20 @@ class Bucket:
         return True
 
     def delete(self, name: str) -> None:
-        """Forget one."""
+        """Forget one with all its older versions, each of which holds a wrapped key."""
         with self._told(name):
-            self._client.delete_object(Bucket=self._bucket, Key=self._key(name))
+            pages = self._client.get_paginator("list_object_versions")
+            for page in pages.paginate(Bucket=self._bucket, Prefix=self._key(name)):
+                for one in (*page.get("Versions", ()), *page.get("DeleteMarkers", ())):
+                    self._client.delete_object(Bucket=self._bucket, Key=one["Key"], VersionId=one["VersionId"])
 
     def names(self) -> Iterator[str]:
         """Yield all names."""
-        pages = self._client.get_paginator("list_objects_v2").paginate(Bucket=self._bucket, Prefix=self._prefix)
-        for page in pages:
-            for found in page.get("Contents", ()):
-                name = found["Key"].removeprefix(self._prefix)
-                if _NAME.fullmatch(name):
-                    yield name
+        with self._told("of any name"):
+            pages = self._client.get_paginator("list_objects_v2")
+            for page in pages.paginate(Bucket=self._bucket, Prefix=self._prefix):
+                names = (found["Key"].removeprefix(self._prefix) for found in page.get("Contents", ()))
+                yield from filter(_NAME.fullmatch, names)
 
     def _key(self, name: str) -> str:
         return self._prefix + _checked(name)
@@ -153,15 +165,15 @@ def open_blobs(url: str) -> Blobs:
     """
     parts = urlsplit(url)
     if parts.scheme == "file" and not parts.netloc and parts.path:
-        return Folder(Path(parts.path))
-    if parts.scheme == "s3" and parts.netloc:
+        return Folder(Path(unquote(parts.path)))
+    if parts.scheme == "s3" and parts.netloc and "@" not in parts.netloc:
         return Bucket(parts.netloc, parts.path.strip("/"))
-    raise UsageError(f"artifacts lie at file:///FOLDER or s3://BUCKET/PREFIX, found {url!r}")
+    raise UsageError("artifacts lie at file:///FOLDER or s3://BUCKET/PREFIX, without credentials in it")
 
 
 def _checked(name: str) -> str:
     if not _NAME.fullmatch(name):
-        raise UsageError(f"{name!r} is no name of an artifact: expected 64 hexadecimal digits")
+        raise UsageError(f"{name!r} is no name of an artifact: expected 96 hexadecimal digits")
     return name
 
 

@@ -54,6 +54,14 @@ class NodeConfig(BaseModel):
     name: PartyId
     listen: str | None = None
     """``host:port`` of the one port, or nothing for a node that only dials."""
+    store: str | None = None
+    """URL of the database; a file in the folder, if it is not said."""
+    artifacts: str | None = None
+    """URL of the place for tables; the folder, if it is not said."""
+    jobs: int = Field(default=2, ge=1)
+    """How many jobs run at once."""
+    worker_gib: float | None = Field(default=None, gt=0)
+    """How much data one worker may hold in memory."""
 
 
 class Issued(BaseModel):

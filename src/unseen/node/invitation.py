@@ -85,7 +85,10 @@ class Invitation:
         endpoint, inviter, joiner = texts
         split_endpoint(endpoint)
         when = datetime.fromtimestamp(min(expires, 1 << 36), UTC)
-        return cls(endpoint, PartyId(inviter), PartyId(joiner) if joiner else None, root, when, secret)
+        found = cls(endpoint, PartyId(inviter), PartyId(joiner) if joiner else None, root, when, secret)
+        if not (endpoint.isascii() and endpoint.isprintable()) or found._content() != content:
+            raise UsageError("the invitation is not as an inviter writes one: ask for a new one")
+        return found
 
     def __reduce__(self) -> NoReturn:
         raise UsageError("an invitation holds a secret and cannot be pickled")

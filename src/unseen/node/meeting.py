@@ -139,6 +139,7 @@ class Host:
         self._context = _server_context(self._identity)
         self._guests = threading.BoundedSemaphore(_MOST_GUESTS)
         self._met: queue.Queue[Encounter] = queue.Queue()
+        self._over = threading.Event()
         threading.Thread(target=self._accept, name="invite", daemon=True).start()
 
     def wait(self) -> Encounter:
@@ -166,13 +167,20 @@ class Host:
         with suppress(OSError):
             self._listener.shutdown(socket.SHUT_RDWR)
         self._listener.close()
+        self._over.set()
+        self._dismiss()
+
+    def _dismiss(self) -> None:
+        """Tell those who came when nobody waited any more."""
         with suppress(queue.Empty), self._met.get_nowait():
-            pass  # it came when nobody waited any more, and is told so
+            pass
 
     def _accept(self) -> None:
         while True:
             try:
                 connection, _ = self._listener.accept()
+            except ConnectionError:
+                continue  # whoever dialled has hung up before
             except OSError:
                 return
             if not self._guests.acquire(blocking=False):
@@ -198,6 +206,8 @@ class Host:
                 raise
             # Whoever could reach this node will dial it.
             self._met.put(Encounter(self._node, secured, found, None))
+            if self._over.is_set():
+                self._dismiss()
 
     def _talk(self, secured: ssl.SSLSocket, side: Inviter) -> Found:
         try:

@@ -19,7 +19,7 @@ from cryptography import x509
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from unseen.data.atomic import whole_file
-from unseen.errors import DataError, PermissionDenied, UsageError
+from unseen.errors import DataError, PermissionDenied, RemoteProtocolError, UsageError
 from unseen.ids import PartyId
 from unseen.transport.revocation import RevocationList, leaf_problem, read_list
 from unseen.transport.tls import fingerprint
@@ -52,10 +52,19 @@ class Partner(BaseModel):
         return fingerprint(self.root.encode())
 
     def revocations(self, name: PartyId) -> RevocationList | None:
-        """Return what it has revoked, if it ever handed over a list."""
+        """Return what it has revoked, if it ever handed over a list.
+
+        Raises:
+            DataError: The list was damaged here.
+        """
         if not self.revoked:
             return None
-        return read_list(base64.b64decode(self.revoked), self.root.encode(), sender=name)
+        try:
+            return read_list(base64.b64decode(self.revoked, validate=True), self.root.encode(), sender=name)
+        except (ValueError, RemoteProtocolError) as error:
+            raise DataError(
+                f"{PARTNERS_FILE}: the revocation list of {name} is damaged: bring the file back from a copy"
+            ) from error
 
 
 class _File(BaseModel):
@@ -152,9 +161,9 @@ class Partners:
 
     def learn(self, peer: PartyId, revoked: bytes) -> None:
         """Keep a partner's revocation list, unless it is not newer than the one known."""
-        found = read_list(revoked, self.authority_of(peer), sender=peer)
         with locked(self._folder):
             partner = self.get(peer)
+            found = read_list(revoked, partner.root.encode(), sender=peer)
             known = partner.revocations(peer)
             if known is None or found.number > known.number:
                 text = base64.b64encode(revoked).decode("ascii")

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence, Set
 from datetime import datetime
 from pathlib import Path
 
@@ -34,6 +34,25 @@ def client_channels(identity: Path, server: PartyId, address: str) -> tuple[Part
     return own.party, lambda: GrpcChannel(own, {server: address})
 
 
+def peer_channel(
+    identity: Path,
+    addresses: Mapping[PartyId, str | None],
+    listen: str | None,
+    linked: Callable[[PartyId], Set[PartyId]],
+) -> GrpcChannel:
+    """Return a channel to those peers that a party is ``linked`` with; those without an address dial it.
+
+    Raises:
+        UsageError: The identity cannot be read, the port is not free, or nobody can dial.
+    """
+    own = load_identity(identity)
+    needed = {peer: addresses[peer] for peer in sorted(linked(own.party))}
+    dialling = [peer for peer, address in needed.items() if address is None]
+    if dialling and listen is None:
+        raise UsageError(f"{own.party} has no address of {', '.join(dialling)}: give it, or listen for them")
+    return GrpcChannel(own, needed, listen=listen if dialling else None)
+
+
 def voucher(identity: Path, public: bytes) -> tuple[PartyId, bytes]:
     """Return who this is, and a voucher for its signing key, which goes to all others and is no secret.
 
@@ -53,8 +72,7 @@ def read_roster(identity: Path, folder: Path, now: datetime) -> dict[PartyId, by
     own, found = load_identity(identity), {}
     for path in sorted(folder.glob("*.json")):
         name = PartyId(path.stem)
-        authority = own.ca_pem if name == own.party else own.authority_of(name)
-        party, public = vouched(path.read_bytes(), authority, now)
+        party, public = vouched(path.read_bytes(), own, now)
         if party != name:
             raise UsageError(f"{path} is the voucher of {party}: a voucher's file is named for its party")
         found[party] = public

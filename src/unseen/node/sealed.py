@@ -27,7 +27,7 @@ KEY_BYTES = 32
 CHUNK_BYTES = 1 << 20
 _MAGIC = b"USF1"
 _NONCE_BYTES, _TAG_BYTES = 12, 16
-_HEAD_BYTES = len(_MAGIC) + _NONCE_BYTES + KEY_BYTES + _TAG_BYTES
+HEAD_BYTES = len(_MAGIC) + _NONCE_BYTES + KEY_BYTES + _TAG_BYTES
 _NONCE = struct.Struct(">3xQB")
 _AHEAD, _LAST = 0, 1
 
@@ -54,8 +54,8 @@ def open_file(source: IO[bytes], target: IO[bytes], key: bytes, name: str) -> No
     Raises:
         DataError: It was changed, cut off, belongs to another name, or to another node's key.
     """
-    head = source.read(_HEAD_BYTES)
-    if len(head) != _HEAD_BYTES or not head.startswith(_MAGIC):
+    head = source.read(HEAD_BYTES)
+    if len(head) != HEAD_BYTES or not head.startswith(_MAGIC):
         raise DataError(f"artifact {name}: the file is not one that a node sealed")
     nonce, wrapped = head[len(_MAGIC) : len(_MAGIC) + _NONCE_BYTES], head[len(_MAGIC) + _NONCE_BYTES :]
     try:

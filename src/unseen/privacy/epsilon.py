@@ -111,14 +111,21 @@ class Budget:
         return Left(self.limit, math.ceil(spent * 1000) / 1000 if math.isfinite(spent) else spent)
 
     def spend(self, fact: Spend) -> None:
-        """Write down a spend that stays within the limit; one that is covered already costs nothing.
+        """Write down a spend that stays within the limit; the last one of its kind again costs nothing.
 
         Raises:
-            PermissionDenied: It would pass the limit; the message says what is left.
+            PermissionDenied: It would pass the limit; the message says what is left. Or its run has spent more: it goes
+                on from an old state, or is another run of the same name, and would release its rounds a second time.
             UsageError: It is about other data, another unit, or another relation.
         """
         self._check(fact)
-        if self._rounds.get(fact.kind, 0) >= fact.rounds:
+        spent = self._rounds.get(fact.kind, 0)
+        if fact.rounds < spent:
+            raise PermissionDenied(
+                f"run {fact.run}: round {fact.rounds} has been released, as have all up to {spent}: what it goes on "
+                "from is older than what was spent; go on from the newest state, or give a new run another name"
+            )
+        if fact.rounds == spent:
             return
         if not self._known_to_fit(fact) and not self._look_ahead(fact):
             raise PermissionDenied(

@@ -3,30 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
-from markupsafe import Markup
 from numpy.typing import NDArray
 
-from unseen.data.atomic import whole_file
 from unseen.data.federated.clients import Spread
-from unseen.errors import UsageError
-from unseen.report.figures import PALETTES, Figure, Json, _bar_layout, _bars, _layout, _line, _percent, _title, plain
-from unseen.report.html import (
-    EMPTY_STYLE,
-    _environment,
-    _policy,
-    _script,
-    _style,
-    embedded_json,
-    map_style_ids,
-    plotly_script,
-)
+from unseen.report.figures import Figure, Json, _bar_layout, _bars, _layout, _line, _percent, _title, plain
+from unseen.report.html import page, write_page
 from unseen.report.partition import MOST_POINTS, partition_figures
 from unseen.report.units import byte_unit
 
+UNCOVERED = "not covered by ε"
+"""Stands beside whatever a private run's report says of people's examples without noise."""
 _KINDS = ("federated", "pooled", "alone")
 
 
@@ -72,33 +62,34 @@ class LearningReport:
     """Who learnt what."""
     facts: tuple[tuple[str, str], ...]
     program: str
+    uncovered: frozenset[str] = frozenset()
+    """What is marked ``UNCOVERED``: ``test``, ``clients``, ``comparison``."""
+
+    def heading(self, text: str, what: str) -> str:
+        """Return a heading, marked if what stands below it is not covered."""
+        return f"{text} ({UNCOVERED})" if what in self.uncovered else text
 
 
 def learning_figures(report: LearningReport) -> tuple[Figure, ...]:
     """Return the plots for which the report has content, in reading order."""
-    found = (_accuracy(report), _loss(report), _clients(report), _comparison(report), _traffic(report))
+    found = (
+        (_accuracy(report), "test"),
+        (_loss(report), "test"),
+        (_clients(report), "clients"),
+        (_comparison(report), "comparison"),
+        (_traffic(report), "traffic"),
+    )
     own = () if report.partition is None else partition_figures(report.partition)
-    return (*(figure for figure in found if figure is not None), *own)
+    return (*(_marked(report, figure, what) for figure, what in found if figure is not None), *own)
+
+
+def _marked(report: LearningReport, figure: Figure, what: str) -> Figure:
+    return replace(figure, title=report.heading(figure.title, what))
 
 
 def render_learning(report: LearningReport) -> str:
     """Return the page as text; equal reports give equal pages."""
-    figures = learning_figures(report)
-    style, scripts = _style(), (plotly_script(), _script())
-    content = {"palettes": PALETTES, "figures": {figure.key: figure.plot for figure in figures}}
-    return (
-        _environment()
-        .get_template("federated.html.j2")
-        .render(
-            report=report,
-            figures=figures,
-            policy=_policy(scripts, (style, EMPTY_STYLE)),
-            map_styles=map_style_ids(scripts[0]),
-            style=Markup(style),  # noqa: S704  our own file, no text from outside
-            scripts=[Markup(script) for script in scripts],  # noqa: S704  our own file and plotly's
-            content=Markup(embedded_json(content)),  # noqa: S704  has no character left that ends a script
-        )
-    )
+    return page("federated.html.j2", learning_figures(report), report=report)
 
 
 def write_learning(report: LearningReport, path: Path) -> Path:
@@ -108,14 +99,7 @@ def write_learning(report: LearningReport, path: Path) -> Path:
         UsageError: The folder cannot be made.
         DataError: The file cannot be written.
     """
-    page = render_learning(report)
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise UsageError(f"cannot make the folder of {path}: {error.strerror}; choose another place") from error
-    with whole_file(path) as file:
-        file.write(page.encode())
-    return path
+    return write_page(render_learning(report), path)
 
 
 def _accuracy(report: LearningReport) -> Figure | None:

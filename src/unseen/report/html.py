@@ -12,16 +12,18 @@ import json
 import os
 import re
 import secrets
+from collections.abc import Sequence
 from functools import cache
 from importlib.resources import files
 from pathlib import Path
 
-from jinja2 import Environment, PackageLoader, StrictUndefined, Template
+from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 from plotly.offline import get_plotlyjs
 
+from unseen.data.atomic import whole_file
 from unseen.errors import UsageError
-from unseen.report.figures import PALETTES, figures
+from unseen.report.figures import PALETTES, Figure, figures
 from unseen.report.model import FactGroup, Report
 from unseen.report.summary import best_texts, shown_metrics, steps_in_order, tiles, totals
 from unseen.report.units import bytes_text, count_text, seconds_text, signed
@@ -33,18 +35,28 @@ EMPTY_STYLE = ""
 
 def render(report: Report) -> str:
     """Return the page as text; equal reports give equal pages."""
-    plots = figures(report)
-    style, scripts = _style(), (plotly_script(), _script())
-    content = {"palettes": PALETTES, "figures": {figure.key: figure.plot for figure in plots}}
-    return _template().render(
+    return page(
+        "report.html.j2",
+        figures(report),
         report=report,
-        figures=plots,
         tiles=tiles(report),
         metrics=shown_metrics(report),
         best=best_texts(report),
         steps=steps_in_order(report),
         total=totals(report),
         facts={group: [fact for fact in report.facts if fact.group is group] for group in FactGroup},
+    )
+
+
+def page(template: str, plots: Sequence[Figure], **more: object) -> str:
+    """Return the page that a template makes of figures and of ``more``, as text."""
+    environment = _environment()
+    style = environment.get_template("report.css.j2").render(palettes=PALETTES)
+    scripts = (plotly_script(), _script())
+    content = {"palettes": PALETTES, "figures": {figure.key: figure.plot for figure in plots}}
+    return environment.get_template(template).render(
+        **more,
+        figures=plots,
         policy=_policy(scripts, (style, EMPTY_STYLE)),
         map_styles=map_style_ids(scripts[0]),
         style=Markup(style),  # noqa: S704  our own file, no text from outside
@@ -59,17 +71,33 @@ def write(report: Report, path: Path) -> Path:
     Raises:
         UsageError: The file cannot be written.
     """
-    page = render(report)
+    text = render(report)
     draft = path.with_name(f".{path.name}.{secrets.token_hex(8)}")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         try:
-            draft.write_text(page, encoding="utf-8", newline="\n")
+            draft.write_text(text, encoding="utf-8", newline="\n")
             os.replace(draft, path)
         finally:
             draft.unlink(missing_ok=True)
     except OSError as exc:
         raise UsageError(f"cannot write the report to {path}: {exc.strerror}; choose another place") from exc
+    return path
+
+
+def write_page(text: str, path: Path) -> Path:
+    """Write a page to ``path``, whole or not at all, and return the path.
+
+    Raises:
+        UsageError: The folder cannot be made.
+        DataError: The file cannot be written.
+    """
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise UsageError(f"cannot make the folder of {path}: {error.strerror}; choose another place") from error
+    with whole_file(path) as file:
+        file.write(text.encode())
     return path
 
 
@@ -106,14 +134,6 @@ def _environment() -> Environment:
     )
     environment.filters.update(bytes=bytes_text, seconds=seconds_text, thousands=count_text, signed=signed)
     return environment
-
-
-def _template() -> Template:
-    return _environment().get_template("report.html.j2")
-
-
-def _style() -> str:
-    return _environment().get_template("report.css.j2").render(palettes=PALETTES)
 
 
 @cache

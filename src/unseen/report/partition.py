@@ -6,22 +6,10 @@ import colorsys
 from pathlib import Path
 
 import numpy as np
-from markupsafe import Markup
 
-from unseen.data.atomic import whole_file
 from unseen.data.federated.clients import Spread
-from unseen.errors import UsageError
-from unseen.report.figures import PALETTES, Figure, Json, _layout, _title, plain
-from unseen.report.html import (
-    EMPTY_STYLE,
-    _environment,
-    _policy,
-    _script,
-    _style,
-    embedded_json,
-    map_style_ids,
-    plotly_script,
-)
+from unseen.report.figures import Figure, Json, _layout, _title, plain
+from unseen.report.html import page, write_page
 
 MOST_CLIENTS = 120
 """Columns that can still be told apart."""
@@ -95,24 +83,13 @@ def distance_figure(spread: Spread) -> Figure:
 
 def render_partition(spread: Spread, title: str) -> str:
     """Return the page as text; equal partitions give equal pages."""
-    figures = partition_figures(spread)
-    style, scripts = _style(), (plotly_script(), _script())
-    content = {"palettes": PALETTES, "figures": {figure.key: figure.plot for figure in figures}}
     having = np.count_nonzero(spread.counts, axis=0)
-    return (
-        _environment()
-        .get_template("partition.html.j2")
-        .render(
-            title=title,
-            lead=spread_text(spread),
-            figures=figures,
-            labels=list(zip(spread.labels, spread.counts.sum(axis=0).tolist(), having.tolist(), strict=True)),
-            policy=_policy(scripts, (style, EMPTY_STYLE)),
-            map_styles=map_style_ids(scripts[0]),
-            style=Markup(style),  # noqa: S704  our own file, no text from outside
-            scripts=[Markup(script) for script in scripts],  # noqa: S704  our own file and plotly's
-            content=Markup(embedded_json(content)),  # noqa: S704  has no character left that ends a script
-        )
+    return page(
+        "partition.html.j2",
+        partition_figures(spread),
+        title=title,
+        lead=spread_text(spread),
+        labels=list(zip(spread.labels, spread.counts.sum(axis=0).tolist(), having.tolist(), strict=True)),
     )
 
 
@@ -123,14 +100,7 @@ def write_partition(spread: Spread, title: str, path: Path) -> Path:
         UsageError: The folder cannot be made.
         DataError: The file cannot be written.
     """
-    page = render_partition(spread, title)
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise UsageError(f"cannot make the folder of {path}: {error.strerror}; choose another place") from error
-    with whole_file(path) as file:
-        file.write(page.encode())
-    return path
+    return write_page(render_partition(spread, title), path)
 
 
 def spread_text(spread: Spread) -> str:

@@ -14,7 +14,7 @@ from __future__ import annotations
 import heapq
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from unseen.errors import DataError, UsageError
@@ -147,11 +147,12 @@ class AsynchronousSimulation(Simulation):
         began, state = time.monotonic(), self.run.state
         # A step that was cancelled is planned already.
         self._planned = begun, landed = self._planned or self._schedule.step()
-        for ticket, update in zip(begun, self._train([ticket.client for ticket in begun], state), strict=True):
+        broadcast = self.process.distributor(state)
+        for ticket, update in zip(begun, self._train([ticket.client for ticket in begun], broadcast), strict=True):
             self._park(ticket, update)
         updates = [aged(self._waiting[ticket.number], state.round - ticket.version) for ticket in landed]
         after, aggregate = self.process.next(state, updates)
-        moved = traffic_of(self.process, self.process.distributor(state), len(begun), updates)
+        moved = traffic_of(self.process, broadcast, len(begun), updates)
         clock, metrics = self._schedule.clock, dict(aggregate.metrics)
         entry = Round(after.round, len(landed), 0, metrics, {}, 0.0, moved.up, moved.down, clock)
         run = self._finished(after, entry, began, last=last)
@@ -163,7 +164,8 @@ class AsynchronousSimulation(Simulation):
 
     def _park(self, ticket: Ticket, update: Update) -> None:
         """Hold an update until it comes in."""
-        self._waiting[ticket.number] = update
+        # Alone: others of its array come in earlier.
+        self._waiting[ticket.number] = replace(update, delta=update.delta.copy())
         if self.settings.folder is not None:
             self._store.park(ticket.number, update)
 

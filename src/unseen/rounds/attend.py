@@ -5,6 +5,9 @@ client keeps from round to round stays in its folder, as in a simulation. There 
 that comes again, since the connection broke or the server was killed, is answered with the same bytes, without
 training again. A client that was killed and is started again with the same folder and seed goes on likewise.
 
+Where answers cost privacy (local and distributed noise, DP-SGD), the client does not believe what the server calls a
+round: it counts by itself, durably, and answers no more than its ε allows (``answered``).
+
 If the process's aggregator is a sum, the answer stays in the folder: the server is told that it is there, and then the
 client takes part in the sum (``secure_round``). A client that is started again in mid-sum is out of that sum, as one
 that dropped out, and there for the next one.
@@ -16,27 +19,22 @@ its own, whatever the seed: see ``learners.horizontal.private``.)
 
 from __future__ import annotations
 
-import tempfile
 import time
 from collections import deque
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
-from pathlib import Path
-from typing import TypeVar
 
 import numpy as np
 
-from unseen.codec import decode, encode
-from unseen.data.atomic import whole_file
 from unseen.dialogue import CancelToken
 from unseen.errors import (
     Cancelled,
-    DataError,
     DeadlineExceeded,
     HandshakeRefused,
     PeerFailed,
     PeerUnreachable,
+    PermissionDenied,
     RemoteProtocolError,
     TransportError,
     UnseenError,
@@ -45,6 +43,7 @@ from unseen.errors import (
 from unseen.ids import ClientId, PartyId
 from unseen.learners.horizontal.compression.compressed import Compressed
 from unseen.learners.horizontal.compression.encoded import Encoded
+from unseen.learners.horizontal.private.limit import limited_parts
 from unseen.learners.horizontal.process import (
     Assignment,
     Examples,
@@ -53,13 +52,14 @@ from unseen.learners.horizontal.process import (
     State,
     Trainer,
     Update,
+    beyond,
     stream,
 )
 from unseen.learners.horizontal.sums import Layout
+from unseen.rounds.answered import Answers
 from unseen.rounds.checkpoint import Checkpoints
 from unseen.rounds.digest import codec_of, digest_of, sum_of
 from unseen.rounds.events import LOOK_SECONDS, Event, What
-from unseen.rounds.identities import secret_of
 from unseen.rounds.messages import (
     Answer,
     Assigned,
@@ -69,7 +69,6 @@ from unseen.rounds.messages import (
     Finished,
     Hello,
     KeptAnswer,
-    KeptSum,
     Place,
     Refusal,
     ServerWord,
@@ -86,14 +85,12 @@ from unseen.rounds.messages import (
     update_in,
     what_to_tell,
 )
+from unseen.rounds.notes import Notes, client_folder
 from unseen.rounds.secure_round import ClientSums
 from unseen.rounds.settings import AttendSettings
 from unseen.transport.channel import Channel
 
 __all__ = ["AttendSettings", "Attendance", "attend"]
-
-_ANSWER, _SUMMED, _SECRET = "answer.bin", "summed.bin", "secret.bin"
-K = TypeVar("K")
 
 _FIRST_PAUSE, _LONGEST_PAUSE = 0.05, 1.0
 
@@ -136,18 +133,9 @@ def attend(
         RemoteProtocolError: It sent something that does not belong here.
         Cancelled: The token was set.
     """
-    with _folder(settings) as folder:
+    with client_folder(settings, process) as folder:
         client = _Client(connect, (process, trainer, examples), settings, Checkpoints(folder), cancel)
         return client.attend()
-
-
-@contextmanager
-def _folder(settings: AttendSettings) -> Iterator[Path]:
-    if settings.folder is not None:
-        yield settings.folder
-        return
-    with tempfile.TemporaryDirectory(prefix="unseen-client-") as folder:
-        yield Path(folder)
 
 
 class _Client:
@@ -159,7 +147,7 @@ class _Client:
         store: Checkpoints,
         cancel: CancelToken | None,
     ) -> None:
-        self._connect, self._settings, self._store = connect, settings, store
+        self._connect, self._settings, self._store, self._notes = connect, settings, store, Notes(store.folder)
         self._process, self._trainer, self._examples = parts
         self._watch, self._cancel = settings.watch, cancel
         self._clock = settings.clock
@@ -169,6 +157,7 @@ class _Client:
         self._waiting: deque[ServerWord] = deque()
         self._kept: KeptAnswer | None = None
         self._sums: ClientSums | None = None
+        self._answers: Answers | None = None
         self._begun = False
         self._trained = self._repeated = self._round = 0
 
@@ -221,10 +210,15 @@ class _Client:
         if self._begun:
             return
         self._begun = True
+        if parts := limited_parts(self._process):
+            budget = self._settings.budget or self._store.folder
+            self._answers = Answers(budget, self._settings.run, me, parts, new=not self._store.begun)
         about = {"run": self._settings.run, "client": me, "process": digest_of(self._process)}
         self._store.begin({**about, "model size": self._trainer.size})
-        self._kept = self._found(KeptAnswer, _ANSWER, "remove it, and the round is trained again")
-        by, signer, folder = sum_of(self._process), self._settings.signer, self._store.folder
+        kept = self._notes.answer()
+        # An answer that was not written down has not left: it is as good as none.
+        self._kept = kept if kept and (self._answers is None or self._answers.has_last(kept.assigned)) else None
+        by, signer = sum_of(self._process), self._settings.signer
         if by is None:
             return
         if self._settings.folder is None:
@@ -234,21 +228,8 @@ class _Client:
             )
         if signer is None and by.scheme != "rlwe":
             raise UsageError(f"run {self._settings.run} takes sums: give this client a signer (rounds.identities)")
-        note = self._found(KeptSum, _SUMMED, "this client takes part in no further round of the run")
-        self._sums = ClientSums(PartyId(me), server, by, signer, secret_of(folder / _SECRET), note, self._keep_sum)
-
-    def _found(self, kind: type[K], name: str, advice: str) -> K | None:
-        path = self._store.folder / name
-        if not path.exists():
-            return None
-        try:
-            return decode(kind, path.read_bytes(), sender=str(path))
-        except RemoteProtocolError as error:
-            raise DataError(f"{error}: the file is damaged; {advice}") from error
-
-    def _keep_sum(self, note: KeptSum) -> None:
-        with whole_file(self._store.folder / _SUMMED) as file:
-            file.writelines(encode(note))
+        keep = self._notes.keep_sum
+        self._sums = ClientSums(PartyId(me), server, by, signer, self._notes.secret(), self._notes.sum(), keep)
 
     # --- one round
 
@@ -260,26 +241,31 @@ class _Client:
             )
         self._tell(What.ASSIGNED, place)
         key = fingerprint(word)
-        if not self._may_train(channel, place, key):
+        kept = self._kept if self._kept is not None and self._kept.assigned == key else None
+        if not self._may_train(channel, place, key, kept=kept is not None):
             return
-        if self._kept is not None and self._kept.assigned == key:
+        if kept is not None:
             self._repeated += 1
-            self._hand_in(channel, replace(self._kept.answer, attempt=word.attempt))
+            self._hand_in(channel, replace(kept.answer, attempt=word.attempt))
             self._tell(What.REPEATED, place)
             return
         self._kept = None
         answer = self._trained_answer(channel, me, word, place)
         if answer is not None:
-            self._kept = KeptAnswer(key, answer)
-            with whole_file(self._store.folder / _ANSWER) as file:
-                file.writelines(encode(self._kept))
+            kept = KeptAnswer(key, answer)
+            self._notes.keep_answer(kept)
+            if self._answers is not None:
+                self._answers.add(word.round, key)
+            self._kept = kept
             self._hand_in(channel, answer)
             self._tell(What.ANSWERED, place)
 
-    def _may_train(self, channel: Channel, place: Place, key: bytes) -> bool:
+    def _may_train(self, channel: Channel, place: Place, key: bytes, *, kept: bool) -> bool:
         try:
             if self._sums is not None:
                 self._sums.check(place.round, key)
+            if self._answers is not None:
+                self._answers.check(place.round, key, kept=kept)
         except UnseenError as error:
             self._say(channel, Failed(place.run, place.round, place.attempt, what_to_tell(error)))
             self._tell(What.FAILED, place, str(error))
@@ -318,12 +304,16 @@ class _Client:
 
     def _trained_answer(self, channel: Channel, me: ClientId, word: Assigned, place: Place) -> Answer | None:
         """Train; return the answer, or ``None`` if the server was told that this client cannot."""
-        failure = Failed(place.run, place.round, place.attempt, "an unexpected error; the details stay at that client")
+        unexpected = "an unexpected error; the details stay at that client"
         try:
-            with _telling(lambda: self._say(channel, failure)):
+            with _telling(lambda: self._fail(channel, word, unexpected)):
                 update, memory, encoded = self._train(me, word)
+        except PermissionDenied as error:  # by the number of the round, whatever the examples are
+            self._say(channel, Failed(place.run, place.round, place.attempt, what_to_tell(error)))
+            self._tell(What.FAILED, place, str(error))
+            return None
         except UnseenError as error:
-            self._say(channel, replace(failure, reason=what_to_tell(error)))
+            self._fail(channel, word, what_to_tell(error))
             self._tell(What.FAILED, place, str(error))
             return None
         self._trained += 1
@@ -333,6 +323,13 @@ class _Client:
             self._store.save(State(place.round, np.empty(0, np.float32)), [])
         return answer_with(place, me, update, encoded)
 
+    def _fail(self, channel: Channel, word: Assigned, reason: str) -> None:
+        """Say that this client cannot play a round; where answers cost privacy that is one, and the reason stays."""
+        if self._answers is not None:
+            self._answers.add(word.round, fingerprint(word))
+            reason = "it cannot play this round; the details stay at that client"
+        self._say(channel, Failed(word.run, word.round, word.attempt, reason))
+
     def _train(self, me: ClientId, word: Assigned) -> tuple[Update, Memory, Encoded | None]:
         memory = self._store.memory(me, word.round)
         rng = stream(self._settings.seed, word.round, me, "work")
@@ -341,11 +338,11 @@ class _Client:
         if codec_of(self._process) is not None and isinstance(work, Compressed):
             return work.encoded(self._trainer, assignment)
         update, kept = self._process.client_round(self._trainer, assignment)
-        numbers = [update.delta, *update.extra.values(), *update.metrics.values()]
-        if not all(np.isfinite(np.asarray(one)).all() for one in numbers):
+        if bad := beyond(update):
             raise Diverged(
-                f"round {word.round + 1}: the update of {me} holds numbers that are not finite: its training diverged; "
-                "lower the learning rate, or look for such values in its examples"
+                f"round {word.round + 1}: the update of {me} holds numbers that are not finite, or beyond 2^60, in "
+                f"{', '.join(bad)}: its training diverged; lower the learning rate, or look for such values in its "
+                "examples"
             )
         return update, kept, None
 

@@ -3,41 +3,41 @@
 from __future__ import annotations
 
 import json
-import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass, replace
-from functools import cached_property, partial, wraps
+from functools import cached_property, wraps
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import TypeVar
 
-import numpy as np
-
+from unseen.codec import read_json
 from unseen.data.atomic import whole_file
-from unseen.data.federated.clients import Array
-from unseen.data.federated.digits import INK
 from unseen.errors import DataError, UsageError
-from unseen.learners.horizontal.compression.compressed import compressed
+from unseen.learners.horizontal.compression.compressed import Compressed, compressed
 from unseen.learners.horizontal.compression.encoded import Codec
 from unseen.learners.horizontal.compression.registry import CODECS
-from unseen.learners.horizontal.private.central import Central, Plan, Sum
-from unseen.learners.horizontal.private.clip import Clip
-from unseen.learners.horizontal.private.sampling import PoissonCohort
 from unseen.learners.horizontal.process import Process, Trainer
 from unseen.learners.horizontal.robust.registry import AGGREGATORS, robust
 from unseen.learners.horizontal.secure_mean import SecureMean, secure
-from unseen.learners.horizontal.strategies.parts import WeightedMean
 from unseen.learners.horizontal.strategies.registry import STRATEGIES
-from unseen.privacy.events import Gaussian, Poisson, Relation, Spend, Unit
+from unseen.protocols.secure_aggregation.port import MIN_CONTRIBUTORS, quorum_of
 from unseen.rounds import cohort as cohorts
+from unseen.rounds.asynchronous import AsynchronousSimulation, Flight
+from unseen.rounds.gossip import Gossip, GossipSettings
 from unseen.rounds.kept import keep_text
-from unseen.rounds.parameters import construct, parameters
-from unseen.rounds.program import CompressionSection, PrivacySection, Program
+from unseen.rounds.networks import build_trainer
+from unseen.rounds.pace import Pace
+from unseen.rounds.parameters import construct, named, parameters
+from unseen.rounds.private import MODES, Wanted, private
+from unseen.rounds.program import Program
 from unseen.rounds.program_data import Held, read_data
+from unseen.rounds.sections import PEERS, AsynchronousSection, TopologySection
 from unseen.rounds.simulate import Settings, Simulation
-from unseen.rounds.spending import Guard, accounting, guard_in
+from unseen.rounds.spending import Guard, guard_in
+from unseen.rounds.tables import Learner, columns_of, learner_of
+from unseen.rounds.without_server import graph_of
 
 _PROGRAM = "program.json"
-_COHORT = 10
+_COHORT, _AT_ONCE = 10, 100
 
 
 T = TypeVar("T")
@@ -68,8 +68,11 @@ class Built:
     """Where the run is kept; nowhere if ``None``."""
     real: int | None = None
     """How many real clients there are, if they are not those of the program's data."""
+    own: Path | None = None
+    """The file of a real client's own secret for its noise."""
 
     def __post_init__(self) -> None:
+        self.program.check()
         if self.folder is not None:
             _begin(self.folder, self.program)
 
@@ -92,31 +95,86 @@ class Built:
     @part
     def trainer(self) -> Trainer:
         """The model; the same at the server and all clients."""
-        return build_trainer(self.program)
+        return build_trainer(self.program) if self._learner is None else self._learner.trainer
+
+    @property
+    def rounds(self) -> int:
+        """How many rounds are played in all: the program's, or as many as its learner needs."""
+        said = "rounds" in self.program.model_fields_set
+        return self.program.rounds if said or self._learner is None else self._learner.rounds
+
+    @part
+    def _learner(self) -> Learner | None:
+        """What learns from tables."""
+        if not self.program.of_tables:
+            return None
+        columns = columns_of(self.program) or self.held.columns or ()
+        return learner_of(self.program, columns, self._in_a_sum)
+
+    @property
+    def _most(self) -> int:
+        """How many clients are in a round at most."""
+        everybody = self.program.of_tables or self.program.topology is not None
+        section, by_default = self.program.cohort, self.population if everybody else _COHORT
+        return self.population if section.rate is not None else min(section.size or by_default, self.population)
 
     @part
     def process(self) -> Process:
         """The algorithm; the same at the server and all clients."""
-        section = self.program.strategy
-        constructor = _named(STRATEGIES, section.name, "strategy")
-        given = section.parameters
+        wanted, guard = self._wanted, self.guard
+        if wanted is None or guard is None:
+            return self._open
+        with self.program.located("privacy"):
+            return private(wanted, guard)
+
+    @part
+    def _open(self) -> Process:
+        """The algorithm without privacy."""
+        if self._learner is not None:
+            return self._learner.process
+        strategy = self.program.training
+        constructor = named(STRATEGIES, strategy.name, "strategy")
+        given = strategy.parameters
         if "clients" in parameters(constructor) and "clients" not in given:
             given["clients"] = self.population
         process: Process = construct(constructor, given, "strategy")
         if (rule := self.program.robust) is not None:
-            process = robust(process, construct(_named(AGGREGATORS, rule.name, "robust"), rule.parameters, "robust"))
-        if (codec := self.program.compression) is not None:
-            process = self._compressed(process, codec)
-        if (by := self.program.aggregation) is not None and by.secure:
-            process = self._secure(process, by.parameters)
-        privacy, guard = self.program.privacy, self.guard
-        return process if privacy is None or guard is None else self._private(process, privacy, guard)
+            with self.program.located("robust"):
+                by = construct(named(AGGREGATORS, rule.name, "robust"), rule.parameters, "robust")
+                process = robust(process, by)
+        if (section := self.program.compression) is not None:
+            with self.program.located("compression"):
+                codec: Codec = construct(named(CODECS, section.name, "compression"), section.parameters, "compression")
+                process = compressed(process, codec, feedback=section.feedback)
+        if (sums := self.program.aggregation) is not None and sums.secure:
+            with self.program.located("aggregation"):
+                mean: SecureMean = construct(SecureMean, {**self._in_a_sum, **sums.parameters}, "aggregation")
+                process = secure(process, mean)
+        return process
+
+    @property
+    def _in_a_sum(self) -> dict[str, int]:
+        """Over how many clients secure sums are taken, unless the program says it."""
+        rate, agreed = self.program.cohort.rate, {"clients": self._most}
+        if rate is not None:
+            agreed["least"] = max(MIN_CONTRIBUTORS, quorum_of(round(rate * self.population)))
+        return agreed
 
     @part
     def guard(self) -> Guard | None:
         """Secret and budget of a private run."""
         section = self.program.privacy
-        return None if section is None else guard_in(self.program.name, section, self.folder)
+        if section is None:
+            return None
+        return guard_in(MODES[section.mode].limit(self.program.name, section), self.folder, own=self.own)
+
+    @part
+    def _wanted(self) -> Wanted | None:
+        """What is to be made private."""
+        section = self.program.privacy
+        if section is None:
+            return None
+        return Wanted(self.program, section, self.population, self._open, lambda: self.trainer)
 
     @part
     def cohort(self) -> cohorts.Cohort:
@@ -126,15 +184,24 @@ class Built:
             raise UsageError("cohort: a rate goes with no size and no weights: give one or the other")
         if size is not None and size > self.population:
             raise UsageError(f"cohort.size: {size} of {self.population} clients cannot be drawn; ask for fewer")
-        if self.guard is not None:
-            return PoissonCohort(self._rate, self.guard.secret)
+        if (wanted := self._wanted) is not None and self.guard is not None:
+            if section.weighted:
+                raise UsageError("cohort.weighted: numbers of examples are data that privacy would tell: leave it out")
+            if (drawn := wanted.mode.cohort(wanted, self.guard)) is not None:
+                return drawn
         if section.rate is not None:
             return cohorts.Poisson(section.rate)
-        size = size or min(_COHORT, self.population)
+        size = size or self._most
         return cohorts.Weighted(size) if section.weighted else cohorts.Uniform(size)
 
-    def simulation(self, *, workers: int | None = None) -> Simulation:
-        """Return the program's simulation, at the round that its folder holds."""
+    def simulation(self, *, workers: int | None = None) -> Simulation | Gossip:
+        """Return the program's simulation, at the round that its folder holds.
+
+        Peers are simulated as a server that takes their secure sums would be: they have its state, but for rounding.
+        """
+        section = self.program.topology
+        if section is not None and section.name != PEERS:
+            return self._gossip(section, workers)
         settings = Settings(
             self.cohort,
             seed=self.program.seed,
@@ -142,138 +209,44 @@ class Built:
             evaluate_every=self.program.evaluate_every,
             folder=self.folder,
         )
-        return Simulation(self.held.train, self.trainer, self.process, settings, test=self.held.test)
+        with self.program.located():
+            parts, test = (self.held.train, self.trainer, self.process), self.held.test
+            if self.program.asynchronous is None:
+                return Simulation(*parts, settings, test=test)
+            return AsynchronousSimulation(*parts, self._flight(self.program.asynchronous), settings, test=test)
+
+    def _gossip(self, section: TopologySection, workers: int | None) -> Gossip:
+        settings = GossipSettings(
+            seed=self.program.seed,
+            drop=section.drop,
+            workers=workers,
+            evaluate_every=self.program.evaluate_every,
+            folder=self.folder,
+        )
+        with self.program.located("topology"):
+            parts, graph = (self.held.train, self.trainer, self.process), graph_of(section, self.program.seed)
+            return Gossip(*parts, graph, settings, test=self.held.test)
+
+    def _flight(self, section: AsynchronousSection) -> Flight:
+        filled = sum(size > 0 for size in self.held.train.sizes)
+        at_once = section.at_once or min(_AT_ONCE, filled)
+        if at_once > filled:
+            raise UsageError(f"asynchronous.at_once: {at_once} of {filled} clients cannot be under way; ask for fewer")
+        if isinstance(work := self.process.work, Compressed) and work.feedback:
+            raise UsageError(
+                "compression.feedback: what clients keep for their next update has no order when nobody waits: set it "
+                "to false, or take quantised"
+            )
+        pace = Pace(section.seconds, section.seconds_per_example, section.spread)
+        return Flight(at_once, section.buffer, pace)
 
     @property
     def deployed(self) -> Process:
         """The process of real processes: its name says the program, so that nobody takes part with another one."""
         return replace(self.process, name=f"{self.process.name}, program {self.program.agreement[:16]}")
 
-    @property
-    def _rate(self) -> float:
-        rate = self.program.cohort.rate
-        if rate is None:
-            raise UsageError(
-                "cohort: differential privacy counts on Poisson cohorts: give a rate, such as {rate: 0.1}, and no size"
-            )
-        return rate
 
-    def _compressed(self, process: Process, section: CompressionSection) -> Process:
-        if self.program.privacy is not None:
-            raise UsageError("compression: what leaves under privacy is clipped last: leave one out")
-        if self.program.aggregation is not None and self.program.aggregation.secure:
-            raise UsageError(
-                "compression: messages of a codec have no sum that secure aggregation could take: leave one out; "
-                "aggregation.bits = 16 halves its words"
-            )
-        constructor = _named(CODECS, section.name, "compression")
-        codec: Codec = construct(constructor, section.parameters, "compression")
-        return compressed(process, codec, feedback=section.feedback)
-
-    def _secure(self, process: Process, given: dict[str, Any]) -> Process:
-        if self.program.robust is not None or self.program.privacy is not None:
-            raise UsageError("aggregation: robust rules and central noise need what a secure mean hides: leave one out")
-        most = self.population if self.program.cohort.rate is not None else self.program.cohort.size or _COHORT
-        mean: SecureMean = construct(SecureMean, {"clients": min(most, self.population), **given}, "aggregation")
-        return secure(process, mean)
-
-    def _private(self, process: Process, section: PrivacySection, guard: Guard) -> Process:
-        if not isinstance(process.aggregator, WeightedMean):
-            raise UsageError(
-                f"privacy: noise is measured for a plain sum, and {process.name} aggregates by "
-                f"{type(process.aggregator).__name__}: take a strategy with a mean, without robust"
-            )
-        plan = Plan(
-            clip=section.clip,
-            noise_multiplier=section.noise_multiplier or _noise(self.program, section, self._rate),
-            expected=self._rate * self.population,
-            sampling=Poisson(rate=self._rate),
-            run=self.program.name,
-            about=guard.limit.about,
-        )
-        return replace(
-            process,
-            name=f"{process.name}, private",
-            postprocessors=(*process.postprocessors, Clip(section.clip)),
-            aggregator=Sum(),
-            finalizer=Central(process.finalizer, plan, guard, guard.secret),
-        )
-
-
-# --- model -------------------------------------------------------------------------------------------------------
-
-
-@dataclass(frozen=True, slots=True)
-class Numbers:
-    """Makes floats of what a network of a program takes."""
-
-    ink: int | None
-    """What integers are divided by; if ``None``, bytes by 255 and others by nothing."""
-
-    def __call__(self, inputs: Array) -> Array:
-        """Return 32-bit floats.
-
-        Raises:
-            DataError: They are no numbers.
-        """
-        if inputs.dtype.kind not in "fiub":
-            raise DataError(f"model: inputs are {inputs.dtype}, and the networks of programs take numbers")
-        ink = self.ink or (255 if inputs.dtype == np.uint8 else 1)
-        return inputs.astype(np.float32) / np.float32(1 if inputs.dtype.kind == "f" else ink)
-
-
-def build_trainer(program: Program) -> Trainer:
-    """Return the trainer of a program's model.
-
-    Raises:
-        UsageError: There is no such model or augmentation, or it has no such parameter.
-    """
-    try:
-        from unseen.learners.horizontal.neural import augment, registry, trainer  # noqa: PLC0415  an extra
-    except ModuleNotFoundError as error:
-        raise UsageError(f"model: networks need the extra torch ({error}): pip install 'unseen[torch]'") from error
-    section = program.model
-    build = partial(construct, _named(registry.MODELS, section.name, "model"), section.parameters, "model")
-    _check_model(build, section.parameters)
-    changes = [_change(registry.AUGMENTS, name, given) for name, given in section.augment.items()]
-    return trainer.TorchTrainer(
-        build,
-        convert=Numbers(INK if program.data.source == "digits" else None),
-        augment=augment.one_after_the_other(*changes) if len(changes) > 1 else next(iter(changes), None),
-    )
-
-
-def _check_model(build: Callable[[], object], given: Mapping[str, Any]) -> None:
-    """Pass if a model can be built.
-
-    Raises:
-        UsageError: It cannot: a size is not positive, or too small for the layers.
-    """
-    numbers = {key: value if isinstance(value, list) else [value] for key, value in given.items()}
-    if small := [key for key, own in numbers.items() if any(isinstance(one, int) and one < 1 for one in own)]:
-        raise UsageError(f"model.{small[0]}: sizes are at least 1, found {given[small[0]]}")
-    try:
-        build()
-    except (RuntimeError, ValueError) as error:
-        raise UsageError(f"model: it cannot be built with {dict(given)}: {error}") from error
-
-
-def _change(known: Mapping[str, Callable[..., Any]], name: str, given: float | Mapping[str, float]) -> Any:
-    constructor, where = _named(known, name, "model.augment"), f"model.augment.{name}"
-    if not isinstance(given, Mapping):
-        given = {next(iter(parameters(constructor))): given}
-    # A file that says 1 means 1.0 and the other way round.
-    whole = {key: int(value) if float(value).is_integer() else value for key, value in given.items()}
-    return construct(constructor, whole, where)
-
-
-def _named(known: Mapping[str, Callable[..., Any]], name: str, where: str) -> Callable[..., Any]:
-    if name not in known:
-        raise UsageError(f"{where}.name: there is no {name!r}; there are {', '.join(sorted(known))}")
-    return known[name]
-
-
-# --- folder and noise ---------------------------------------------------------------------------------------------
+# --- folder ------------------------------------------------------------------------------------------------------
 
 
 def _begin(folder: Path, program: Program) -> None:
@@ -286,32 +259,14 @@ def _begin(folder: Path, program: Program) -> None:
         keep_text(folder, program)
         return
     try:
-        before = json.loads(path.read_text(encoding="utf-8"))
+        before = read_json(path.read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
         raise DataError(f"{path} cannot be read: {error}; start the run again in another folder") from error
+    if not isinstance(before, dict):
+        raise DataError(f"{path} is damaged: start the run again in another folder")
     if changed := [key for key in dict.fromkeys((*about, *before)) if before.get(key) != about.get(key)]:
         raise UsageError(
             f"{folder} holds a run of another program, with other {', '.join(changed)}: choose another folder, or the "
             "program as it was"
         )
     keep_text(folder, program)
-
-
-def _noise(program: Program, section: PrivacySection, rate: float) -> float:
-    """Return the noise multiplier that all rounds of a program need."""
-
-    def rounds_of(noise: float) -> list[Spend]:
-        fact = Spend(
-            run=program.name,
-            about=program.name,
-            mechanism=Gaussian(noise_multiplier=noise),
-            sampling=Poisson(rate=rate),
-            rounds=program.rounds,
-            unit=Unit.CLIENT,
-            relation=Relation.ADD_OR_REMOVE,
-        )
-        return [fact]
-
-    # Rounded up, so that server and clients find the same number.
-    found: float = accounting().calibrate(rounds_of, section.epsilon, section.delta)
-    return math.ceil(1000 * found) / 1000

@@ -17,7 +17,7 @@ from typing import Annotated, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from unseen.codec import Shape, decode, encode_bytes, message
+from unseen.codec import Shape, decode, encode_bytes, message, read_json
 from unseen.data.atomic import whole_file
 from unseen.errors import DataError, RemoteProtocolError, UsageError
 from unseen.ids import ClientId
@@ -81,11 +81,17 @@ class Checkpoints:
     lasting: bool = True
     """Whether it outlives the program; if not, only what other processes read is kept."""
 
+    @property
+    def begun(self) -> bool:
+        """Whether a run was begun here."""
+        return (self.folder / _RUN).exists()
+
     def begin(self, description: Mapping[str, Any]) -> None:
         """Keep what the run is about, or check that it is the one that was begun here.
 
         Raises:
             UsageError: Another run was begun in this folder; the message says in which respects it differs.
+            DataError: The file is damaged.
         """
         path = self.folder / _RUN
         (self.folder / "memory").mkdir(parents=True, exist_ok=True)
@@ -93,7 +99,9 @@ class Checkpoints:
             with whole_file(path) as file:
                 file.write(json.dumps(description, indent=1, sort_keys=True).encode())
             return
-        before = json.loads(path.read_text(encoding="utf-8"))
+        before = _parsed(path.read_bytes(), path)
+        if not isinstance(before, dict):
+            raise DataError(f"{path} is damaged: start the run again in another folder")
         changed = sorted(key for key in {*before, *description} if before.get(key) != description.get(key))
         if changed:
             raise UsageError(
@@ -111,7 +119,7 @@ class Checkpoints:
         if not path.exists():
             return None
         kept = _decoded(KeptState, path)
-        return State(kept.round, kept.model, unpack(kept.extra)), json.loads(kept.history)
+        return State(kept.round, kept.model, unpack(kept.extra)), _parsed(kept.history, path)
 
     def save(self, state: State, history: list[dict[str, Any]]) -> None:
         """Keep the state after a finished round durably."""
@@ -167,7 +175,7 @@ class Checkpoints:
         if not path.exists():
             raise DataError(f"{path} is missing: somebody removed a part of this run; start it in another folder")
         kept = _decoded(KeptUpdate, path)
-        return Update(kept.delta, kept.weight, unpack(kept.extra), json.loads(kept.metrics))
+        return Update(kept.delta, kept.weight, unpack(kept.extra), _parsed(kept.metrics, path))
 
     def unpark(self, waiting: Collection[int]) -> None:
         """Remove all updates but those that are still waiting."""
@@ -200,3 +208,10 @@ def _decoded(kind: type[Any], path: Path) -> Any:
         return decode(kind, path.read_bytes(), sender=str(path))
     except RemoteProtocolError as error:
         raise DataError(f"{error}: the file is damaged; start the run again in another folder") from error
+
+
+def _parsed(text: str | bytes, path: Path) -> Any:
+    try:
+        return read_json(text)
+    except ValueError as error:
+        raise DataError(f"{path} is damaged ({error}): start the run again in another folder") from error

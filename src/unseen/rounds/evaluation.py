@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 from unseen.errors import DataError, UsageError
 from unseen.ids import ClientId
 from unseen.learners.horizontal.process import Correction, Examples, LocalPlan, Trainer, Vector, stream
+from unseen.rounds.gossip import Gossip
 from unseen.rounds.simulate import Clients, Simulation
 from unseen.rounds.workers import Workers
 
@@ -118,7 +119,7 @@ class Comparison:
     def mean_alone(self) -> dict[str, float]:
         """Return the mean of each metric over the clients that trained alone."""
         found = list(self.alone.values())
-        return {name: float(np.mean([one[name] for one in found])) for name in self.federated if found}
+        return {name: float(np.mean([one[name] for one in found])) for name in (found[0] if found else ())}
 
     def rows(self) -> list[tuple[str, Metrics]]:
         """Return the three, with names for people."""
@@ -126,7 +127,9 @@ class Comparison:
         return [("federated", self.federated), ("pooled", self.pooled), (alone, self.mean_alone())]
 
 
-def compare(simulation: Simulation, plan: LocalPlan, *, pooled: LocalPlan | None = None, alone: int = 10) -> Comparison:
+def compare(
+    simulation: Simulation | Gossip, plan: LocalPlan, *, pooled: LocalPlan | None = None, alone: int = 10
+) -> Comparison:
     """Return a run's metrics beside those of training on pooled examples, and of some clients that train alone.
 
     Args:
@@ -172,7 +175,7 @@ def trained_alone(trainer: Trainer, examples: Examples, plan: LocalPlan, times: 
     return model
 
 
-def _participations(simulation: Simulation) -> int:
+def _participations(simulation: Simulation | Gossip) -> int:
     """Return in how many rounds a client has taken part on average, rounded, one at least."""
     heard = sum(one.cohort - one.dropped for one in simulation.run.history)
     return max(1, round(heard / len(simulation.clients.ids)))

@@ -338,10 +338,10 @@ class Attempt:
         """Who has answered, in the order of the cohort, so that who was faster does not matter."""
         return [client for client in self.cohort if client in self.answers]
 
-    def updates(self) -> list[Update]:
-        """Return the updates, in the order of the cohort."""
-        found = (self.answers[client] for client in self.answered)
-        return [answer for answer in found if isinstance(answer, Update)]
+    def updates(self) -> dict[ClientId, Update]:
+        """Return the updates, in the order of the cohort; none in a secure round."""
+        found = {client: self.answers[client] for client in self.answered}
+        return {client: answer for client, answer in found.items() if isinstance(answer, Update)}
 
     def layouts(self) -> dict[ClientId, Hashable]:
         """Return what each answer consists of; metrics of updates may differ, since those that all have are used."""

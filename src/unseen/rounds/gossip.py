@@ -84,20 +84,20 @@ class Gossip:
         *,
         test: Examples | None = None,
     ) -> None:
-        self._clients, self._trainer, self._process, self._topology = clients, trainer, process, topology
-        self._settings, self._test, self._rate = settings or GossipSettings(), test, step_of(process)
+        self.clients, self.trainer, self.process, self.topology = clients, trainer, process, topology
+        self.settings, self.test, self._rate = settings or GossipSettings(), test, step_of(process)
         self._ids: Sequence[ClientId] = list(clients.ids)
         nodes = len(self._ids)
         self._exchanges = [topology.mixing(nodes, number) for number in range(topology.period(nodes))]
         self._cancel: CancelToken | None = None
         with ExitStack() as stack:
-            self._store = Checkpoints(self._settings.folder) if self._settings.folder else None
+            self._store = Checkpoints(self.settings.folder) if self.settings.folder else None
             if self._store:
                 self._store.begin(self._description())
             self._rows = shared_floats(len(self._ids), trainer.size + 1)
             self._mean = shared_floats(1, trainer.size)
             self._run = self._first()
-            count = self._settings.workers or len(os.sched_getaffinity(0))
+            count = self.settings.workers or len(os.sched_getaffinity(0))
             stack.enter_context(workers := Workers(self._play, count, prepare=trainer.settle))
             self._workers, self._stack = workers, stack.pop_all()
 
@@ -142,7 +142,7 @@ class Gossip:
         return self._run
 
     def _play_round(self, *, last: bool) -> Run:
-        began, number, settings = time.monotonic(), self._run.state.round, self._settings
+        began, number, settings = time.monotonic(), self._run.state.round, self.settings
         down = stream(settings.seed, number, "down").random(len(self._ids)) < settings.drop
         losses = self._trained(number, np.flatnonzero(~down).tolist())
         exchange = self._exchanges[number % len(self._exchanges)]
@@ -182,10 +182,10 @@ class Gossip:
 
         ``mean_accuracy`` is the mean of the nodes' accuracies, ``lowest_accuracy`` that of the worst.
         """
-        if self._test is None:
+        if self.test is None:
             return {}
         self._mean[0] = mean
-        count = min(self._settings.evaluated, len(self._ids))
+        count = min(self.settings.evaluated, len(self._ids))
         nodes = [-1, *sorted({place * len(self._ids) // count for place in range(count)})]
         tasks = [("test", 0, [node]) for node in nodes]
         found = self._workers.map(tasks, name=lambda n: f"evaluation of node {nodes[n]}", collect=self._collect)
@@ -215,23 +215,23 @@ class Gossip:
 
     def _train(self, number: int, node: int) -> float:
         client, row = self._ids[node], self._rows[node]
-        inputs, labels = self._clients.client(client)
-        rng = stream(self._settings.seed, number, client, "work")
+        inputs, labels = self.clients.client(client)
+        rng = stream(self.settings.seed, number, client, "work")
         assignment = Assignment(client, Broadcast(number, model_of(row)), Examples(inputs, labels), {}, rng)
-        update, memory = self._process.client_round(self._trainer, assignment)
-        delta = only_delta(self._process, update, memory)
+        update, memory = self.process.client_round(self.trainer, assignment)
+        delta = only_delta(self.process, update, memory)
         if not np.isfinite(delta).all():
             raise DataError(f"the training of client {client} diverged: lower the learning rate")
         row[:-1] += np.float32(self._rate) * delta
         return float(update.metrics.get("loss", math.nan))
 
     def _tested(self, model: Vector) -> Mapping[str, float]:
-        test = self._test
+        test = self.test
         if test is None:
             return {}
         slices = [slice(start, start + _CHUNK) for start in range(0, len(test), _CHUNK)]
         chunks = [Examples(test.inputs[part], test.labels[part]) for part in slices]
-        found = [self._trainer.evaluate(model, chunk) for chunk in chunks]
+        found = [self.trainer.evaluate(model, chunk) for chunk in chunks]
         return {
             name: math.fsum(one[name] * len(chunk) for one, chunk in zip(found, chunks, strict=True)) / len(test)
             for name in found[0]
@@ -242,7 +242,7 @@ class Gossip:
     def _first(self) -> Run:
         kept = self._store.load() if self._store else None
         if kept is None:
-            model = self._trainer.initial(self._settings.seed)
+            model = self.trainer.initial(self.settings.seed)
             self._rows[:, :-1], self._rows[:, -1] = model, 1.0
             return Run(State(0, model), ())
         state, history = kept
@@ -251,13 +251,13 @@ class Gossip:
 
     def _description(self) -> dict[str, Any]:
         return {
-            "gossip": repr(self._topology),
-            "process": digest_of(self._process),
-            "drop": self._settings.drop,
-            "seed": self._settings.seed,
-            "model size": self._trainer.size,
+            "gossip": repr(self.topology),
+            "process": digest_of(self.process),
+            "drop": self.settings.drop,
+            "seed": self.settings.seed,
+            "model size": self.trainer.size,
             "clients": len(self._ids),
-            "examples": int(sum(self._clients.sizes)),
+            "examples": int(sum(self.clients.sizes)),
         }
 
     def _look(self) -> None:

@@ -15,10 +15,10 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TypeVar
+from typing import Self, TypeVar
 
 import numpy as np
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import BaseModel, ConfigDict, ValidationError, model_validator
 
 from unseen.data.atomic import whole_file
 from unseen.data.federated.clients import Spread
@@ -50,6 +50,12 @@ class Labels(Kept):
         """Return a spread as it is kept."""
         return cls(clients=spread.ids, labels=spread.labels, counts=tuple(map(tuple, spread.counts.tolist())))
 
+    @model_validator(mode="after")
+    def _check_shape(self) -> Self:
+        if {len(row) for row in self.counts} - {len(self.labels)} or len(self.counts) != len(self.clients):
+            raise ValueError(f"expected {len(self.clients)} rows of {len(self.labels)} counts")
+        return self
+
     def spread(self) -> Spread:
         """Return what ``of`` took."""
         counts = np.array(self.counts, np.int64).reshape(len(self.clients), len(self.labels))
@@ -65,8 +71,10 @@ class About(Kept):
     clients: int
     real: bool
     """Whether they are processes of their own, or simulated."""
-    size: int
-    """Numbers of a model."""
+    rounds: int
+    """How many are to be played in all."""
+    model: str
+    """What is trained, in a few words."""
     versions: str
     learned: tuple[tuple[str, str], ...]
     """Who learns what."""

@@ -27,7 +27,6 @@ Rounds are counted as in ``State``: round r is played when r rounds have been fi
 from __future__ import annotations
 
 import hashlib
-import math
 from collections import Counter
 from collections.abc import Hashable, Mapping
 from dataclasses import dataclass, fields
@@ -40,7 +39,7 @@ from unseen.codec import Buffer, Shape, decode, encode, message, shown
 from unseen.errors import DataError, RemoteProtocolError, UnseenError, UsageError
 from unseen.ids import ClientId
 from unseen.learners.horizontal.compression.encoded import Codec, Encoded
-from unseen.learners.horizontal.process import Broadcast, Update
+from unseen.learners.horizontal.process import HEAVIEST, Broadcast, Update, beyond
 from unseen.learners.horizontal.sums import Layout
 from unseen.rounds.checkpoint import NamedVector, pack, unpack
 
@@ -173,7 +172,7 @@ class Diverged(DataError):
 def what_to_tell(error: UnseenError) -> str:
     """Return what the server may know about a client's error: nothing of its data, nothing of its program."""
     if isinstance(error, Diverged):
-        return "its training diverged: its update holds numbers that are not finite"
+        return "its training diverged: its update holds numbers that are not finite, or beyond 2^60"
     if isinstance(error, DataError):
         return "its examples do not fit; the details stay at that client"
     if isinstance(error, UsageError):
@@ -356,10 +355,11 @@ def answer_with(place: Place, client: ClientId, update: Update, encoded: Encoded
 
 
 def update_in(answer: Answer, size: int, codec: Codec | None) -> Update:
-    """Return the update of a client, once it is one that can be added up.
+    """Return the update of a client, once it is one that can be added up: ``Process.check_update`` may ask for more.
 
     Raises:
-        RemoteProtocolError: It has another size, is not finite, or does not travel as agreed; the message says how.
+        RemoteProtocolError: It has another size, numbers or a weight out of bounds (``LARGEST``, ``HEAVIEST``), or does
+            not travel as agreed; the message says how.
     """
     wanted = 0 if codec else size
     if len(answer.delta) != wanted or (answer.encoded is None) != (codec is None):
@@ -369,21 +369,24 @@ def update_in(answer: Answer, size: int, codec: Codec | None) -> Update:
             "same model and process"
         )
     delta = answer.delta if codec is None or answer.encoded is None else codec.decode(answer.encoded, size)
-    if not 0 < answer.weight < math.inf:
-        raise RemoteProtocolError(f"its update counts {answer.weight}: expected a number above 0")
+    if not 1 / HEAVIEST <= answer.weight <= HEAVIEST:
+        raise RemoteProtocolError(f"its update counts {answer.weight}: expected a number from 2^-40 to 2^40")
+    named = len(answer.extra) + len(answer.metrics)
+    if named > _MOST_NAMES or sum(len(vector.values) for vector in answer.extra) > _MOST_EXTRA:
+        raise RemoteProtocolError(
+            f"its update has {named} further vectors and metrics: expected at most {_MOST_NAMES}, with {_MOST_EXTRA:,} "
+            "numbers in all"
+        )
     extra, metrics = unpack(answer.extra), {metric.name: metric.value for metric in answer.metrics}
     if len(extra) != len(answer.extra) or len(metrics) != len(answer.metrics):
         raise RemoteProtocolError("it names two vectors or metrics of its update alike")
-    _refuse_not_finite({"delta": delta, **extra, **metrics})
-    return Update(delta, answer.weight, extra, metrics)
-
-
-def _refuse_not_finite(values: Mapping[str, NDArray[np.float32] | float]) -> None:
-    bad = [name for name, value in values.items() if not np.isfinite(value).all()]
-    if bad:
+    update = Update(delta, answer.weight, extra, metrics)
+    if bad := beyond(update):
         raise RemoteProtocolError(
-            f"its update holds numbers that are not finite, in {shown(', '.join(bad))}: its training diverged"
+            f"its update holds numbers that are not finite, or beyond 2^60, in {shown(', '.join(bad))}: its training "
+            "diverged"
         )
+    return update
 
 
 def ready_with(place: Place, layout: Layout, summed: tuple[str, ...] = ()) -> Ready:

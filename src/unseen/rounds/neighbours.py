@@ -8,12 +8,13 @@ With all nodes there, a run has the bits of ``Gossip``. What goes wrong is kept 
 * A share that certainly was not sent stays with its sender.
 * Lost for good, and with it the mean moved by as much, is what was on its way when a process or a link ended, what a
   node had taken in after the last round that it kept, and what a refused node sent.
-* A neighbour that sends another size, numbers that are not finite, no positive mass, or a round that has been, or that
-  runs another process, is refused by name for the rest of the run; all others go on.
+* A neighbour that sends another size, numbers that are not finite, a model beyond 2^60, no positive mass, or a round
+  that has been, or that runs another process, is refused by name for the rest of the run; all others go on. A share
+  with which a node would have more mass than all nodes together is left out, so that its own are not refused for it.
 
 *Leakage*: neighbours see each other's models after every training, in the clear, so as much as a server does that sees
 single updates. Noise for local differential privacy in the process is what protects. *Trust*: a neighbour can send any
-finite model; it pulls those around it by the share of the mixing matrix.
+model within bounds, with the mass of all n nodes: it pulls those around it by n times the share of the mixing matrix.
 """
 
 from __future__ import annotations
@@ -34,11 +35,22 @@ from unseen.dialogue import CancelToken
 from unseen.errors import Cancelled, DataError, DeadlineExceeded, RemoteProtocolError, TransportError, UsageError
 from unseen.ids import ClientId, JobId, PartyId
 from unseen.learners.horizontal.mixing import model_of, only_delta, step_of
-from unseen.learners.horizontal.process import Assignment, Broadcast, Examples, Process, State, Trainer, Vector, stream
+from unseen.learners.horizontal.process import (
+    LARGEST,
+    Assignment,
+    Broadcast,
+    Examples,
+    Process,
+    State,
+    Trainer,
+    Vector,
+    stream,
+)
 from unseen.learners.horizontal.topology import Topology
 from unseen.rounds.checkpoint import Checkpoints
 from unseen.rounds.digest import digest_of
 from unseen.rounds.events import LOOK_SECONDS, Renewable
+from unseen.rounds.notes import only_here
 from unseen.rounds.simulate import Round, Run
 from unseen.transport.channel import Channel
 
@@ -121,11 +133,12 @@ def exchange_models(
     """Play a node of gossip to its last round over ``channel``, which is closed; return its model and history.
 
     Raises:
-        UsageError: The process cannot be used, the channel lacks a neighbour, or the folder holds another run.
+        UsageError: The process cannot be used, the channel lacks a neighbour, or the folder holds another run. Another
+            process works in it. Or there is none, and answers cost privacy.
         DataError: The training has diverged.
         Cancelled: The token was set; finished rounds are kept.
     """
-    with channel:
+    with channel, only_here(settings.run, process, settings.folder):
         missing = neighbours_of(settings, channel.party) - channel.peers if channel.party in settings.nodes else None
         if missing is None or missing:
             raise UsageError(
@@ -256,16 +269,20 @@ class _Node:
             if share.round > number:
                 self._ahead[peer] = share
                 return False
-            self._add(peer, share, total)
+            added = self._add(peer, share, total)
             if share.round == number:
-                return True
+                return added
         return False
 
-    def _add(self, peer: PartyId, share: Share, total: NDArray[np.float64]) -> None:
+    def _add(self, peer: PartyId, share: Share, total: NDArray[np.float64]) -> bool:
         settings = self._settings
         mixing = settings.topology.mixing(len(settings.nodes), share.round)
         weight = mixing.sent_to(self._here).get(settings.nodes.index(peer), 0.0)
-        total += weight * share.row.astype(np.float64)
+        taken = weight * share.row.astype(np.float64)
+        if total[-1] + taken[-1] > len(settings.nodes):
+            return False
+        total += taken
+        return True
 
     def _heard(self, peer: PartyId, end: float) -> Share | None:
         """Return a neighbour's next share, or ``None`` if none comes in time, or it is gone or refused."""
@@ -302,10 +319,11 @@ class _Node:
             )
         if len(share.row) != len(self._row) or not np.isfinite(share.row).all():
             raise RemoteProtocolError(f"{peer}: expected {len(self._row)} finite numbers, found {len(share.row)}")
-        if not 0 < share.row[-1] <= len(self._settings.nodes):
-            raise RemoteProtocolError(
-                f"{peer}: expected a mass above 0, at most that of all nodes, found {float(share.row[-1])}"
-            )
+        mass = float(share.row[-1])
+        if not 0 < mass <= len(self._settings.nodes):
+            raise RemoteProtocolError(f"{peer}: expected a mass above 0, at most that of all nodes, found {mass}")
+        if np.abs(share.row).max() > LARGEST * mass:
+            raise RemoteProtocolError(f"{peer}: its model holds numbers beyond 2^60")
         if not self._last.get(peer, -1) < share.round < self._settings.rounds:
             raise RemoteProtocolError(
                 f"{peer}: expected a round after {self._last.get(peer, -1)} and before {self._settings.rounds}, found "

@@ -67,6 +67,17 @@ def construct(constructor: Callable[..., Any], given: Mapping[str, Any], where: 
         raise UsageError(f"{where}: {error}") from error
 
 
+def named(known: Mapping[str, Callable[..., Any]], name: str, where: str) -> Callable[..., Any]:
+    """Return what is known by a name.
+
+    Raises:
+        UsageError: Nothing is; ``where`` begins the message.
+    """
+    if name not in known:
+        raise UsageError(f"{where}.name: there is no {name!r}; there are {', '.join(sorted(known))}")
+    return known[name]
+
+
 _STRICT = ConfigDict(extra="forbid", strict=True, arbitrary_types_allowed=True, protected_namespaces=())
 
 

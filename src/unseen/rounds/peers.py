@@ -31,7 +31,7 @@ from typing import Annotated
 import numpy as np
 from numpy.typing import NDArray
 
-from unseen.codec import Shape, message, shown
+from unseen.codec import Shape, message, read_json, shown
 from unseen.crypto.hashing import framed_digest
 from unseen.crypto.prg import Prg
 from unseen.data.atomic import whole_file
@@ -71,6 +71,7 @@ from unseen.protocols.secure_aggregation.shares import AdditiveShares
 from unseen.rounds.checkpoint import NamedVector, pack, unpack
 from unseen.rounds.digest import digest_of
 from unseen.rounds.identities import secret_of
+from unseen.rounds.notes import only_here
 from unseen.rounds.simulate import Clients, Round, Run
 from unseen.transport.channel import Channel
 from unseen.transport.session import Session
@@ -233,7 +234,8 @@ def take_part(
         cancel: Looked at while waiting.
 
     Raises:
-        UsageError: The process takes no sums.
+        UsageError: The process takes no sums. Another process works in the folder. Or there is none, and answers cost
+            privacy.
         PeerFailed: A peer stopped; the message says why.
         PeerUnreachable: A peer was lost.
         DeadlineExceeded: A peer was silent for longer than ``deadline``.
@@ -245,7 +247,7 @@ def take_part(
     part = Part(channel.party, process, trainer, examples, secret)
     trainer.settle()
     session = Session(channel, job=settings.run, checkpoints=store, cancel=cancel, silence=settings.deadline)
-    with session:
+    with session, only_here(settings.run, process, settings.folder):
         return session.run(peer_rounds(part, settings, Prg.fresh()))
 
 
@@ -341,7 +343,12 @@ class _Play:
                 f"the folder of {part.me} holds another run than {self.settings.run}, or one with other settings: "
                 "choose another folder"
             )
-        history = tuple(Round(**fields) for fields in json.loads(kept.history))
+        try:
+            history = tuple(Round(**fields) for fields in read_json(kept.history))
+        except (ValueError, TypeError) as error:
+            raise DataError(
+                f"the folder of {part.me} is damaged: its history {error}: choose another folder"
+            ) from error
         return Run(State(kept.round, kept.model, unpack(kept.extra)), history), unpack(kept.memory)
 
     def round(self, run: Run, memory: Memory) -> Dialogue[tuple[Run, Memory]]:

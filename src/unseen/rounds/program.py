@@ -20,121 +20,56 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Annotated, Any, Literal, Self
+from types import MappingProxyType
+from typing import Any, Self
 
-from pydantic import BaseModel, ConfigDict, Field, JsonValue, PrivateAttr, ValidationError
+from pydantic import BaseModel, Field, PrivateAttr, ValidationError
 
 from unseen.errors import UsageError
 from unseen.flow.spec import Lines, canonical_json, line_of, problems_text, read_mapping
+from unseen.rounds.sections import (
+    PEERS,
+    AggregationSection,
+    AsynchronousSection,
+    CohortSection,
+    CompressionSection,
+    Count,
+    DataSection,
+    ModelSection,
+    Named,
+    PrivacySection,
+    Section,
+    Seed,
+    TopologySection,
+    absent,
+)
 
-Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
-Count = Annotated[int, Field(ge=1)]
-Share = Annotated[float, Field(ge=0, lt=1)]
-Seed = Annotated[int, Field(ge=0)]
-
-
-def _absent(value: object) -> bool:
-    """Say that a key leaves no trace unless it is given: what was begun before there was such a key is the same run."""
-    return value is None
-
-
-class Section(BaseModel):
-    """A part of the file, in which every key is known."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
-
-
-class Named(BaseModel):
-    """Something by its name, with parameters of its own."""
-
-    model_config = ConfigDict(frozen=True, extra="allow", strict=True)
-    __pydantic_extra__: dict[str, JsonValue]
-
-    name: str
-
-    @property
-    def parameters(self) -> dict[str, JsonValue]:
-        """All that stands beside the name."""
-        return dict(self.__pydantic_extra__)
-
-
-class DataSection(Section):
-    """Whose examples: all clients of a simulation, or what is rehearsed before real clients have theirs."""
-
-    source: str | None = Field(
-        default=None,
-        description="An image set (digits, fashion-mnist, mnist), or a file: LEAF's JSON or its folder, TFF's HDF5 or "
-        "SQLite; relative to the program. Real clients need none.",
-    )
-    partition: str | None = Field(
-        default=None,
-        description="How to deal the examples out anew, as `unseen clients --partition` takes it. Default: a file's "
-        "own clients, iid for an image set.",
-    )
-    clients: Count | None = Field(default=None, description="How many clients there are; a file's own by default.")
-    seed: Seed = Field(default=0, description="Of the partition, and of what is kept for testing.")
-    split: str | None = Field(default=None, description="Part of a SQLite file, or of an image set.")
-    test: Share = Field(
-        default=0.1, description="Part of every client's examples that it keeps for testing; 0 for an image set's own."
-    )
-
-
-class ModelSection(Named):
-    """What is trained: a network of `unseen.learners.horizontal.neural.models`."""
-
-    augment: dict[str, float | dict[str, float]] = Field(
-        default_factory=dict,
-        description="Random changes of pictures in training: `{shift: 1}`, `{affine: {degrees: 5}}`.",
-    )
-
-
-class PrivacySection(Section):
-    """Differential privacy for clients: a trusted server clips, adds up, and adds noise."""
-
-    mode: Literal["central"] = "central"
-    clip: Positive = Field(description="The longest update that is not shortened (L2).")
-    epsilon: Positive = Field(description="The run refuses the round that would pass this ε.")
-    delta: Annotated[float, Field(gt=0, lt=1)] = Field(description="δ: far below one over the number of clients.")
-    noise_multiplier: Positive | None = Field(
-        default=None, description="Deviation of the noise over `clip`; by default as much as ε and all rounds need."
-    )
-
-
-class CompressionSection(Named):
-    """How updates travel in fewer bytes: a codec."""
-
-    feedback: bool | None = Field(
-        default=None,
-        description="Whether a client keeps what a message leaves out, and adds it to its next one; by default if the "
-        "codec is biased.",
-    )
-
-
-class AggregationSection(BaseModel):
-    """How updates are added up; with `secure`, the other keys are the parameters of a secure mean."""
-
-    model_config = ConfigDict(frozen=True, extra="allow", strict=True)
-    __pydantic_extra__: dict[str, JsonValue]
-
-    secure: bool = Field(description="Hide every update from the server, which gets a cohort's mean alone.")
-
-    @property
-    def parameters(self) -> dict[str, JsonValue]:
-        """All that stands beside it."""
-        return dict(self.__pydantic_extra__)
-
-
-class CohortSection(Section):
-    """Who takes part in a round: `size` clients, or each with probability `rate`."""
-
-    size: Count | None = Field(default=None, description="So many clients; 10, or all, if nothing is said.")
-    weighted: bool = Field(default=False, description="Draw clients in proportion to their numbers of examples.")
-    rate: Annotated[float, Field(gt=0, le=1)] | None = Field(
-        default=None, description="Every client by a coin of its own: what differential privacy counts on."
-    )
+TABLE_MODELS = ("horizontal_boosting", "horizontal_linear", "horizontal_logistic")
+"""Models that are made of sums over clients' rows (``tables``)."""
+_OF_NETWORKS = ("strategy", "robust", "compression", "privacy", "asynchronous")
+"""Keys that they have no use for."""
+_CLASHES: Mapping[str, tuple[tuple[str, ...], str]] = MappingProxyType(
+    {
+        "asynchronous": (
+            ("privacy", "robust", "aggregation", "cohort", "topology"),
+            "whose steps take whoever comes in first, and no cohort that is drawn, compared or summed up as a whole",
+        ),
+        "topology": (
+            ("privacy", "robust", "compression", "cohort"),
+            "where everybody is in every round, and nobody sees all updates or adds noise to their sum",
+        ),
+        "privacy": (("compression",), "which clips and adds noise last"),
+        "aggregation": (
+            ("robust", "privacy", "compression"),
+            "whose server sees no single update to compare, clip or decode (privacy of mode distributed takes a secure "
+            "sum of its own, and aggregation.bits = 16 halves the words)",
+        ),
+    }
+)
+"""What a key does not go with, and why."""
 
 
 class Program(Section):
@@ -143,15 +78,27 @@ class Program(Section):
     name: str = Field(min_length=1, max_length=80, description="What it is called in reports.")
     data: DataSection = Field(default_factory=DataSection)
     model: ModelSection
-    strategy: Named = Field(description="How clients train and the server makes the next model of what they send.")
+    strategy: Named | None = Field(
+        default=None,
+        exclude_if=absent,
+        description="How clients train and the server makes the next model of what they send; needed for networks.",
+    )
     robust: Named | None = Field(default=None, description="A rule in place of the mean that bad clients cannot pull.")
     compression: CompressionSection | None = Field(
-        default=None, exclude_if=_absent, description="A codec for updates, which then take fewer bytes."
+        default=None, exclude_if=absent, description="A codec for updates, which then take fewer bytes."
     )
     aggregation: AggregationSection | None = Field(default=None, description="Secure aggregation.")
     privacy: PrivacySection | None = Field(default=None, description="Differential privacy.")
     cohort: CohortSection = Field(default_factory=CohortSection)
-    rounds: Count = Field(default=10, description="How many rounds are played in all.")
+    asynchronous: AsynchronousSection | None = Field(
+        default=None, exclude_if=absent, description="Steps as soon as enough clients came in; simulations only."
+    )
+    topology: TopologySection | None = Field(
+        default=None, exclude_if=absent, description="Learning without a server; everybody is in every round."
+    )
+    rounds: Count = Field(
+        default=10, description="How many rounds are played in all; by default as many as a learner of tables needs."
+    )
     evaluate_every: Count = Field(default=1, description="Rounds from one evaluation to the next.")
     seed: Seed = Field(default=0, description="Of the model's beginning, cohorts and training; noise has a secret one.")
 
@@ -182,7 +129,7 @@ class Program(Section):
         Raises:
             UsageError: It is no program; every problem is listed with its line.
         """
-        data, lines = read_mapping(text, name=name, what="a program: expected a mapping with name, model and strategy")
+        data, lines = read_mapping(text, name=name, what="a program: expected a mapping with name and model")
         try:
             program = cls.model_validate_json(json.dumps(data, allow_nan=False))
         except ValidationError as error:
@@ -191,18 +138,92 @@ class Program(Section):
         except (TypeError, ValueError) as error:
             raise UsageError(f"{name}: values are numbers, texts, truth values, lists and mappings: {error}") from error
         program._home, program._text, program._called, program._lines = home or Path(), text, name, lines
+        program.check()
         return program
 
+    @property
+    def of_tables(self) -> bool:
+        """Whether a learner of tables is trained, not a network."""
+        return self.model.name in TABLE_MODELS
+
+    @property
+    def training(self) -> Named:
+        """The strategy of a network; raises ``UsageError`` if there is none."""
+        if self.strategy is None:
+            raise UsageError(f"strategy: model {self.model.name} needs one, such as {{name: fed_avg}}")
+        return self.strategy
+
+    def check(self) -> None:
+        """Pass if the parts go together, as far as that is known without building them.
+
+        Raises:
+            UsageError: They do not; the message says where.
+        """
+        with self.located():
+            self._check_whole()
+
+    def _check_whole(self) -> None:
+        if self.of_tables:
+            self._check_tables()
+        else:
+            _ = self.training
+            if self.data.label is not None or self.data.client is not None:
+                raise UsageError(
+                    f"data.label: rows of tables are for {', '.join(TABLE_MODELS)}, and not for {self.model.name}"
+                )
+        self._check_topology()
+        for key, (others, why) in _CLASHES.items():
+            if self._gives(key) and (given := [other for other in others if self._gives(other)]):
+                raise UsageError(f"{given[0]}: it does not go with {key}, {why}: leave one out")
+
+    def _check_tables(self) -> None:
+        name = self.model.name
+        if self.model.augment:
+            raise UsageError(f"model.augment: {name} learns from no pictures: leave it out")
+        if given := [key for key in _OF_NETWORKS if self._gives(key)]:
+            raise UsageError(
+                f"{given[0]}: model {name} is made of sums over clients' rows, and this is for networks: leave it out"
+            )
+
+    def _check_topology(self) -> None:
+        if self.topology is None:
+            return
+        peers, secure = self.topology.name == PEERS, self._gives("aggregation")
+        if peers and not secure:
+            raise UsageError(
+                "aggregation: peers take secure sums: say how numbers are clipped, such as {secure: true, clip: 1.0, "
+                "max_weight: 100}; of a learner of tables, {secure: true}"
+            )
+        if not peers and (secure or self.of_tables):
+            key = "aggregation" if secure else "model.name"
+            raise UsageError(
+                f"{key}: neighbours of topology {self.topology.name} exchange models of networks, and take no sums; "
+                "those of {name: peers} do"
+            )
+
+    def _gives(self, key: str) -> bool:
+        """Return whether the program says something about a part."""
+        section = getattr(self, key)
+        if isinstance(section, CohortSection):
+            return bool(section.model_fields_set)
+        return section.secure if isinstance(section, AggregationSection) else section is not None
+
     @contextmanager
-    def located(self) -> Iterator[None]:
-        """Let errors that begin with a key of the program say in which file and line it stands."""
+    def located(self, about: str | None = None) -> Iterator[None]:
+        """Let errors about a key of the program say in which file and line it stands.
+
+        It is the key that they begin with, or else the one that the block is ``about``.
+        """
         try:
             yield
         except UsageError as error:
-            key = str(error).partition(":")[0].split(".")
-            if key[0] not in Program.model_fields:
-                raise
-            raise UsageError(f"{self._called}: {line_of(tuple(key), self._lines)}{error}") from error
+            text = str(error)
+            if text.partition(":")[0].split(".")[0] not in Program.model_fields:
+                if about is None or text.startswith(f"{self._called}:"):
+                    raise
+                text = f"{about}: {text}"
+            place = tuple(text.partition(":")[0].split("."))
+            raise UsageError(f"{self._called}: {line_of(place, self._lines)}{text}") from error
 
     @property
     def home(self) -> Path:
@@ -222,9 +243,12 @@ class Program(Section):
     def agreed(self) -> dict[str, Any]:
         """Return what a run's server and clients have to agree on: all but the data and how long it goes on.
 
-        Of the data it is what the model takes a pixel for: those of ``digits`` go to 16, others to 255.
+        Of the data it is what the model takes a pixel for: those of ``digits`` go to 16, others to 255. Of tables it is
+        the label.
         """
         said = self.model_dump(mode="json", exclude={"data", "rounds", "evaluate_every"})
+        if self.of_tables:
+            return {**said, "label": self.data.label}
         return {**said, "pixels": "digits" if self.data.source == "digits" else "bytes"}
 
     @property

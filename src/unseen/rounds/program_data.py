@@ -18,6 +18,7 @@ from unseen.errors import DataError, UsageError
 from unseen.ids import ClientId
 from unseen.learners.horizontal.process import Examples
 from unseen.rounds.program import Program
+from unseen.rounds.tables import read_clients, rows_in
 
 _CLIENTS = 100
 
@@ -29,6 +30,8 @@ class Held:
     train: FederatedData
     local: FederatedData | None
     test: Examples | None
+    columns: tuple[str, ...] | None = None
+    """Of tables: the features."""
 
 
 def read_data(program: Program) -> Held:
@@ -41,13 +44,18 @@ def read_data(program: Program) -> Held:
     section = program.data
     if section.source is None:
         raise UsageError("data.source: the program names no data; give an image set or a file")
-    clients, test = _clients(program, section.source)
+    columns = None
+    if program.of_tables:
+        tables = read_clients(program, section.source)
+        columns, clients, test = tables.columns, tables.data, None
+    else:
+        clients, test = _clients(program, section.source)
     if section.clients is not None and section.clients != len(clients):
         raise UsageError(f"data.clients says {section.clients}, and {clients.name} has {len(clients)}")
     if not section.test:
-        return Held(clients, None, test)
+        return Held(clients, None, test, columns)
     halves = clients.halves(section.test, section.seed)
-    return Held(halves.train, halves.test, test or Examples(*halves.test.pooled()))
+    return Held(halves.train, halves.test, test or Examples(*halves.test.pooled()), columns)
 
 
 def _clients(program: Program, source: str) -> tuple[FederatedData, Examples | None]:
@@ -65,13 +73,15 @@ def _clients(program: Program, source: str) -> tuple[FederatedData, Examples | N
     return open_dealt(path, section.partition, count, seed=section.seed, split=section.split), None
 
 
-def examples_in(path: Path) -> Examples:
-    """Return the examples in a file: ``.npz`` with ``inputs`` and ``labels``, or all that another kind holds.
+def examples_in(program: Program, path: Path) -> Examples:
+    """Return the examples in a file: a table, ``.npz`` with ``inputs`` and ``labels``, or all that another kind holds.
 
     Raises:
         UsageError: It is a file of an unknown kind.
         DataError: It is not there, or holds something else.
     """
+    if program.of_tables:
+        return Examples(*rows_in(program, path))
     if path.suffix != ".npz":
         return Examples(*open_clients(str(path)).pooled())
     try:
@@ -98,4 +108,4 @@ def own_examples(program: Program, what: str) -> Examples:
     kind, colon, name = what.partition(":")
     if kind == "client" and colon:
         return Examples(*read_data(program).train.client(ClientId(name)))
-    return examples_in(Path(what))
+    return examples_in(program, Path(what))

@@ -58,7 +58,7 @@ class SumPlan:
         session = framed_digest(
             b"unseen/rounds/sum/1", self.place.run.encode(), where, self.nonce, repr(self.layout).encode()
         )
-        return Setting(self.clients, self.layout.length, by.bits, session, self.model, by.least)
+        return Setting(self.clients, self.layout.length, by.bits, session, self.model, by.fewest)
 
     def step(self, content: object) -> SumStep:
         """Return a message of the protocol as a word."""
@@ -190,7 +190,6 @@ class _Taking:
     """A sum in which this client takes part, and what it has said last."""
 
     plan: SumPlan
-    setting: Setting
     role: ClientRole
     said: SumStep
     heard: bytes = b""
@@ -242,9 +241,8 @@ class ClientSums:
             return now.said
         self._now = None
         plan = self._plan(word, assigned, Layout.of(update))
-        setting = plan.setting(self.by)
-        role = self._role(setting, update)
-        now = _Taking(plan, setting, role, plan.step(role.begin()))
+        role = self._role(plan.setting(self.by), update)
+        now = _Taking(plan, role, plan.step(role.begin()))
         # Safety: others can open a sum with what is sent from here on, whether this client consents or not.
         if self.note is None or (self.note.round, self.note.assigned) != (word.round, assigned):
             self._keep(KeptSum(word.round, assigned, ()))
@@ -276,12 +274,12 @@ class ClientSums:
         said = now.plan.step(now.role.answer(told))
         if isinstance(told, secagg_plus.Survivors | rlwe.Summed):
             self._consent(now)
-        self._now = _Taking(now.plan, now.setting, now.role, said, heard)
+        self._now = _Taking(now.plan, now.role, said, heard)
         return said
 
     def _consent(self, now: _Taking) -> None:
         """Note, before anybody is told, that this update may be added up with those that are left."""
-        left = now.role.left if isinstance(now.role, secagg_plus.Client) else now.setting.clients
+        left = now.role.left if isinstance(now.role, secagg_plus.Client | rlwe.Client) else None
         if left is None:
             raise LocalProtocolError("a client has consented to a sum of nobody")
         place, assigned = now.plan.place, now.plan.model

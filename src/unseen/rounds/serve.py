@@ -10,24 +10,29 @@ If the process's aggregator is a sum (``secure``, or distributed noise), then of
 that have trained take it by a protocol, phase by phase, and whoever is missing by the deadline of a phase has dropped
 out; a sum that fails is an attempt that failed, and the next one has fresh keys.
 
-What it believes: nothing. What a client sends is checked for its place, size and finite numbers, and a client that
-sends anything else is refused by name and stops nobody; what its numbers do to the mean is a matter of the process
-(``robust``), and under secure aggregation of nobody.
+What it believes: nothing. What a client sends is checked when it is read: its place, its size, that numbers and weight
+are within bounds (``process.LARGEST``, ``HEAVIEST``), and what the aggregator asks for (``UpdateRule``). A client that
+sends anything else, or whose update alone is in the way of a next state (``culprit``), is refused by name, left out of
+the round, and stops nobody; what its numbers do to the mean is a matter of the process (``robust``), and under secure
+aggregation of nobody.
 """
 
 from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable
+from contextlib import ExitStack
 from dataclasses import asdict
 from types import TracebackType
 from typing import Any, Self
 
 from unseen.codec import Buffer, shown
 from unseen.crypto.prg import Prg
+from unseen.data.atomic import locked
 from unseen.dialogue import CancelToken
 from unseen.errors import (
     Cancelled,
+    DataError,
     PeerFailed,
     PeerUnreachable,
     PermissionDenied,
@@ -35,6 +40,7 @@ from unseen.errors import (
     UsageError,
 )
 from unseen.ids import ClientId, PartyId
+from unseen.learners.horizontal.private.sampling import KnownCohort
 from unseen.learners.horizontal.process import Aggregate, Examples, Process, State, Trainer, Update, stream
 from unseen.learners.horizontal.sums import Layout
 from unseen.rounds.checkpoint import Checkpoints
@@ -59,6 +65,7 @@ from unseen.rounds.messages import (
     said_by_server,
     update_in,
 )
+from unseen.rounds.next_state import culprit, next_state
 from unseen.rounds.secure_round import NONCE_BYTES, ServerSum, SumPlan, cohort_of
 from unseen.rounds.settings import ServeSettings
 from unseen.rounds.simulate import Round, Run
@@ -102,6 +109,7 @@ class Server:
         self._party = channel.party
         self._sum: ServerSum | None = None
         settings.check_keys(channel.peers, self._sums)
+        settings.check_folder(process)
         self.counts: Counter[What] = Counter()
         """How often each kind of event has happened."""
         self._cancel: CancelToken | None = None
@@ -111,8 +119,13 @@ class Server:
         self._attempt: Attempt | None = None
         self._store = Checkpoints(settings.folder) if settings.folder else None
         ids = tuple(ClientId(peer) for peer in sorted(channel.peers))
-        process.check_cohort(settings.cohort, len(ids), first_come=settings.enough is not None)
-        self._run = self._first(ids)
+        cohort = KnownCohort(settings.cohort) if self._sums else settings.cohort
+        process.check_cohort(cohort, len(ids), first_come=settings.enough is not None)
+        with ExitStack() as stack:
+            if settings.folder is not None:
+                stack.enter_context(locked(settings.folder))
+            self._run = self._first(ids)
+            self._stack = stack.pop_all()
         self._links, self._moved = Links(channel), Traffic()
 
     def __enter__(self) -> Self:
@@ -136,6 +149,7 @@ class Server:
     def close(self) -> None:
         """Close the channel; clients wait for a server that goes on, unless they were told that the run is over."""
         self._links.close()
+        self._stack.close()
 
     @property
     def run(self) -> Run:
@@ -189,7 +203,7 @@ class Server:
         parts = said_by_server(word)
         enough = min(settings.enough or len(cohort), len(cohort))
         shelf = Shelf(settings.held_bytes, settings.folder)
-        least = max(settings.minimum, self._sums.least if self._sums else 1)
+        least = max(settings.minimum, self._sums.fewest if self._sums else 1)
         attempt = Attempt(
             place, cohort, parts, fingerprint(word) if self._sums else b"", enough, least if cohort else 0, shelf
         )
@@ -229,11 +243,23 @@ class Server:
             aggregate, count = self._aggregate(state, attempt)
         except (RemoteProtocolError, UsageError, PermissionDenied, PeerUnreachable) as error:
             return f"the updates of {', '.join(attempt.answered)}, in this order, cannot be aggregated: {error}"
-        return self._process.finalizer(state, aggregate), aggregate, count
+        try:
+            return next_state(self._process, state, aggregate), aggregate, count
+        except (RemoteProtocolError, DataError) as error:
+            blamed = culprit(self._process, state, attempt.updates())
+            if blamed is None and isinstance(error, DataError):
+                raise
+            if blamed is None:
+                return f"the updates of {', '.join(attempt.answered)} make no next state: {error}"
+            del attempt.answers[blamed]
+            # The details may tell of the others' updates.
+            reason = "with its update there is no next state, and without it there is"
+            self._refuse(blamed, reason, details=f": {error}")
+        return self._next(state, attempt)
 
     def _aggregate(self, state: State, attempt: Attempt) -> tuple[Aggregate, int]:
         if self._sums is None or not attempt.answers:
-            return self._process.aggregate(state, attempt.updates()), len(attempt.answers)
+            return self._process.aggregate(state, list(attempt.updates().values())), len(attempt.answers)
         (layout,) = {answer for answer in attempt.answers.values() if isinstance(answer, Layout)}
         clients = cohort_of({client: attempt.notes.get(client, ()) for client in attempt.answered})
         plan = SumPlan(attempt.place, Prg.fresh().bytes(NONCE_BYTES), clients, layout, attempt.fingerprint)
@@ -366,7 +392,9 @@ class Server:
             return layout_in(answer, self._trainer.size)
         if answer.client != client:
             raise RemoteProtocolError(f"it calls itself '{shown(answer.client)}'")
-        return update_in(answer, self._trainer.size, self._codec)
+        update = update_in(answer, self._trainer.size, self._codec)
+        self._process.check_update(update)
+        return update
 
     def _take_step(self, client: ClientId, step: SumStep) -> None:
         taken, place = self._sum, Place(step.run, step.round, step.attempt)
@@ -386,12 +414,13 @@ class Server:
                 self._sum.leave_out(client, self._why[client])
             self._tell(What.FAILED, client=client, note=reason)
 
-    def _refuse(self, client: ClientId, reason: str, *, final: bool = False) -> None:
-        self._why[client] = f"was refused ({reason})"
+    def _refuse(self, client: ClientId, reason: str, *, final: bool = False, details: str = "") -> None:
+        """Tell a client why it is refused; ``details`` stay here."""
+        self._why[client] = f"was refused ({reason}{details})"
         if self._attempt is not None:
             self._attempt.leave_out(client, self._why[client])
         self._links.post(client, said_by_server(Refusal(self._settings.run, reason, final)), refusal=True)
-        self._tell(What.REFUSED, client=client, note=reason)
+        self._tell(What.REFUSED, client=client, note=reason + details)
 
     def _lose(self, client: ClientId, reason: str) -> None:
         self._why[client] = f"is away ({reason})"

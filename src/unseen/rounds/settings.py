@@ -9,6 +9,8 @@ from pathlib import Path
 from unseen.clock import Clock, SystemClock
 from unseen.errors import UsageError
 from unseen.ids import ClientId, JobId, PartyId
+from unseen.learners.horizontal.private.limit import is_metered
+from unseen.learners.horizontal.process import Process
 from unseen.learners.horizontal.sums import SCHEMES, SumAggregator
 from unseen.rounds.cohort import Cohort, Uniform
 from unseen.rounds.events import Watch
@@ -75,6 +77,18 @@ class ServeSettings:
             raise UsageError(f"run {self.run} cannot be served so: {', '.join(found)}")
         check_roster(self.roster)
 
+    def check_folder(self, process: Process) -> None:
+        """Pass if what a process spends of a budget is not forgotten when the server ends.
+
+        Raises:
+            UsageError: There is no folder for it.
+        """
+        if self.folder is None and is_metered(process):
+            raise UsageError(
+                f"run {self.run} spends a budget of privacy, and has no folder: a server that is started again would "
+                "have forgotten what it has spent; give it one (ServeSettings.folder)"
+            )
+
     def check_keys(self, clients: Set[PartyId], sums: SumAggregator | None) -> None:
         """Pass if the roster has what a run needs that takes such sums, or none.
 
@@ -106,6 +120,9 @@ class AttendSettings:
 
     Secure rounds need one: a client that forgets a sum could be added up twice.
     """
+    budget: Path | None = None
+    """Where answers are counted that cost this client ε, in one place for all runs on the same examples; by default in
+    ``folder``, which is for one run."""
     patience: float = 600.0
     """For how many seconds the server may be away."""
     silence: float = 7200.0
@@ -119,3 +136,5 @@ class AttendSettings:
     def __post_init__(self) -> None:
         if not (self.patience >= 0 and self.silence > 0):
             raise UsageError(f"run {self.run}: patience is not negative and silence above 0, found {self}")
+        if self.budget is not None and self.folder is None:
+            raise UsageError(f"run {self.run}: a client with a budget needs a folder for its answers as well")

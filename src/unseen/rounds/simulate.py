@@ -35,6 +35,7 @@ from unseen.learners.horizontal.process import (
     Trainer,
     Update,
     Vector,
+    beyond,
     stream,
 )
 from unseen.learners.horizontal.strategies.parts import personal_model
@@ -231,22 +232,32 @@ class Simulation:
     def _play_round(self, *, last: bool) -> Run:
         began, state, settings = time.monotonic(), self._run.state, self.settings
         cohort = settings.cohort.choose(self.clients.ids, self.clients.sizes, state.round, settings.seed)
-        updates = self._train(cohort, state)
+        broadcast = self.process.distributor(state)
+        updates = self._train(cohort, broadcast)
         staying, took = settings.faults.heard(cohort, self._sizes, state.round, settings.seed)
         heard = [update for client, update in zip(cohort, updates, strict=True) if client in staying]
         after, aggregate = self.process.next(state, heard)
         clock = (self._run.history[-1].clock if self._run.history else 0.0) + took
-        moved = traffic_of(self.process, self.process.distributor(state), len(cohort), heard)
+        moved = traffic_of(self.process, broadcast, len(cohort), heard)
         missing = len(cohort) - len(heard)
         entry = Round(after.round, len(cohort), missing, dict(aggregate.metrics), {}, 0.0, moved.up, moved.down, clock)
         return self._finished(after, entry, began, last=last)
 
-    def _train(self, cohort: Sequence[ClientId], state: State) -> list[Update]:
-        """Return the updates of clients that train on a state, in their order."""
-        self._hand_out(self.process.distributor(state))
+    def _train(self, cohort: Sequence[ClientId], broadcast: Broadcast) -> list[Update]:
+        """Return the updates of clients that train on a broadcast, in their order; their differences are one array."""
+        self._hand_out(broadcast)
         groups = self._groups(cohort)
         tasks = [("train", group, self._given) for group in groups]
-        found = self._workers.map(tasks, name=lambda n: _called(groups[n]), collect=self._collect)
+        deltas = np.empty((len(cohort), self.trainer.size), np.float32)
+
+        def collect(number: int, worker: int, answer: Any) -> list[Update]:
+            """Take a group's updates out of the memory that its worker writes to."""
+            self._look()
+            own = deltas[number * len(groups[0]) :][: len(answer)]
+            np.copyto(own, self._deltas[worker, : len(answer)])
+            return [Update(delta, *rest) for delta, rest in zip(own, answer, strict=True)]
+
+        found = self._workers.map(tasks, name=lambda n: _called(groups[n]), collect=collect)
         return list(chain.from_iterable(found))
 
     def _finished(self, after: State, entry: Round, began: float, *, last: bool) -> Run:
@@ -287,13 +298,6 @@ class Simulation:
         path.write_bytes(encode_bytes(kept))
         path.replace(self._scratch / "broadcast")
         self._given += 1
-
-    def _collect(self, number: int, worker: int, answer: Any) -> list[Update]:
-        """Take a group's updates out of the memory that its worker writes to."""
-        del number
-        self._look()
-        deltas = self._deltas[worker, : len(answer)].copy()
-        return [Update(delta, *rest) for delta, rest in zip(deltas, answer, strict=True)]
 
     # --- in a worker
 
@@ -354,10 +358,11 @@ class Simulation:
         return dict(self.trainer.evaluate(broadcast.model, examples))
 
     def _check(self, client: ClientId, update: Update) -> None:
-        if not np.isfinite(update.delta).all():
+        if bad := beyond(update):
             raise DataError(
-                f"the update of client {client} holds numbers that are not finite: its training diverged; lower the "
-                "learning rate, or look for such values in its examples"
+                f"the update of client {client} holds numbers that are not finite, or beyond 2^60, in "
+                f"{', '.join(bad)}: its training diverged; lower the learning rate, or look for such values in its "
+                "examples"
             )
 
     # --- beginning

@@ -13,7 +13,6 @@ from unseen.errors import UsageError
 from unseen.privacy.epsilon import Budget, Left, Limit
 from unseen.privacy.events import Spend, read_spend, to_json
 from unseen.rounds.identities import secret_of
-from unseen.rounds.program import PrivacySection
 
 _SECRET, _SPENT = "secret.bin", "spent.jsonl"
 
@@ -31,29 +30,24 @@ class Guard:
         self.budget.spend(fact)
 
 
-def guard_in(about: str, section: PrivacySection, folder: Path | None) -> Guard:
-    """Return the guard of a run that is kept in a folder, or nowhere.
+def guard_in(limit: Limit, folder: Path | None, *, own: Path | None = None) -> Guard:
+    """Return the guard of a run that is kept in a folder, or nowhere; of a client, with a secret of its ``own``.
 
     Raises:
         UsageError: The accountant is not installed.
-        DataError: What was spent cannot be read.
+        DataError: What was spent, or the secret, cannot be read.
     """
-    limit, account = limit_of(about, section), accounting().epsilon
+    account = accounting().epsilon
     if folder is None:
-        return Guard(limit, Prg.fresh(), Budget(limit, account))
+        return Guard(limit, Prg.fresh() if own is None else secret_of(own), Budget(limit, account))
     path = folder / _SPENT
     _cut(path)
     return Guard(limit, secret_of(folder / _SECRET), Budget(limit, account, facts=facts_in(path), keep=_writer(path)))
 
 
-def left_in(about: str, section: PrivacySection, folder: Path) -> Left:
+def left_in(limit: Limit, folder: Path) -> Left:
     """Return where the budget of a run in a folder stands; nothing is changed there. Raises as ``guard_in``."""
-    return Budget(limit_of(about, section), accounting().epsilon, facts=facts_in(folder / _SPENT)).left()
-
-
-def limit_of(about: str, section: PrivacySection) -> Limit:
-    """Return what a program allows."""
-    return Limit(about, section.epsilon, section.delta)
+    return Budget(limit, accounting().epsilon, facts=facts_in(folder / _SPENT)).left()
 
 
 def accounting() -> ModuleType:
@@ -88,9 +82,16 @@ def _cut(path: Path) -> None:
 
 
 def _writer(path: Path) -> Callable[[Spend], None]:
+    known = path.stat().st_size if path.exists() else 0
+
     def keep(fact: Spend) -> None:
+        nonlocal known
         with path.open("ab") as file:
-            file.write(to_json(fact).encode() + b"\n")
+            if os.fstat(file.fileno()).st_size != known:
+                raise UsageError(
+                    f"{path} has changed meanwhile: another process spends the same budget; end one of them"
+                )
+            known += file.write(to_json(fact).encode() + b"\n")
             file.flush()
             os.fsync(file.fileno())
 

@@ -7,7 +7,7 @@ own bytes, some 2 % for small messages, are not in it.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Hashable, Sequence
 from dataclasses import dataclass
 
 from unseen.codec import Buffer
@@ -54,15 +54,20 @@ def traffic_of(process: Process, broadcast: Broadcast, asked: int, updates: Sequ
 
 def _answers_bytes(process: Process, place: Place, updates: Sequence[Update]) -> int:
     """Return the bytes of all answers; those of one layout have one length."""
-    layouts = [Layout.of(update) for update in updates]
-    counts, alike = Counter(layouts), dict(zip(layouts, updates, strict=True))
+    kinds = [_vectors(update) for update in updates]
+    alike = dict(zip(kinds, updates, strict=True))
     plain = sum(
-        count * frame_bytes(said_by_client(answer_with(place, ClientId("client"), alike[layout], None)))
-        for layout, count in counts.items()
+        count * frame_bytes(said_by_client(answer_with(place, ClientId("client"), alike[kind], None)))
+        for kind, count in Counter(kinds).items()
     )
     if codec_of(process) is None:
         return plain
     return plain + sum(int(update.metrics["upload_bytes"]) - update.delta.nbytes for update in updates)
+
+
+def _vectors(update: Update) -> Hashable:
+    """Return what the length of an answer depends on, in less time than a ``Layout``."""
+    return len(update.delta), *((name, len(vector)) for name, vector in update.extra.items()), *update.metrics
 
 
 def _sum_bytes(by: SumAggregator, words: int, clients: int) -> tuple[int, int]:

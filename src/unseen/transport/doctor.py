@@ -9,7 +9,7 @@ import grpc  # isort: skip
 
 from datetime import UTC, datetime
 
-from unseen.codec import decode
+from unseen.codec import decode, shown
 from unseen.errors import RemoteProtocolError
 from unseen.ids import PartyId
 from unseen.transport.diagnosis import Cause, Finding, Stage, examine
@@ -46,7 +46,7 @@ def _ask(endpoint: str, identity: Identity, peer: PartyId) -> Finding:
             if error.code() is grpc.StatusCode.UNIMPLEMENTED:
                 text = "they run an older version of unseen, or another program: update their side"
                 return Finding(Cause.REFUSED, f"{place}: {text}", Stage.LINK)
-            text = f"TLS is in order, and they did not answer ({error.code().name}: {error.details()})"
+            text = f"TLS is in order, and they did not answer ({error.code().name}: {shown(error.details())})"
             return Finding(Cause.AWAY, f"{place}: {text}; look into their log", Stage.LINK)
     guard.learn(peer, state.initial_metadata())
     try:

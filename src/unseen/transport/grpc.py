@@ -32,6 +32,7 @@ from collections.abc import Iterator, Mapping
 from contextlib import suppress
 from typing import Any
 
+from unseen.codec import shown
 from unseen.errors import HandshakeRefused, UnseenError, UsageError
 from unseen.ids import PartyId
 from unseen.transport.diagnosis import Cause, examine, split_endpoint
@@ -228,7 +229,7 @@ class GrpcChannel(LineChannel):
                         break
                 cause = "it ended the connection"
             except grpc.RpcError as error:
-                cause = f"the connection broke ({error.code().name}: {error.details()})"
+                cause = f"the connection broke ({error.code().name}: {shown(error.details())})"
             except ValueError:
                 cause = "the connection was closed on this side"
             return line.detach(stream, cause)

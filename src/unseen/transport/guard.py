@@ -8,7 +8,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Iterable
 
-from unseen.errors import RemoteProtocolError, UnseenError
+from unseen.errors import UnseenError
 from unseen.ids import PartyId
 from unseen.transport.diagnosis import pinned
 from unseen.transport.tls import Identity
@@ -48,12 +48,16 @@ class Guard:
             if self._trust is not None and key == _REVOKED and isinstance(value, bytes):
                 try:
                     self._trust.learn(peer, value)
-                except RemoteProtocolError as error:
+                except UnseenError as error:
                     _log.warning("%s", error)
 
     def objection(self, peer: PartyId, certificate_pem: bytes) -> str | None:
-        """Return why there is no link to ``peer`` under this certificate, or ``None``."""
-        return self.identity.objection(peer, certificate_pem)
+        """Return why there is no link to ``peer`` under this certificate, or ``None``; the peer may be told."""
+        try:
+            return self.identity.objection(peer, certificate_pem)
+        except UnseenError as error:  # who cannot be judged is not trusted, and need not learn of files here
+            _log.error("%s cannot judge %s: %s", self.identity.party, peer, error)
+            return f"{peer} cannot be judged here at present: {self.identity.party} has to look into its log"
 
     def let_in(self, peer: PartyId, certificate_pem: bytes) -> str | None:
         """Return the objection, or watch over the certificate from now on."""
@@ -71,8 +75,8 @@ class Guard:
         bad = []
         for peer, certificate_pem in list(self._watched.items()):
             try:
-                objection = self.objection(peer, certificate_pem)
-            except UnseenError as error:  # who cannot be judged any more is not trusted
+                objection = self.identity.objection(peer, certificate_pem)
+            except UnseenError as error:  # for the people here
                 objection = str(error)
             if objection is not None:
                 self._watched.pop(peer, None)

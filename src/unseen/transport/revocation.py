@@ -11,7 +11,6 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 
 from cryptography import x509
-from cryptography.exceptions import UnsupportedAlgorithm
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 
@@ -19,6 +18,7 @@ from unseen.codec import shown
 from unseen.errors import RemoteProtocolError
 from unseen.ids import PartyId
 from unseen.transport.tls import (
+    UNREADABLE,
     Authority,
     host_name,
     issued_by,
@@ -32,7 +32,8 @@ LEAF_DAYS = 90
 """For how long a node's certificate is valid at most."""
 CERTIFICATE_BYTES = 4096
 LIST_BYTES = 1 << 16
-_UNREADABLE = (x509.ExtensionNotFound, x509.DuplicateExtension, x509.InvalidVersion, UnsupportedAlgorithm)
+# Of a curve; cryptography reads curves of 163 bits as well.
+_LEAST_BITS = 256
 # How much longer than LEAF_DAYS a certificate may be valid: its beginning lies in the past, for clocks that differ.
 _SLACK = timedelta(hours=2)
 # A list does not run out before the certificates on it.
@@ -81,7 +82,7 @@ def read_list(der: bytes, root_pem: bytes, *, sender: str) -> RevocationList:
             raise bad
         number = found.extensions.get_extension_for_class(x509.CRLNumber).value.crl_number
         return RevocationList(number, {entry.serial_number: entry.revocation_date_utc for entry in found})
-    except (ValueError, TypeError, *_UNREADABLE) as error:
+    except (ValueError, TypeError, x509.ExtensionNotFound, *UNREADABLE) as error:
         raise bad from error
 
 
@@ -103,7 +104,7 @@ def leaf_problem(leaf: x509.Certificate, root_pem: bytes, party: PartyId, *, now
     begin, end = leaf.not_valid_before_utc, leaf.not_valid_after_utc
     if not issued_by(leaf, root_pem):
         return f"the certificate of {party} is not from the root that was agreed when pairing"
-    if party_in(leaf) != party or not isinstance(leaf.public_key(), ec.EllipticCurvePublicKey):
+    if party_in(leaf) != party or not _is_strong(leaf):
         return f"the certificate is not one of {party}"
     if not begin <= now <= end:
         word = "has expired" if now > end else "is not valid yet"
@@ -131,6 +132,11 @@ def _read(der: bytes, what: str) -> x509.Certificate:
         raise RemoteProtocolError(f"{what} cannot be read: {shown(str(error))}") from error
 
 
+def _is_strong(certificate: x509.Certificate) -> bool:
+    key = certificate.public_key()
+    return isinstance(key, ec.EllipticCurvePublicKey) and key.curve.key_size >= _LEAST_BITS
+
+
 def _root_problem(root: x509.Certificate, party: PartyId, now: datetime) -> str | None:
     try:
         basic = root.extensions.get_extension_for_class(x509.BasicConstraints)
@@ -143,10 +149,8 @@ def _root_problem(root: x509.Certificate, party: PartyId, now: datetime) -> str 
     allowed = [x509.DNSName(host_name(party))]
     if not names.critical or names.value.permitted_subtrees != allowed or names.value.excluded_subtrees:
         return f"may certify others than {party}"
-    if not isinstance(root.public_key(), ec.EllipticCurvePublicKey) or not issued_by(
-        root, root.public_bytes(serialization.Encoding.PEM)
-    ):
-        return "is not signed by an elliptic-curve key of its own"
+    if not _is_strong(root) or not issued_by(root, root.public_bytes(serialization.Encoding.PEM)):
+        return f"is not signed by an elliptic-curve key of its own, of {_LEAST_BITS} bits or more"
     if not root.not_valid_before_utc <= now <= root.not_valid_after_utc:
         return "has expired, or is not valid yet (is a clock wrong?)"
     return None

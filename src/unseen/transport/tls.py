@@ -31,6 +31,9 @@ CERTIFICATE_FILE = "certificate.pem"
 KEY_FILE = "key.pem"
 AUTHORITY_FILE = "authority.pem"
 
+UNREADABLE = (x509.DuplicateExtension, x509.InvalidVersion, x509.UnsupportedGeneralNameType, UnsupportedAlgorithm)
+"""What reading a certificate raises besides ``ValueError``."""
+
 # Clocks of two organisations differ; a certificate is valid a little before it was made.
 _CLOCK_SKEW = timedelta(hours=1)
 
@@ -229,7 +232,7 @@ def names_in(certificate: x509.Certificate) -> list[str]:
     """Return the DNS names of a certificate."""
     try:
         names = certificate.extensions.get_extension_for_class(x509.SubjectAlternativeName).value
-    except (x509.ExtensionNotFound, x509.DuplicateExtension, ValueError):
+    except (x509.ExtensionNotFound, ValueError, *UNREADABLE):
         return []  # a certificate that cannot be read names nobody
     return names.get_values_for_type(x509.DNSName)
 
@@ -264,7 +267,7 @@ def parse_certificate(data: bytes) -> x509.Certificate:
         found = load(data)
         found.public_key()
         _ = found.extensions
-    except (TypeError, UnsupportedAlgorithm, x509.InvalidVersion, x509.DuplicateExtension) as error:
+    except (TypeError, *UNREADABLE) as error:
         raise ValueError(str(error)) from error
     return found
 

@@ -8,9 +8,12 @@ from datetime import datetime
 from cryptography.exceptions import InvalidSignature
 from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.x509 import Certificate
 
+from unseen.codec import read_json, shown
 from unseen.errors import UsageError
 from unseen.ids import PartyId
+from unseen.transport.revocation import read_list
 from unseen.transport.tls import Identity, issued_by, names_in, parse_certificate, party_in, read_key
 
 
@@ -24,30 +27,44 @@ def vouch(identity: Identity, public: bytes) -> bytes:
     return json.dumps(fields, indent=1, sort_keys=True).encode()
 
 
-def vouched(voucher: bytes, ca_pem: bytes, now: datetime) -> tuple[PartyId, bytes]:
-    """Return the party of a voucher and the public key that is its own.
+def vouched(voucher: bytes, identity: Identity, now: datetime) -> tuple[PartyId, bytes]:
+    """Return the party of a voucher and the public key that is its own, as ``identity`` judges certificates.
 
     Raises:
-        UsageError: It is malformed or not signed, its certificate is not valid now, or of another authority.
+        UsageError: It is malformed or not signed; its certificate is not valid now, revoked, or of another authority;
+            or its party is no partner.
     """
     try:
-        fields = json.loads(voucher)
+        fields = read_json(voucher)
         certificate = parse_certificate(str(fields["certificate"]).encode())
         public, signature = bytes.fromhex(fields["key"]), bytes.fromhex(fields["signature"])
     except (ValueError, KeyError, TypeError) as error:
         raise UsageError(f"a voucher cannot be read: {error}") from error
-    if not issued_by(certificate, ca_pem):
-        raise UsageError("a voucher's certificate is not of this federation: its party needs one of the same authority")
     party, signer = party_in(certificate), certificate.public_key()
     if party is None or not isinstance(signer, ec.EllipticCurvePublicKey):
-        raise UsageError(f"a voucher's certificate names {names_in(certificate)}, which is no party")
+        raise UsageError(f"a voucher's certificate names {shown(tuple(names_in(certificate)))}, which is no party")
+    if not issued_by(certificate, identity.ca_pem if party == identity.party else identity.authority_of(party)):
+        raise UsageError("a voucher's certificate is not of this federation: its party needs one of the same authority")
     if not certificate.not_valid_before_utc <= now <= certificate.not_valid_after_utc:
         raise UsageError(f"the certificate in the voucher of {party} is not valid now: it needs a new one")
     try:
         signer.verify(signature, _vouched_bytes(party, public), ec.ECDSA(hashes.SHA256()))
     except InvalidSignature as error:
         raise UsageError(f"the voucher of {party} is not signed by the key of its certificate") from error
+    if objection := _objection(identity, party, certificate):
+        raise UsageError(f"the voucher of {party} does not count: {objection}; it has to vouch anew")
     return party, public
+
+
+def _objection(identity: Identity, party: PartyId, certificate: Certificate) -> str | None:
+    """Return what stands against a certificate of a party that is in order otherwise: above all, a revocation."""
+    if identity.trust is None:
+        return None
+    if party != identity.party:
+        return identity.trust.objection(party, certificate)
+    own = identity.trust.own_list()
+    revoked = own and certificate.serial_number in read_list(own, identity.ca_pem, sender=party).revoked
+    return "its certificate was revoked here" if revoked else None
 
 
 def _vouched_bytes(party: PartyId, public: bytes) -> bytes:

@@ -1,7 +1,9 @@
 """The agreement behind a project: who, for what, until when, with which columns, steps, recipients and budgets.
 
 It is valid only with the signatures of all its members. A change is a new version that names the digest of the one
-before, signed by all again. Any member revokes alone: one signature, and the agreement is over for whoever sees it.
+before, signed by all members of both, each by the key that it has there: otherwise some of them could put another key,
+or nobody, in the place of the rest. Any member revokes alone: one signature, and the agreement is over for whoever sees
+it.
 """
 
 from __future__ import annotations
@@ -239,14 +241,20 @@ class Revocation(Statement):
     reason: Words
 
 
-def open_agreement(envelope: Envelope, *, sender: str) -> Agreement:
-    """Return an agreement that all its members have signed, and nobody else.
+def open_agreement(envelope: Envelope, *, sender: str, after: Agreement | None = None) -> Agreement:
+    """Return an agreement that all its members have signed, those of the version before as well, and nobody else.
 
     Raises:
         RemoteProtocolError: It is not one.
     """
     named = read_statement(envelope, Agreement, sender=sender)
-    return open_envelope(envelope, Agreement, (member.key for member in named.members), sender=sender)
+    return open_envelope(envelope, Agreement, signers_of(named, after), sender=sender)
+
+
+def signers_of(agreement: Agreement, after: Agreement | None) -> dict[str, PartyId]:
+    """Return the keys that have to sign an agreement, and whose they are: of its members and of those before it."""
+    before = after.members if after is not None else ()
+    return {member.key: member.party for member in (*before, *agreement.members)}
 
 
 def open_revocation(envelope: Envelope, agreement: Agreement, *, sender: str) -> Revocation:
@@ -270,7 +278,8 @@ class Project:
         revocations: What was received; each has to be good for one of the versions.
 
     Raises:
-        RemoteProtocolError: A version is not signed by all, does not follow the one before, or a revocation is forged.
+        RemoteProtocolError: A version is not signed by all who have to, does not follow the one before, or a revocation
+            is forged.
     """
 
     def __init__(self, envelopes: Iterable[Envelope], revocations: Iterable[Envelope] = ()) -> None:
@@ -297,10 +306,10 @@ class Project:
         """Put a new version in place of the current one.
 
         Raises:
-            RemoteProtocolError: It is not signed by all its members, or does not follow the current one.
+            RemoteProtocolError: It is not signed by all members of both, or does not follow the current one.
         """
-        new = open_agreement(envelope, sender="agreement")
         last = self._versions[-1] if self._versions else None
+        new = open_agreement(envelope, sender="agreement", after=last)
         expected = (last.project, last.version + 1, last.digest) if last else (new.project, 1, None)
         if (new.project, new.version, new.previous) != expected:
             raise RemoteProtocolError(

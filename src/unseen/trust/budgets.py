@@ -244,15 +244,22 @@ class Ledger:
         """Return the entry to keep before noise is drawn; none, if an earlier one covers it.
 
         Raises:
-            PermissionDenied: It would pass the limit, or what the grant gives to its job.
+            PermissionDenied: It would pass the limit, or what the grant gives to its job; or the grant counts ε at a
+                larger δ than the limit, at which any ε is small.
             UsageError: It is about other data, another unit or another relation than the limit.
         """
         self._check_grant(grant, at)
+        if grant.delta > limit.delta:
+            raise PermissionDenied(
+                f"{self}: the grant of job {grant.job} counts ε at δ = {grant.delta:g}, allowed are {limit.delta:g}"
+            )
         kept: list[Charged] = []
         facts = [fact for fact in self.spends if fact.about == limit.about]
         budget = Budget(
             limit, account, facts=facts, keep=lambda fact: kept.append(self._charged_with(fact, grant, at, key))
         )
+        if any(fact.kind == spend.kind and fact.rounds >= spend.rounds for fact in facts):
+            return ()  # a job that is resumed sends the same bits again
         budget.spend(spend)
         spent = [charge for charge in self._under(grant) if isinstance(charge, Spend) and charge.about == spend.about]
         if kept and not (grant.epsilon > 0 and account(covered([*spent, spend]), grant.delta) <= grant.epsilon):

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from typing import NoReturn
 
 from unseen.clock import Clock
-from unseen.errors import PermissionDenied, RemoteProtocolError
+from unseen.errors import DataError, PermissionDenied, RemoteProtocolError
 from unseen.ids import JobId, PartyId
 from unseen.trust.agreement import Project
 from unseen.trust.audit import Code, Event, Record, Trail
@@ -57,7 +57,7 @@ class Gate:
         clock: What time it is.
 
     Raises:
-        DataError: Trail or marks are damaged.
+        DataError: Trail or marks are damaged, or the trail is another party's, or signed by another key.
     """
 
     def __init__(self, me: PartyId, key: SigningKey, project: Project, memory: Memory, clock: Clock) -> None:
@@ -69,7 +69,10 @@ class Gate:
         self.trail, self.marks = Trail(), Marks()
         for line in memory.trail:
             self.trail = self.trail.after(line)
-            self._remember(Record.model_validate_json(line))
+            record = Record.model_validate_json(line)
+            if record.event is Event.OPENED and (record.party, record.subject) != (me, key.public):
+                raise DataError(f"the trail was opened by {record.party}, or with another key than {key!r} of {me}")
+            self._remember(record)
         for line in memory.marks:
             self.marks = self.marks.after(read_mark(line, "the file of marks"))
         if not self.trail.count:
@@ -94,7 +97,7 @@ class Gate:
             PermissionDenied: Something stands against it; the message lists all of it.
         """
         site = Site(self.me, policy, tables, left, self._clock.now())
-        decision = self._once(ask, self.me) or decide(ask, self.project, site, nonce)
+        decision = self._strange(ask) or self._once(ask, self.me) or decide(ask, self.project, site, nonce)
         if isinstance(decision, Refused):
             self._refuse(Event.GRANT_REFUSED, decision.reasons, ask)
         envelope = seal(decision.grant, self._key)
@@ -109,7 +112,7 @@ class Gate:
         """
         checked = check_grant(frame, issuer, self.project, ask, self._clock.now())
         if isinstance(checked, Grant):
-            checked = self._once(ask, issuer, checked.digest) or checked
+            checked = self._strange(ask) or self._once(ask, issuer, checked.digest) or checked
         if isinstance(checked, Refused):
             self._refuse(Event.GRANT_REJECTED, checked.reasons, ask)
         self._give(Event.GRANT_TAKEN, checked, ask)
@@ -118,6 +121,14 @@ class Gate:
     def end(self, job: JobId, code: Code) -> None:
         """Close a job: its grants are good for nothing any more."""
         self.note(Event.JOB_ENDED, job=job, code=code, project=self.project.current.project)
+
+    def _strange(self, ask: Ask) -> Refused | None:
+        """Refuse jobs under an agreement that this node cannot have signed: its key there is another one."""
+        member = self.project.current.member(self.me)
+        if member is not None and member.key == self._key.public:
+            return None
+        where, rule = f"key of {self.me}, for job {ask.job}", str(self.project.current)
+        return Refused((Objection(Code.AGREEMENT, rule, where, "the one with which this node signs"),))
 
     def _once(self, ask: Ask, issuer: PartyId, digest: str | None = None) -> Refused | None:
         """Refuse a job that is over, or a second grant for one."""
@@ -165,13 +176,13 @@ class Gate:
             envelope = read_envelope(frame, sender="message")
             proof = read_statement(envelope, Proof, sender="message")
         except RemoteProtocolError as error:
-            self._reject(None, Objection(Code.SIGNATURE, "proof", str(error), "the proof of a message"))
+            self._reject(None, certificate, Objection(Code.SIGNATURE, "proof", str(error), "the proof of a message"))
         if objection := self._misplaced(proof, certificate) or self._forged(envelope, proof, body):
-            self._reject(proof, objection)
+            self._reject(proof, certificate, objection)
         try:
             mark = self.marks.next(proof)
         except RemoteProtocolError as error:
-            self._reject(proof, Objection(Code.REPLAY, "proof", str(error), "the next message"))
+            self._reject(proof, certificate, Objection(Code.REPLAY, "proof", str(error), "the next message"))
         if mark is not None:
             self._memory.keep_mark(mark.payload())
             self.marks = self.marks.after(mark)
@@ -188,7 +199,8 @@ class Gate:
         if proof.recipient != self.me or proof.sender == self.me:
             return Objection(Code.BINDING, "proof", f"{proof.sender} to {proof.recipient}", f"a message to {self.me}")
         bound = {binding.party: binding.certificate for binding in grant.bindings}
-        if not hmac.compare_digest(bound.get(proof.sender, ""), certificate):
+        wanted = bound.get(proof.sender)
+        if wanted is None or not hmac.compare_digest(wanted.encode(), certificate.encode()):
             return Objection(Code.BINDING, "proof", f"certificate {certificate[:16]}…", f"that of {proof.sender}")
         return None
 
@@ -202,12 +214,14 @@ class Gate:
             return Objection(Code.SIGNATURE, "proof", "body", "the one that was signed")
         return None
 
-    def _reject(self, proof: Proof | None, objection: Objection) -> NoReturn:
+    def _reject(self, proof: Proof | None, certificate: str, objection: Objection) -> NoReturn:
+        # Whose connection it was: the message may name anybody.
+        members = self.project.current.members
         live = self._live.get(proof.grant) if proof else None
         self.note(
             Event.MESSAGE_REJECTED,
             code=objection.code,
-            party=proof.sender if proof else None,
+            party=next((member.party for member in members if member.certificate == certificate), None),
             step=proof.step if proof else None,
             job=live[0].job if live else None,
             project=self.project.current.project,

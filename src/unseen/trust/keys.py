@@ -52,10 +52,12 @@ class SigningKey:
         """Return the key that ``save`` put into ``folder``.
 
         Raises:
-            UsageError: It is not there, or not an Ed25519 key.
+            UsageError: It is not there, not an Ed25519 key, or others may read it.
         """
         path = folder / SIGNING_KEY_FILE
         try:
+            if path.stat().st_mode & 0o077:
+                raise UsageError(f"{path} holds a private key, and others may read it: chmod 600 {path}")
             key = serialization.load_pem_private_key(path.read_bytes(), password=None)
         except OSError as error:
             raise UsageError(f"{path} cannot be read: {error.strerror}; make it with `unseen agreement key`") from error
@@ -98,7 +100,10 @@ def key_id(public: str) -> str:
 
 
 def is_sound(public: str) -> bool:
-    """Return whether 32 bytes are the one encoding of a point, and not of one of the few of small order."""
+    """Return whether 32 bytes are neither a second spelling of a point nor one of the few points of small order.
+
+    Whether there is such a point at all, a signature shows.
+    """
     y = int.from_bytes(bytes.fromhex(public), "little") & ((1 << 255) - 1)
     return y < _P and y not in _WEAK
 

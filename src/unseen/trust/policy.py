@@ -57,6 +57,8 @@ class SiteProject(Part):
     max_epsilon: Annotated[float, Field(ge=0)] = 0.0
     max_hours: Annotated[float, Field(gt=0, le=MAX_VALIDITY / timedelta(hours=1))] = 24.0
     """For how long a grant is valid."""
+    automatic: bool = False
+    """Whether jobs that nothing stands against are granted at once; otherwise a person has to approve each."""
 
 
 class SitePolicy(Part):

@@ -77,7 +77,7 @@ class Lines:
 
     def _recover(self) -> tuple[bytes, ...]:
         try:
-            content = self.path.read_bytes()
+            content = _read(self._file)
             whole = content.rfind(b"\n") + 1
             lines = tuple(_lines(content[:whole], self.path))
             if whole < len(content):
@@ -120,6 +120,12 @@ def _lines(content: bytes, path: Path) -> Iterator[bytes]:
         if _framed(line) != framed + b"\n":
             raise DataError(f"{path}: line {number} is damaged: restore the file, nothing may go out before")
         yield line
+
+
+def _read(file: int) -> bytes:
+    """Return the content of the very file that is held, whatever its path leads to by now."""
+    with open(file, "rb", closefd=False) as stream:
+        return stream.read()
 
 
 def _write(file: int, content: bytes) -> None:

@@ -1,5 +1,7 @@
 """Secure means are the mean but for rounding; what has no sum is refused; sums that honest clients cannot have, too."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -13,9 +15,10 @@ from unseen.learners.horizontal.robust import Median, robust
 from unseen.learners.horizontal.secure_mean import SecureMean, secure
 from unseen.learners.horizontal.strategies import strategy
 from unseen.learners.horizontal.strategies.parts import WeightedMean
-from unseen.learners.horizontal.sums import Layout, SumAggregator
+from unseen.learners.horizontal.sums import Layout, SumAggregator, check_count
+from unseen.learners.horizontal.tables.secure import SecureExactSum
 
-MEAN = SecureMean(clip=1.0, clients=8, max_weight=50, extras={"control": 4.0})
+MEAN = SecureMean(clip=1.0, clients=8, max_weight=50, extras={"control": 4.0}, least=3)
 FED_AVG = strategy("fed_avg")
 
 
@@ -37,7 +40,7 @@ def updates(count, seed=0, size=30):
 def test_it_is_the_weighted_mean_but_for_rounding(count, seed, bits):
     given, mean = (
         updates(count, seed),
-        SecureMean(clip=1.0, clients=8, max_weight=50, extras={"control": 4.0}, bits=bits),
+        SecureMean(clip=1.0, clients=8, max_weight=50, extras={"control": 4.0}, bits=bits, least=3),
     )
     found, expected = mean(given), WeightedMean()(given)
     off = count * mean.step / expected.weight
@@ -104,6 +107,16 @@ def test_what_has_no_sum_is_refused():
         compressed(secure(FED_AVG, MEAN), TopK(0.1))
     with pytest.raises(UsageError, match="which no other rule can replace"):
         robust(secure(FED_AVG, MEAN), Median())
+
+
+@pytest.mark.parametrize(("clients", "fewest"), [(3, 3), (4, 3), (5, 4), (6, 5), (100, 67)])
+def test_unless_it_is_agreed_otherwise_a_sum_is_over_more_than_two_thirds(clients, fewest):
+    mean = SecureMean(clip=1.0, clients=clients, max_weight=1)
+    assert mean.fewest == SecureExactSum(clients).fewest == fewest
+    assert replace(mean, least=3).fewest == replace(SecureExactSum(clients), least=3).fewest == 3
+    # Whoever names a smaller cohort is held to the agreed one.
+    with pytest.raises(UsageError, match=f"{fewest} to {clients} are agreed"):
+        check_count(mean, fewest - 1)
 
 
 @pytest.mark.parametrize(

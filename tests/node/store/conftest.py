@@ -7,6 +7,7 @@ import os
 import shutil
 import socket
 import subprocess
+import tempfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -24,46 +25,52 @@ def _binaries() -> Path | None:
 
 
 @pytest.fixture(scope="session")
-def postgres(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+def postgres() -> Iterator[str]:
     """The URL of a fresh server; it does not run as root, so that it gets an owner of its own."""
     binaries = _binaries()
     if binaries is None:
         pytest.skip("PostgreSQL is not installed: apt-get install postgresql")
-    folder = tmp_path_factory.mktemp("postgres")
+    # pytest's own folders are closed to other users.
+    folder = Path(tempfile.mkdtemp(prefix="unseen-postgres-"))
     user = "postgres" if os.geteuid() == 0 else getpass.getuser()
     as_user = ["runuser", "-u", user, "--"] if os.geteuid() == 0 else []
     if as_user:
         shutil.chown(folder, user)
-        for above in folder.parents:
-            if above.owner() == "root" and above != Path("/") and above.stat().st_mode & 0o001 == 0:
-                above.chmod(above.stat().st_mode | 0o011)
-    data = folder / "data"
-    settings = ["-c", "fsync=off", "-c", "listen_addresses=127.0.0.1", "-c", f"unix_socket_directories={folder}"]
+    data, log = folder / "data", folder / "log"
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
-    subprocess.run(
-        [*as_user, binaries / "initdb", "-D", data, "-A", "trust", "-U", "unseen", "--no-sync"],
-        check=True,
-        capture_output=True,
-        cwd=folder,
-    )
-    server = subprocess.Popen(
-        [*as_user, binaries / "postgres", "-D", data, "-p", str(port), *settings],
-        stderr=subprocess.PIPE,
-        text=True,
-        cwd=folder,
-    )
+    quick = "-c fsync=off -c full_page_writes=off -c synchronous_commit=off -c max_connections=40"
+    options = f"{quick} -c listen_addresses=127.0.0.1 -c unix_socket_directories={folder} -p {port}"
+
+    def run(program: str, *arguments: str | Path) -> None:
+        done = subprocess.run(
+            [*as_user, binaries / program, "-D", data, *arguments],
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.PIPE,
+            text=True,
+            cwd=folder,
+            check=False,
+        )
+        assert done.returncode == 0, done.stderr
+
     try:
-        assert server.stderr is not None
-        for line in server.stderr:
-            if "ready to accept connections" in line:
-                break
+        run("initdb", "-A", "trust", "-U", "unseen", "--no-sync", "-E", "UTF8", "--no-locale")
+        run("pg_ctl", "start", "-w", "-l", log, "-o", options)
         yield f"postgresql://unseen@127.0.0.1:{port}/postgres"
+        run("pg_ctl", "stop", "-m", "immediate")
     finally:
-        server.terminate()
-        server.wait(30)
-        server.stderr.close()
+        shutil.rmtree(folder)
+
+
+@pytest.fixture
+def postgres_url(postgres: str, request: pytest.FixtureRequest) -> str:
+    """The URL of an empty database in PostgreSQL."""
+    name = f"d{abs(hash(request.node.nodeid))}"
+    with psycopg.connect(postgres, autocommit=True) as connection:
+        connection.execute(f"CREATE DATABASE {name}")  # type: ignore[call-overload]
+    return postgres.rpartition("/")[0] + f"/{name}"
 
 
 @pytest.fixture(params=["sqlite", "postgresql"])
@@ -71,11 +78,8 @@ def url(request: pytest.FixtureRequest, tmp_path: Path) -> str:
     """The URL of an empty database."""
     if request.param == "sqlite":
         return f"sqlite:///{tmp_path / 'books.db'}"
-    server: str = request.getfixturevalue("postgres")
-    name = f"d{abs(hash(request.node.nodeid))}"
-    with psycopg.connect(server, autocommit=True) as connection:
-        connection.execute(f"CREATE DATABASE {name}")  # type: ignore[call-overload]
-    return server.rpartition("/")[0] + f"/{name}"
+    found: str = request.getfixturevalue("postgres_url")
+    return found
 
 
 @pytest.fixture

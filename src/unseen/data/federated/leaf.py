@@ -7,12 +7,12 @@ length), sometimes with ``hierarchies``, which is not used. A user may be in one
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from unseen.codec import read_json
 from unseen.data.federated.clients import Array, FederatedData, Halves, Held, Labelled, labelled
 from unseen.errors import DataError
 from unseen.ids import ClientId
@@ -71,7 +71,7 @@ def _users(file: Path, shape: tuple[int, ...] | None) -> dict[ClientId, Labelled
 
 def _content(file: Path) -> dict[str, Any]:
     try:
-        content = json.loads(file.read_bytes())
+        content = read_json(file.read_bytes())
     except OSError as error:
         raise DataError(f"{file} cannot be read: {error.strerror}") from error
     except ValueError as error:

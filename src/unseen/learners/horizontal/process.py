@@ -31,10 +31,16 @@ import numpy as np
 from numpy.random.bit_generator import ISeedSequence
 from numpy.typing import NDArray
 
-from unseen.errors import UsageError
+from unseen.errors import DataError, UsageError
 from unseen.ids import ClientId
 
 Vector = NDArray[np.float32]
+
+LARGEST, HEAVIEST = 2.0**60, 2.0**40
+"""No number of an update is larger in magnitude, and no weight is larger, or smaller than 1/``HEAVIEST``.
+
+So squares as 32-bit floats, and weighted sums over all clients as 64-bit ones, are finite whatever a client sends.
+"""
 
 Memory = Mapping[str, Vector]
 """What a client keeps from one of its rounds to the next; it never leaves it. Empty at first."""
@@ -79,6 +85,18 @@ class Update:
     """Means over its examples, such as the loss in training."""
 
 
+def beyond(update: Update) -> list[str]:
+    """Return which parts of an update hold numbers that are not finite, or larger than ``LARGEST``."""
+    vectors = {"delta": update.delta, **update.extra}
+    # A maximum that is NaN is not below anything.
+    found = [
+        name
+        for name, vector in vectors.items()
+        if not (vector.max(initial=0) <= LARGEST and vector.min(initial=0) >= -LARGEST)
+    ]
+    return found + [name for name, value in update.metrics.items() if not abs(value) <= LARGEST]
+
+
 @dataclass(frozen=True, slots=True, eq=False)
 class Aggregate:
     """What the server learns of a whole cohort."""
@@ -100,6 +118,20 @@ class Examples:
 
     def __len__(self) -> int:
         return len(self.labels)
+
+
+def refuse_diverged(client: str, vector: NDArray[np.floating]) -> None:
+    """Refuse a client's difference that is no vector of finite numbers any more.
+
+    Raises:
+        DataError: It is none.
+    """
+    # One sum of squares is quicker, and not finite if one of the numbers is not.
+    if not np.isfinite(np.vdot(vector, vector)) and not np.isfinite(vector).all():
+        raise DataError(
+            f"the update of client {client} holds numbers that are not finite: its training diverged; lower the "
+            "learning rate, or look for such values in its examples"
+        )
 
 
 class _Key(ISeedSequence):
@@ -272,6 +304,19 @@ class Aggregator(Protocol):
         ...
 
 
+@runtime_checkable
+class UpdateRule(Protocol):
+    """An aggregator that takes some updates only: with any other one it would refuse a whole cohort's."""
+
+    def check_update(self, update: Update) -> None:
+        """Accept what a client sends, if it can be aggregated with any others of its shape.
+
+        Raises:
+            RemoteProtocolError: It cannot.
+        """
+        ...
+
+
 class Finalizer(Protocol):
     """Makes the next state."""
 
@@ -331,6 +376,11 @@ class Process:
                 "that a client is there would push another one out; do without `enough`, and without buffers"
             )
         self.finalizer.check_cohort(cohort, population)
+
+    def check_update(self, update: Update) -> None:
+        """Accept what a client sends, before it is aggregated with others; raises as ``UpdateRule`` says."""
+        if isinstance(self.aggregator, UpdateRule):
+            self.aggregator.check_update(update)
 
     def client_round(self, trainer: Trainer, assignment: Assignment) -> tuple[Update, Memory]:
         """Return what a client sends, and what it keeps."""

@@ -26,7 +26,7 @@ from unseen.learners.horizontal.fixed_point import FixedPoint
 from unseen.learners.horizontal.process import Aggregate, Process, Update, Vector
 from unseen.learners.horizontal.strategies.parts import WeightedMean
 from unseen.learners.horizontal.sums import SCHEMES, Layout, total_of
-from unseen.protocols.secure_aggregation.port import MIN_CONTRIBUTORS, Contribution, Words
+from unseen.protocols.secure_aggregation.port import MIN_CONTRIBUTORS, Contribution, Words, quorum_of
 
 
 def _no_extras() -> Mapping[str, float]:
@@ -53,7 +53,8 @@ class SecureMean:
     """To what metrics, such as the loss, are clipped."""
     bits: int = 32
     """Of a word: 16 or fewer travel in 2 bytes, up to 32 in 4; fewer bits are a coarser step."""
-    least: int = MIN_CONTRIBUTORS
+    least: int | None = None
+    """A sum over fewer is not revealed; ⌊2·clients/3⌋ + 1 if ``None``, 3 is the lowest."""
     scheme: str = SCHEMES[0]
     equal: bool = False
     """Whether every client counts the same."""
@@ -61,13 +62,18 @@ class SecureMean:
     """The client's secret for rounding; a deployed client without one keeps its own in its folder."""
 
     def __post_init__(self) -> None:
-        if not MIN_CONTRIBUTORS <= self.least <= self.clients or self.scheme not in SCHEMES:
+        if not MIN_CONTRIBUTORS <= self.fewest <= self.clients or self.scheme not in SCHEMES:
             raise UsageError(
                 f"a secure mean is revealed of at least {MIN_CONTRIBUTORS} of its {self.clients} clients, by one of "
-                f"the schemes {', '.join(SCHEMES)}; found {self.least} by {self.scheme!r}"
+                f"the schemes {', '.join(SCHEMES)}; found {self.fewest} by {self.scheme!r}"
             )
         for clip in (self.clip, self.metrics_clip, *self.extras.values()):
             self._code(clip)
+
+    @property
+    def fewest(self) -> int:
+        """How many clients a sum has at least."""
+        return quorum_of(self.clients) if self.least is None else self.least
 
     @property
     def most(self) -> int:

@@ -55,7 +55,7 @@ class SumAggregator(Protocol):
         ...
 
     @property
-    def least(self) -> int:
+    def fewest(self) -> int:
         """A sum over fewer clients is not revealed; 3 at least."""
         ...
 
@@ -119,7 +119,7 @@ def check_count(aggregator: SumAggregator, clients: int) -> None:
     Raises:
         UsageError: It is one; the message says what to change.
     """
-    least = max(MIN_CONTRIBUTORS, aggregator.least)
+    least = max(MIN_CONTRIBUTORS, aggregator.fewest)
     if not least <= clients <= aggregator.most:
         raise UsageError(
             f"a sum over {clients} clients was asked for, and {least} to {aggregator.most} are agreed: draw a cohort "

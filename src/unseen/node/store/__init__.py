@@ -7,12 +7,17 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Self
 
-from unseen.node.store.engine import open_engine
+import sqlalchemy as sql
+from sqlalchemy.exc import IntegrityError, SQLAlchemyError
+
+from unseen.errors import DataError, LocalProtocolError, UnseenError
+from unseen.node.store.engine import open_engine, reading, shown
 from unseen.node.store.jobs import JobRows
 from unseen.node.store.lines import LineRows
 from unseen.node.store.mail import MailRows
 from unseen.node.store.people import PeopleRows
 from unseen.node.store.projects import ProjectRows
+from unseen.node.store.recovery import RecoveryRows
 from unseen.node.store.tables import TableRows
 
 
@@ -26,6 +31,7 @@ class Kept:
     jobs: JobRows
     mail: MailRows
     lines: LineRows
+    recovery: RecoveryRows
 
 
 class Store:
@@ -44,13 +50,53 @@ class Store:
 
     @contextmanager
     def begin(self) -> Iterator[Kept]:
-        """One transaction: what the block does is there as a whole, durably, or after an error not at all."""
-        with self._engine.begin() as at:
-            yield Kept(PeopleRows(at), TableRows(at), ProjectRows(at), JobRows(at), MailRows(at), LineRows(at))
+        """One transaction: what the block does is there as a whole, durably, or after an error not at all.
+
+        Raises:
+            LocalProtocolError: Something is there already, or what it belongs to is not.
+            DataError: The database is out of reach, full, locked for too long, or damaged.
+        """
+        with self._told(), self._engine.begin() as at:
+            yield Kept(
+                PeopleRows(at),
+                TableRows(at),
+                ProjectRows(at),
+                JobRows(at),
+                MailRows(at),
+                LineRows(at),
+                RecoveryRows(at),
+            )
+
+    @contextmanager
+    def snapshot(self) -> Iterator[sql.Connection]:
+        """Yield a connection that sees one moment of the database and cannot write; others go on meanwhile.
+
+        Raises:
+            DataError: The database is out of reach or damaged.
+        """
+        with self._told(), reading(self._engine) as connection:
+            yield connection
+
+    @contextmanager
+    def _told(self) -> Iterator[None]:
+        """Tell a database's errors in ours; only their first line, since others may show what is kept."""
+        try:
+            yield
+        except SQLAlchemyError as error:
+            cause = getattr(error, "orig", None) or error
+            if isinstance(cause, UnseenError):
+                raise cause from None
+            line = next(iter(str(cause).splitlines()), type(cause).__name__)
+            if isinstance(error, IntegrityError):
+                raise LocalProtocolError(f"the database {self} refuses what does not fit: {line}") from error
+            raise DataError(f"the database {self} fails: {line}") from error
 
     def close(self) -> None:
         """Give all connections back."""
         self._engine.dispose()
+
+    def __str__(self) -> str:
+        return shown(self._engine.url)
 
     def __enter__(self) -> Self:
         return self

@@ -11,7 +11,7 @@ import sqlalchemy as sql
 from unseen.errors import LocalProtocolError
 from unseen.ids import JobId, PartyId
 from unseen.node.domain import COURSE, Job, JobState, Lease
-from unseen.node.store.schema import grants, jobs, steps
+from unseen.node.store.schema import Moment, grants, jobs, steps
 from unseen.privacy.facts import TableId
 from unseen.trust.agreement import ProjectId
 from unseen.trust.grant import Snapshot
@@ -82,6 +82,17 @@ class JobRows:
         if found is None or to not in COURSE[found.state]:
             raise LocalProtocolError(f"job {job} cannot become {to}: it is {found.state if found else 'not here'}")
         self._set(job, state=to, reason=reason, changed=now)
+
+    def forget(self, before: datetime) -> tuple[JobId, ...]:
+        """Remove the jobs that were over before a time, with their grants and steps; return which those were."""
+        over = sql.select(jobs.c.job).where(
+            jobs.c.state.in_([state for state in JobState if state.is_over]),
+            sql.func.coalesce(jobs.c.changed, jobs.c.created, type_=Moment) < before,
+        )
+        found = tuple(self._connection.execute(over.order_by(jobs.c.number)).scalars())
+        for table in (grants, steps, jobs):  # the jobs last: they say which
+            self._connection.execute(sql.delete(table).where(table.c.job.in_(over)))
+        return tuple(map(JobId, found))
 
     # --- grants and steps
 

@@ -34,3 +34,7 @@ class LineRows:
         """Return how many lines a log has."""
         asked = sql.select(sql.func.max(lines.c.number)).where(lines.c.log == log)
         return self._connection.execute(asked).scalar_one() or 0
+
+    def drop(self, log: str) -> None:
+        """Remove a log as a whole: what it was about is gone, too."""
+        self._connection.execute(sql.delete(lines).where(lines.c.log == log))

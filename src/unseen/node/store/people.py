@@ -51,12 +51,16 @@ class PeopleRows:
         row = self._connection.execute(sql.select(sessions).where(sessions.c.token == token)).one_or_none()
         if row is None or row.until > now:
             return None if row is None else str(row.person)
-        self._connection.execute(sql.delete(sessions).where(sessions.c.until <= now))
+        self.forget_sessions(now)
         return None
 
     def end_session(self, token: str) -> None:
         """Forget a session."""
         self._connection.execute(sql.delete(sessions).where(sessions.c.token == token))
+
+    def forget_sessions(self, now: datetime) -> int:
+        """Forget the sessions that ran out; return how many those were."""
+        return self._connection.execute(sql.delete(sessions).where(sessions.c.until <= now)).rowcount
 
     def end_sessions(self, name: str) -> None:
         """Forget all sessions of somebody."""

@@ -6,6 +6,8 @@ from datetime import UTC, datetime
 
 import sqlalchemy as sql
 
+from unseen.errors import LocalProtocolError
+
 metadata = sql.MetaData(
     naming_convention={
         "ix": "ix_%(column_0_label)s",
@@ -24,6 +26,8 @@ class Moment(sql.TypeDecorator[datetime]):
     def process_bind_param(self, value: datetime | None, dialect: object) -> datetime | None:
         """Return what is written."""
         del dialect
+        if value is not None and value.tzinfo is None:
+            raise LocalProtocolError(f"{value} names no zone: it is no moment")
         return None if value is None else value.astimezone(UTC)
 
     def process_result_value(self, value: datetime | None, dialect: object) -> datetime | None:
@@ -151,4 +155,12 @@ lines = sql.Table(
     _text("log", primary_key=True),
     sql.Column("number", sql.BigInteger, primary_key=True, autoincrement=False),
     sql.Column("line", sql.LargeBinary, nullable=False),
+)
+recovering = sql.Table(
+    "recovering",
+    metadata,
+    _text("peer", primary_key=True),
+    sql.Column("since", Moment, nullable=False),
+    sql.Column("counted", sql.Boolean, nullable=False),
+    sql.Column("compared", sql.Boolean, nullable=False),
 )

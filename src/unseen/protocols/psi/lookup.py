@@ -318,3 +318,4 @@ def _check_question(question: Question, terms: Terms, meeting: Meeting) -> None:
         raise RemoteProtocolError(
             f"{asker}: asks for {question.count} items, at most {terms.max_points} were agreed for a session"
         )
+    meeting.admit(asker, question.count)

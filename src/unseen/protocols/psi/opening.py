@@ -63,6 +63,7 @@ def open_session(scheme: bytes, digests: Words, meeting: Meeting) -> Dialogue[Se
     Raises:
         DataError: All lists together are too long.
         RemoteProtocolError: A peer belongs elsewhere, or has a negative number of items.
+        PermissionDenied: A peer brings more items than this party evaluates of it.
     """
     name = framed_digest(b"unseen/psi_join.vole/session/1\0", scheme, meeting.session)
     salt = meeting.prg.derive("psi_join.vole/salt").bytes(SALT_BYTES)
@@ -76,6 +77,7 @@ def open_session(scheme: bytes, digests: Words, meeting: Meeting) -> Dialogue[Se
             )
         if not 0 <= opening.count <= MAX_ITEMS:
             raise RemoteProtocolError(f"{peer}: a set has {opening.count} items, expected 0 to {MAX_ITEMS}")
+        meeting.admit(peer, opening.count)
     openings[meeting.me] = mine
     sizes = {party: openings[party].count for party in meeting.parties}
     if sum(sizes.values()) > MAX_ITEMS:

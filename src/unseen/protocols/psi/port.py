@@ -29,7 +29,7 @@ from numpy.typing import NDArray
 
 from unseen.crypto.prg import Prg
 from unseen.dialogue import Dialogue
-from unseen.errors import DataError, UsageError
+from unseen.errors import DataError, PermissionDenied, UsageError
 from unseen.ids import PartyId
 from unseen.kernels.blake2b import hash_all
 
@@ -88,6 +88,8 @@ class Meeting:
     """Names the session; the same at all parties."""
     recipients: frozenset[PartyId] | None = None
     """Who learns the result; everybody if ``None``. The same at all parties."""
+    points: Mapping[PartyId, int] | None = None
+    """How many items of each peer this party evaluates at most; of a peer that is not named, none. ``None``: all."""
 
     def __post_init__(self) -> None:
         if not self.peers or len({self.me, *self.peers}) != len(self.peers) + 1:
@@ -106,6 +108,15 @@ class Meeting:
     def learns(self, party: PartyId) -> bool:
         """Return whether ``party`` is among those who learn the result."""
         return self.recipients is None or party in self.recipients
+
+    def admit(self, peer: PartyId, count: int) -> None:
+        """Pass if ``count`` items of a peer may be evaluated; asked as soon as the peer has announced them.
+
+        Raises:
+            PermissionDenied: They are more than this party allows; nothing has been evaluated.
+        """
+        if self.points is not None and count > (most := self.points.get(peer, 0)):
+            raise PermissionDenied(f"{peer} brings {count} items, and {self.me} evaluates at most {most} of it here")
 
     def other(self, rule: str) -> PartyId:
         """Return the only peer, where ``rule`` says what is for two parties.

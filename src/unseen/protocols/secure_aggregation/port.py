@@ -43,6 +43,11 @@ WEIGHT_MODULUS = 1 << 64
 MAX_CLIENTS = 1 << 14
 
 
+def quorum_of(clients: int) -> int:
+    """Return ⌊2n/3⌋ + 1: two sets of so many share more than a third of n clients, one of them honest at least."""
+    return 2 * clients // 3 + 1
+
+
 def word_type(bits: int) -> np.dtype[Any]:
     """Return the type of words modulo 2^bits: of 16 bits if they fit, else of 32 or 64."""
     return np.dtype("<u2" if bits <= 16 else "<u4" if bits <= 32 else "<u8")
@@ -73,7 +78,10 @@ class Setting:
     model: bytes = b""
     """Digest of what the clients got from the server, such as the model they trained; other values do not add up."""
     least: int = MIN_CONTRIBUTORS
-    """A sum of fewer vectors is given up before anything is revealed; 3 at least."""
+    """A sum of fewer vectors is given up before anything is revealed; 3 at least.
+
+    Who names ``clients`` does not choose this: it is agreed before, for the largest cohort (``quorum_of``).
+    """
 
     def __post_init__(self) -> None:
         if list(self.clients) != sorted(set(self.clients)):
@@ -103,7 +111,7 @@ class Setting:
     @property
     def quorum(self) -> int:
         """The greater of ⌊2n/3⌋ + 1 and ``least``: clients which have to stay to the end."""
-        return max(2 * len(self.clients) // 3 + 1, self.least)
+        return max(quorum_of(len(self.clients)), self.least)
 
     @property
     def context(self) -> bytes:

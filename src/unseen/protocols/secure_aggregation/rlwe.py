@@ -6,7 +6,7 @@ collective decryption. The ring is Z_Q[X]/(X^8192 + 1), Q ≈ 2^124, as in ``cry
 upper bits of its plaintext words.
 
 0. *Key.* A client draws a ternary s_i and sends −a·s_i + e_i; a follows from the context by a random oracle. The sum b,
-   of all clients, is with a the public key of s = Σ s_i.
+   of all clients that are there, is with a the public key of s = Σ s_i; all of them are told who these are.
 1. *Ciphertexts.* Of each 8192 words, a client sends (b·u + e' + ⌈w·Q/2^b⌉, a·u + e''). The server adds them up.
 2. *Decryption.* Sent the summed part c, a client answers c·s_i + flooding, which is uniform in [−2^F, 2^F), for those
    coefficients that hold words. The server adds these to the other part, and rounds.
@@ -42,6 +42,7 @@ from unseen.crypto.rlwe import PublicParts
 from unseen.errors import LocalProtocolError, PeerUnreachable, RemoteProtocolError, UsageError
 from unseen.ids import PartyId
 from unseen.protocols.secure_aggregation.port import Contribution, Setting, Total, to_bytes
+from unseen.protocols.secure_aggregation.roster import Places, as_places, read_places
 
 Residues = NDArray[np.uint64]
 
@@ -63,11 +64,12 @@ class KeyShare:
     share: Annotated[Residues, Shape(LIMBS, DEGREE)]
 
 
-@message("rlwe_sum/public-key")
+@message("rlwe_sum/public-key", version=2)
 class PublicKey:
-    """The sum of all shares."""
+    """The sum of all shares, and whose they are: places in the cohort."""
 
     key: Annotated[Residues, Shape(LIMBS, DEGREE)]
+    members: Annotated[Places, Shape(None)]
 
 
 @message("rlwe_sum/encrypted")
@@ -195,7 +197,9 @@ class Client:
         weight = contribution.weight.to_bytes(8, "little")
         data = framed_digest(b"unseen/rlwe_sum/1/data", to_bytes(contribution.words), weight)
         self._prg = prg.derive("rlwe_sum/client", setting.context, me.encode(), data)
-        self._server = server or PartyId("server")
+        self._me, self._server = me, server or PartyId("server")
+        self.left: tuple[PartyId, ...] | None = None
+        """Over whom the sum is, once the server has said so."""
         self._steps: list[tuple[type, Callable[[Any], object]]] = [(PublicKey, self._encrypt), (Summed, self._decrypt)]
         self._begun = False
 
@@ -235,6 +239,11 @@ class Client:
 
     def _encrypt(self, told: PublicKey) -> Encrypted:
         """Encrypt words and weight under the common key."""
+        cohort = self._setting.clients
+        places = read_places(told.members, len(cohort), self._setting.quorum, self._server)
+        self.left = tuple(cohort[place] for place in places)
+        if self._me not in self.left:
+            raise RemoteProtocolError(f"{self._server}: sends {self._me} a key in which it has no share")
         key = np.stack([_check(told.key, None, self._server), self._a])[None]
         prg = self._prg.derive("encryption", framed_digest(b"key", told.key))
         _ring().to_montgomery(key)
@@ -288,7 +297,7 @@ class Server:
         _check_setting(setting)
         self._setting = setting
         self._phases: list[tuple[type, Callable[[PartyId, Any], None], Callable[[], object]]] = [
-            (KeyShare, self._add_share, lambda: PublicKey(self._key)),
+            (KeyShare, self._add_share, self._public_key),
             (Encrypted, self._add_ciphertexts, lambda: Summed(self._sum[:, 1].copy())),
             (Decryption, self._add_decryption, self._finish),
         ]
@@ -343,6 +352,10 @@ class Server:
 
     def _add_share(self, client: PartyId, share: KeyShare) -> None:
         self._key = _ring().add(self._key, _check(share.share, None, client))
+
+    def _public_key(self) -> PublicKey:
+        there = [place for place, client in enumerate(self._setting.clients) if client not in self._waiting]
+        return PublicKey(self._key, as_places(there))
 
     def _add_ciphertexts(self, client: PartyId, encrypted: Encrypted) -> None:
         self._sum = _ring().add(self._sum, _check(encrypted.ciphertexts, len(self._sum), client))

@@ -13,6 +13,7 @@ from unseen.errors import DataError, PermissionDenied, RemoteProtocolError, Usag
 from unseen.ids import ClientId
 from unseen.learners.horizontal.boosting.forest import Forest
 from unseen.learners.horizontal.boosting.process import horizontal_boosting
+from unseen.learners.horizontal.boosting.setting import ForestPlan
 from unseen.learners.horizontal.process import Aggregate, Assignment, Broadcast
 from unseen.learners.horizontal.strategies.parts import personal_model
 from unseen.learners.horizontal.tables.exact import Limbs, answer
@@ -44,7 +45,7 @@ LABELS = {
 def learner(objective="binary", **changes):
     settings = {"trees": 3, "max_leaves": 8, "max_depth": 4, "l2": 1.0, "min_rows": 20, **changes}
     classes = 3 if objective == "multiclass" else 1
-    return horizontal_boosting(NAMES, clients=CLIENTS, objective=objective, classes=classes, **settings)
+    return horizontal_boosting(NAMES, ForestPlan(objective=objective, classes=classes, **settings), clients=CLIENTS)
 
 
 def lightgbm_says(objective, trees, **changes):
@@ -87,7 +88,7 @@ def test_on_people_with_its_bins_it_is_lightgbm():
     people = load_credit().sample(4000, seed=1)
     inputs, labels = people.drop("default").to_numpy().astype(np.float64), people["default"].to_numpy()
     names = people.columns[:-1]
-    trained = horizontal_boosting(names, clients=2, trees=10, growth="leaf", max_depth=64)
+    trained = horizontal_boosting(names, ForestPlan(trees=10, growth="leaf", max_depth=64), clients=2)
     model = play(trained, shared_out(inputs, labels.astype(np.float64), 2))[-1].model
     codes = Forest.of(model).bins.codes(inputs).T.astype(np.float64)
     settings = {"objective": "binary", "max_bin": 256, "min_data_in_bin": 1, "num_threads": 1, "verbosity": -1}
@@ -275,11 +276,20 @@ def test_one_class_is_nothing_to_learn():
 
 
 @pytest.mark.parametrize(
-    "changes", [{"objective": "poisson"}, {"bins": 2}, {"trees": 0}, {"clients": 0}, {"columns": ()}, {"row_rate": 2}]
+    "changes",
+    [
+        {"plan": {"objective": "poisson"}},
+        {"plan": {"bins": 2}},
+        {"plan": {"trees": 0}},
+        {"clients": 0},
+        {"columns": ()},
+        {"plan": {"row_rate": 2}},
+    ],
 )
 def test_impossible_parameters_are_refused(changes):
+    given = {"columns": NAMES, "clients": 4, **changes}
     with pytest.raises(UsageError):
-        horizontal_boosting(**{"columns": NAMES, "clients": 4, **changes})
+        horizontal_boosting(**{**given, "plan": ForestPlan(**given.get("plan", {}))})
 
 
 def test_a_server_that_sends_nonsense_is_refused():

@@ -163,7 +163,7 @@ def plan(code: Code = CODE) -> DistributedPlan:
 
 
 def test_a_round_gives_the_mean_update_with_the_noise_of_all() -> None:
-    encode = Encode(CODE, 3, SECRET)
+    encode = Encode(CODE, 3, 9, SECRET)
     given = [4 * delta for delta in updates(12)]
     sent = [encode(Update(delta, 50.0, {}, {"loss": 1.0}), assignment(n, 5)) for n, delta in enumerate(given)]
     assert all(update.weight == 1 and not update.metrics for update in sent)
@@ -176,7 +176,7 @@ def test_a_round_gives_the_mean_update_with_the_noise_of_all() -> None:
 
 
 def test_clients_repeat_themselves_and_have_noise_of_their_own() -> None:
-    encode = Encode(replace(CODE, rotated=False), 3, SECRET)
+    encode = Encode(replace(CODE, rotated=False), 3, 9, SECRET)
     zero = Update(np.zeros(1000, np.float32), 1.0)
     first, again, other, later = (
         encode(zero, assignment(client, number)).delta for client, number in ((1, 0), (1, 0), (2, 0), (1, 1))

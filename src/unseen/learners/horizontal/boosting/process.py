@@ -33,7 +33,7 @@ from unseen.ids import ClientId
 from unseen.kernels.binned import sums as sums_by_bin
 from unseen.learners.horizontal.boosting.finalizer import ASKED, FOREST, GROWTH, RANGES, GrowForest, SendForest
 from unseen.learners.horizontal.boosting.forest import Floats, Forest
-from unseen.learners.horizontal.boosting.setting import COUNTS, Phase, Scale, Setting, read_control
+from unseen.learners.horizontal.boosting.setting import COUNTS, ForestPlan, Phase, Scale, Setting, read_control
 from unseen.learners.horizontal.boosting.trainer import ForestTrainer, labels_of
 from unseen.learners.horizontal.process import (
     Assignment,
@@ -52,8 +52,9 @@ from unseen.learners.horizontal.tables.rows import client_rows
 from unseen.learners.horizontal.tables.secure import SecureExactSum
 from unseen.learners.horizontal.tables.sketch import unpack
 from unseen.learners.vertical.boosting.objectives import derivatives
-from unseen.learners.vertical.boosting.setting import BINARY, DEPTH, SQUARED, BoostingParams
-from unseen.protocols.secure_aggregation.port import MIN_CONTRIBUTORS
+from unseen.learners.vertical.boosting.setting import BINARY, SQUARED
+
+_PLAN = ForestPlan()
 
 
 @dataclass(frozen=True, slots=True)
@@ -190,8 +191,10 @@ class Boosting:
         """Rounds after which the forest is complete, if the same clients take part in all; more do no harm."""
         return self.trainer.setting.rounds
 
-    def secure(self, *, least: int = MIN_CONTRIBUTORS, scheme: str = "secagg_plus") -> Boosting:
+    def secure(self, *, least: int | None = None, scheme: str = "secagg_plus") -> Boosting:
         """Return the learner whose server sees sums over at least ``least`` clients, and no client's.
+
+        Without ``least`` these are ⌊2n/3⌋ + 1 of the n that the learner was made for.
 
         Raises:
             UsageError: ``least`` is below 3, or above the number of clients.
@@ -217,68 +220,18 @@ class Boosting:
         return Forest.of(state.model).trees >= self.trainer.setting.trees or SendForest.phase(state) is Phase.DONE
 
 
-def horizontal_boosting(  # noqa: PLR0913  # these are a user's parameters, all by name and with defaults
-    columns: Sequence[str],
-    *,
-    clients: int,
-    objective: str = BINARY,
-    classes: int = 1,
-    trees: int = 100,
-    learning_rate: float = 0.1,
-    max_leaves: int = 31,
-    max_depth: int = 5,
-    growth: str = DEPTH,
-    min_rows: int = 20,
-    min_child_weight: float = 1e-3,
-    min_split_gain: float = 0.0,
-    l2: float = 0.0,
-    bins: int = 64,
-    row_rate: float = 1.0,
-    column_rate: float = 1.0,
-    bin_noise: float = 0.0,
-    seed: int = 0,
-) -> Boosting:
+def horizontal_boosting(columns: Sequence[str], plan: ForestPlan = _PLAN, *, clients: int) -> Boosting:
     """Return gradient boosting on rows of these columns at different clients.
 
     Args:
         columns: Names of the features, in the order of the clients' inputs.
+        plan: What the forest is to be.
         clients: How many take part in a round at most; it decides how exact sums travel.
-        objective: ``binary``, ``multiclass`` or ``squared``.
-        classes: Number of classes with ``multiclass``.
-        trees: Boosting rounds; with ``multiclass`` each has a tree for every class.
-        learning_rate: What leaf values are multiplied by.
-        max_leaves: Of a tree.
-        max_depth: Of a tree.
-        growth: ``depth``: level by level, a round each; ``leaf``: the best leaf first, a round for every split.
-        min_rows: Smallest number of rows of a leaf, judged by hessians.
-        min_child_weight: Smallest sum of hessians of a leaf.
-        min_split_gain: What a split has to gain.
-        l2: λ, on leaf values.
-        bins: Of a column, at most.
-        row_rate: Share of the rows that each boosting round learns from, by a coin for each row.
-        column_rate: Share of the columns that each tree may use.
-        bin_noise: Deviation of the noise on the counts of which bins are made; the server needs ``with_bin_noise``.
-        seed: Of the draws of rows and columns; public.
 
     Raises:
         UsageError: A parameter is not what it has to be.
     """
-    params = BoostingParams(
-        objective=objective,
-        classes=classes,
-        rounds=trees,
-        learning_rate=learning_rate,
-        growth=growth,
-        max_depth=max_depth,
-        max_leaves=max_leaves,
-        l2=l2,
-        min_split_gain=min_split_gain,
-        min_child_weight=min_child_weight,
-        min_rows_in_leaf=min_rows,
-        row_rate=row_rate,
-        column_rate=column_rate,
-    )
-    setting = Setting(params, tuple(columns), clients, bins, seed=seed, bin_noise=bin_noise)
+    setting = Setting(plan.params(), tuple(columns), clients, plan.bins, seed=plan.seed, bin_noise=plan.bin_noise)
     process = Process(
         "Horizontal boosting", SendForest(setting), TableSums(setting), ExactSum(clients), GrowForest(setting)
     )

@@ -38,6 +38,59 @@ class Phase(enum.IntEnum):
 
 
 @dataclass(frozen=True, slots=True)
+class ForestPlan:
+    """What a forest is to be; the names are those of LightGBM and XGBoost where these agree."""
+
+    objective: str = BINARY
+    """``binary``, ``multiclass`` or ``squared``."""
+    classes: int = 1
+    """Number of classes with ``multiclass``."""
+    trees: int = 100
+    """Boosting rounds; with ``multiclass`` each has a tree for every class."""
+    learning_rate: float = 0.1
+    """What leaf values are multiplied by."""
+    max_leaves: int = 31
+    max_depth: int = 5
+    growth: str = DEPTH
+    """``depth``: level by level, a round each; ``leaf``: the best leaf first, a round for every split."""
+    min_rows: int = 20
+    """Smallest number of rows of a leaf, judged by hessians."""
+    min_child_weight: float = 1e-3
+    """Smallest sum of hessians of a leaf."""
+    min_split_gain: float = 0.0
+    l2: float = 0.0
+    """λ, on leaf values."""
+    bins: int = 64
+    """Of a column, at most."""
+    row_rate: float = 1.0
+    """Share of the rows that each boosting round learns from, by a coin for each row."""
+    column_rate: float = 1.0
+    """Share of the columns that each tree may use."""
+    bin_noise: float = 0.0
+    """Deviation of the noise on the counts of which bins are made; the server needs ``with_bin_noise``."""
+    seed: int = 0
+    """Of the draws of rows and columns; public."""
+
+    def params(self) -> BoostingParams:
+        """Return what the growing of trees needs; raises ``UsageError`` if a number is not what it has to be."""
+        return BoostingParams(
+            objective=self.objective,
+            classes=self.classes,
+            rounds=self.trees,
+            learning_rate=self.learning_rate,
+            growth=self.growth,
+            max_depth=self.max_depth,
+            max_leaves=self.max_leaves,
+            l2=self.l2,
+            min_split_gain=self.min_split_gain,
+            min_child_weight=self.min_child_weight,
+            min_rows_in_leaf=self.min_rows,
+            row_rate=self.row_rate,
+            column_rate=self.column_rate,
+        )
+
+
+@dataclass(frozen=True, slots=True)
 class Setting:
     """What server and clients agree on.
 

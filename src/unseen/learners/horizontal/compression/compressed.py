@@ -16,7 +16,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from unseen.errors import DataError, UsageError
+from unseen.errors import UsageError
 from unseen.learners.horizontal.compression.encoded import Codec, Encoded, wire_bytes
 from unseen.learners.horizontal.process import (
     Assignment,
@@ -27,6 +27,7 @@ from unseen.learners.horizontal.process import (
     Update,
     Vector,
     Work,
+    refuse_diverged,
 )
 from unseen.learners.horizontal.strategies.parts import Personal, named
 from unseen.learners.horizontal.sums import SumAggregator
@@ -59,11 +60,7 @@ class Compressed:
         for postprocess in self.postprocessors:
             update = postprocess(update, assignment)
         wanted = update.delta
-        if not np.isfinite(wanted).all():
-            raise DataError(
-                f"the update of client {assignment.client} holds numbers that are not finite: its training diverged; "
-                "lower the learning rate, or look for such values in its examples"
-            )
+        refuse_diverged(assignment.client, wanted)
         if self.feedback:
             wanted = wanted + named(assignment.memory, "residual", len(wanted))
         encoded = self.codec.encode(wanted, assignment.rng)

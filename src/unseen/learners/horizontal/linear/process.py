@@ -31,7 +31,6 @@ from unseen.learners.horizontal.linear.work import RegressionSums
 from unseen.learners.horizontal.process import Process, State
 from unseen.learners.horizontal.tables.exact import ExactSum
 from unseen.learners.horizontal.tables.secure import SecureExactSum
-from unseen.protocols.secure_aggregation.port import MIN_CONTRIBUTORS
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,8 +42,10 @@ class LinearLearner:
     rounds: int
     """Rounds after which the model is found, or nearly always is; more do no harm."""
 
-    def secure(self, *, least: int = MIN_CONTRIBUTORS, scheme: str = "secagg_plus") -> LinearLearner:
+    def secure(self, *, least: int | None = None, scheme: str = "secagg_plus") -> LinearLearner:
         """Return the learner whose server sees sums over at least ``least`` clients, and no client's.
+
+        Without ``least`` these are ⌊2n/3⌋ + 1 of the n that the learner was made for.
 
         Raises:
             UsageError: ``least`` is below 3, or above the number of clients.

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager, nullcontext
-from typing import Protocol
+from typing import Protocol, TypeVar
 
 import numpy as np
 import torch
@@ -34,6 +34,8 @@ from unseen.learners.horizontal.neural.layers import (
 )
 from unseen.learners.horizontal.neural.losses import Loss, cross_entropy, value_and_change
 from unseen.learners.horizontal.neural.models import Planes
+
+T = TypeVar("T", bound=np.generic)
 
 _FEW_CHANNELS = 3
 """Of the input, up to which the hand-written convolution is faster than PyTorch's."""
@@ -144,23 +146,33 @@ class LinearSoftmax(Chain):
         super().__init__(layers, loss)
         self._weights = (weights[0].numpy(), weights[1].numpy())
         self._flattens = any(isinstance(layer, Reshape) for layer in layers)
+        self._room = np.empty((0, 0), np.float32)
 
     def takes(self, inputs: Array) -> bool:
         """Return whether ``passes`` can train on such inputs: one row of numbers for each example."""
         return self._flattens or inputs.ndim == 2
 
     def passes(self, inputs: Array, labels: Array, orders: Iterable[Rows], batch: int, sink: Sink) -> float:
-        """Train on the rows of one order after the other, ``batch`` at a time; return the sum of their losses."""
-        rows = np.ascontiguousarray(inputs.reshape(len(inputs), -1), np.float32)
+        """Train on the rows of one order after the other, ``batch`` at a time; return the sum of their losses.
+
+        Bytes are trained on as ``as_floats`` would make them.
+        """
+        kind, scale = (np.uint8, kernels.OF_BYTES) if inputs.dtype == np.uint8 else (np.float32, kernels.AS_IT_IS)
+        rows = _for_loops(inputs.reshape(len(inputs), -1), kind)
         weight, bias = self._weights
         if rows.shape[1] != weight.shape[1]:
             raise DataError(f"the model expects {weight.shape[1]} numbers of each example, found {rows.shape[1]}")
         check_labels(labels, len(rows), len(bias))
         rates = (np.float32(-sink.factor), np.float32(sink.keep))
-        classes, total = np.ascontiguousarray(labels, np.int64), 0.0
-        for order in orders:
-            total += kernels.linear_pass(rows, classes, order, batch, self._weights, rates)
-        return total
+        examples = rows, _for_loops(labels, np.int64)
+        room = self._room_for(min(batch, len(rows)), rows.shape[1])
+        return sum(kernels.linear_pass(examples, scale, order, room, self._weights, rates) for order in orders)
+
+    def _room_for(self, batch: int, features: int) -> NDArray[np.float32]:
+        if self._room.shape != (batch, features):
+            # PyTorch's memory lies on whole cache lines: loops over it are faster.
+            self._room = torch.empty((batch, features)).numpy()
+        return self._room
 
 
 def check_labels(labels: NDArray[np.generic], count: int, classes: int) -> None:
@@ -171,12 +183,17 @@ def check_labels(labels: NDArray[np.generic], count: int, classes: int) -> None:
     """
     if labels.shape != (count,):
         raise DataError(f"expected labels of shape ({count},), one for each output, found {labels.shape}")
-    # Read as unsigned integers, negative labels are great ones.
-    if count and labels.astype(np.int64, copy=False).view(np.uint64).max() >= classes:
+    if kernels.greatest(_for_loops(labels, np.int64)) >= classes:
         raise DataError(
             f"expected labels from 0 to {classes - 1}, as the model has {classes} outputs, found "
             f"{labels.min()} to {labels.max()}"
         )
+
+
+def _for_loops(array: Array, kind: type[T]) -> NDArray[T]:
+    """Return an array as loops are compiled for: of one kind, contiguous, and not for reading only."""
+    found = np.ascontiguousarray(array, kind)
+    return found if found.flags.writeable else found.copy()
 
 
 # --- the choice --------------------------------------------------------------------------------------------------
@@ -281,6 +298,7 @@ def _prepare(layers: Sequence[Layer]) -> None:
     kinds = {type(layer) for layer in layers}
     one, row = np.zeros((1, 1), np.float32), np.zeros(1, np.int64)
     kernels.softmax_loss(one, row, one.copy())
+    kernels.greatest(row)
     if PooledConvolution in kinds:
         x, weight, place = np.zeros((1, 1, 4, 4), np.float32), np.zeros((1, 1, 3, 3), np.float32), np.zeros(1, np.uint8)
         out, bias = np.zeros((1, 1, 1, 1), np.float32), np.zeros(1, np.float32)
@@ -293,4 +311,5 @@ def _prepare(layers: Sequence[Layer]) -> None:
         kernels.pool_gradient(out, place, planes)
     if kinds <= {Dense, Reshape}:
         rates = (np.float32(0), np.float32(1))
-        kernels.linear_pass(one, row, row, 1, (one.copy(), one[0].copy()), rates)
+        for inputs, scale in ((one, kernels.AS_IT_IS), (one.astype(np.uint8), kernels.OF_BYTES)):
+            kernels.linear_pass((inputs, row), scale, row, one.copy(), (one.copy(), one[0].copy()), rates)

@@ -38,6 +38,7 @@ class Flat:
         self.shapes = {name: tuple(tensor.shape) for name, tensor in tensors.items()}
         self.parameters = list(trained.values())
         self.trained = sum(tensor.numel() for tensor in self.parameters)
+        self._numbers = self.vector.numpy() if device.type == "cpu" else None
         self._move(tensors)
         self.weights = self.vector[: self.trained]
         self.weight_views = self.views(self.vector)
@@ -68,14 +69,14 @@ class Flat:
         """
         if model.shape != (self.size,):
             raise DataError(f"the model has {self.size} numbers, found a vector of shape {model.shape}")
-        if self.vector.device.type == "cpu":
-            np.copyto(self.vector.numpy(), model)
+        if self._numbers is not None:
+            np.copyto(self._numbers, model)
         else:
             self.vector.copy_(torch.from_numpy(np.array(model, np.float32)))
 
     def model(self) -> Vector:
         """Return the module's numbers."""
-        return self.vector.cpu().numpy().copy() if self.vector.device.type == "cpu" else self.vector.cpu().numpy()
+        return self.vector.cpu().numpy() if self._numbers is None else self._numbers.copy()
 
     def part(self, names: tuple[str, ...]) -> slice | NDArray[np.int64]:
         """Return where names lie that begin with one of ``names``: a slice if it is one stretch."""

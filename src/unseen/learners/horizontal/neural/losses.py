@@ -19,7 +19,7 @@ Labels = Callable[[NDArray[np.generic]], NDArray[np.generic]]
 
 
 def _classes(labels: NDArray[np.generic]) -> NDArray[np.generic]:
-    if not np.issubdtype(labels.dtype, np.integer):
+    if labels.dtype.kind not in "iu":
         raise DataError(f"labels of classes have to be integers, found {labels.dtype}")
     if len(labels) and labels.min() < 0:
         raise DataError(f"labels of classes count from 0, found {labels.min()}")

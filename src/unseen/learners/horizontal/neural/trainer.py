@@ -107,15 +107,11 @@ class TorchTrainer:
         Raises:
             DataError: There are no examples, or the model does not take such inputs or labels.
         """
-        inputs, labels = self._converted(examples)
         self._flat.load(model)
         descent = Descent(self._flat, plan, correction)
         with self._engine.randomness(int(rng.integers(2**62))):
-            if isinstance(self._engine, LinearSoftmax) and self._in_one(self._engine, inputs, descent):
-                total = self._engine.passes(inputs, labels, orders(len(labels), plan, rng), plan.batch, descent.sink)
-            else:
-                total = self._descend(Batches(inputs, labels, self._flat.vector.device), descent, plan, rng)
-        steps, seen = taken(len(labels), plan)
+            total = self._train(examples, descent, plan, rng)
+        steps, seen = taken(len(examples), plan)
         return Fit(self._flat.model(), steps, total / seen if seen else 0.0)
 
     def fit_many(self, model: Vector, plan: LocalPlan, cohort: Sequence[Assigned]) -> list[Fit]:
@@ -134,12 +130,14 @@ class TorchTrainer:
         except (RuntimeError, ValueError, IndexError) as error:
             raise DataError(f"the model cannot be trained on the examples of these clients at once: {error}") from error
 
-    def _in_one(self, engine: LinearSoftmax, inputs: Array, descent: Descent) -> bool:
-        return descent.direct and self._augment is None and engine.takes(inputs)
-
-    def _descend(self, batches: Batches, descent: Descent, plan: LocalPlan, rng: np.random.Generator) -> float:
+    def _train(self, examples: Examples, descent: Descent, plan: LocalPlan, rng: np.random.Generator) -> float:
         """Take all steps of a plan; return the sum of the examples' losses."""
-        total = 0.0
+        engine = self._engine
+        if isinstance(engine, LinearSoftmax) and descent.direct and self._augment is None:
+            read, classes = self._converted(examples, bytes_too=True)
+            if engine.takes(read):
+                return engine.passes(read, classes, orders(len(classes), plan, rng), plan.batch, descent.sink)
+        batches, total = Batches(*self._converted(examples), self._flat.vector.device), 0.0
         for rows in minibatches(batches.count, plan, rng):
             inputs, labels = batches.some(rows, self._augment, rng)
             total += len(rows) * self._engine.step(inputs, labels, descent.sink, training=True)
@@ -201,12 +199,16 @@ class TorchTrainer:
         """Return where in the vector the parameters and buffers lie whose names begin with one of ``names``."""
         return self._flat.part(names)
 
-    def _converted(self, examples: Examples) -> tuple[Array, Array]:
+    def _converted(self, examples: Examples, *, bytes_too: bool = False) -> tuple[Array, Array]:
+        """Return inputs as the module takes them, or bytes that it takes as floats, and labels as the loss does."""
         if not len(examples):
             raise DataError("there are no examples")
         if len(examples.inputs) != len(examples.labels):
             raise DataError(f"{len(examples.inputs)} inputs have {len(examples.labels)} labels: expected one for each")
-        return self._convert(examples.inputs), self._loss.labels(examples.labels)
+        labels = self._loss.labels(examples.labels)
+        if bytes_too and self._convert is as_floats and examples.inputs.dtype == np.uint8:
+            return examples.inputs, labels
+        return self._convert(examples.inputs), labels
 
 
 def _seeded(build: Callable[[], nn.Module], seed: int) -> nn.Module:

@@ -17,6 +17,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from unseen.codec import read_json
 from unseen.data.atomic import whole_file
 from unseen.errors import DataError
 from unseen.learners.horizontal.process import Vector
@@ -96,7 +97,7 @@ def _safetensors(path: Path, content: bytes) -> dict[str, NDArray[Any]]:
     try:
         if len(content) < 8 or begin > len(content):
             raise DataError(f"{path}: the header would end at byte {begin}, the file does at {len(content)}")
-        header = json.loads(content[8:begin])
+        header = read_json(content[8:begin])
         entries = {name: entry for name, entry in header.items() if name != "__metadata__"}
         return {name: _entry(path, name, entry, memoryview(content)[begin:]) for name, entry in entries.items()}
     except (ValueError, KeyError, TypeError, AttributeError) as error:

@@ -4,8 +4,8 @@ Source: B. McMahan and others, "Learning Differentially Private Recurrent Langua
 the estimator of a fixed denominator: the sum is divided by how many clients are *expected*, q·N, never by how many
 came, since that number is about people as well.
 
-*Trust:* the server sees every update (or, under secure aggregation, their sum) and draws the noise; what it publishes,
-the models after all rounds, is private. How many clients came, their metrics, and a run's checkpoints are not.
+*Trust:* the server sees every update and draws the noise; what it publishes, the models after all rounds, is private.
+How many clients came, their metrics, and a run's checkpoints are not.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from dataclasses import dataclass, field, replace
 import numpy as np
 
 from unseen.crypto.prg import Prg
-from unseen.errors import UsageError
+from unseen.errors import RemoteProtocolError, UsageError
 from unseen.learners.horizontal.private.clip import CLIP, WITHIN, Quantile, check_bound
 from unseen.learners.horizontal.private.noise import LOW, Reals, fresh, split, total
 from unseen.learners.horizontal.private.sampling import check_stated
@@ -24,6 +24,8 @@ from unseen.learners.horizontal.process import Aggregate, Finalizer, State, Upda
 from unseen.privacy.epsilon import Meter
 from unseen.privacy.events import Gaussian, Relation, Sampling, Spend, Unit
 from unseen.privacy.mechanisms import noisy
+
+_NO_BIT = np.zeros(1, np.float32)
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,6 +35,15 @@ class Sum:
     Raises:
         UsageError: An update weighs something else: it has not been clipped.
     """
+
+    def check_update(self, update: Update) -> None:
+        """Accept what a clipped update consists of; raises as ``UpdateRule`` says."""
+        bits = update.extra.get(WITHIN, _NO_BIT)
+        if update.weight != 1 or update.metrics or update.extra.keys() - {WITHIN} or len(bits) != len(_NO_BIT):
+            raise RemoteProtocolError(
+                "its update has a weight other than 1, or more beside the model's change than a bit: it has not been "
+                "clipped; both sides need the same process"
+            )
 
     def __call__(self, updates: Sequence[Update]) -> Aggregate:
         """Return the sum over a cohort."""
@@ -124,7 +135,7 @@ class Central:
         bound = quantile.bound(state)
         deviation = quantile.left_for_sums(self.plan.noise_multiplier) * bound
         after = self.inner(state, self._mean(state, aggregate, deviation))
-        bits = aggregate.extra.get(WITHIN, np.zeros(1, np.float32)).astype(np.float64)
+        bits = aggregate.extra.get(WITHIN, _NO_BIT).astype(np.float64)
         surplus = self._noisy(state, "dp/central/bits", bits, quantile.deviation)
         bound = quantile.next(bound, float(surplus[0]), self.plan.expected)
         return replace(after, extra={**after.extra, CLIP: np.array([bound], np.float32)})

@@ -12,8 +12,16 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from unseen.errors import DataError, UsageError
-from unseen.learners.horizontal.process import Assignment, Broadcast, Distributor, State, Update, Vector
+from unseen.errors import UsageError
+from unseen.learners.horizontal.process import (
+    Assignment,
+    Broadcast,
+    Distributor,
+    State,
+    Update,
+    Vector,
+    refuse_diverged,
+)
 
 CLIP = "dp/clip"
 """The bound of a round: an extra of states and broadcasts, shape (1,)."""
@@ -29,15 +37,20 @@ def clipped(delta: Vector, bound: float, who: str) -> tuple[Vector, bool]:
     Raises:
         DataError: It holds numbers that are not finite; ``who`` names its client.
     """
+    refuse_diverged(who, delta)
     length = float(np.linalg.norm(delta.astype(np.float64)))
-    if not math.isfinite(length):
-        raise DataError(
-            f"the update of client {who} holds numbers that are not finite: its training diverged; lower the learning "
-            "rate, or look for such values in its examples"
-        )
     if length <= bound * _MARGIN:
         return delta, True
     return (delta * (bound * _MARGIN / length)).astype(np.float32), length <= bound
+
+
+def finite_or_nothing(delta: Vector) -> Vector:
+    """Return an update, or zeros if it holds numbers that are not finite.
+
+    For noise that a client adds against the server itself: that it answers nothing would tell what noise hides, and a
+    server can send a model whose training diverges for some examples only.
+    """
+    return delta if np.isfinite(delta).all() else np.zeros_like(delta)
 
 
 def bare(update: Update, delta: Vector, who: str) -> Update:

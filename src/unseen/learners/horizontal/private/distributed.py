@@ -24,11 +24,12 @@ from numpy.typing import NDArray
 
 from unseen.crypto.prg import Prg
 from unseen.errors import PermissionDenied, RemoteProtocolError, UsageError
-from unseen.learners.horizontal.private.clip import bare, check_bound, clipped
+from unseen.learners.horizontal.private.clip import bare, check_bound, clipped, finite_or_nothing
+from unseen.learners.horizontal.private.limit import parts_of
 from unseen.learners.horizontal.private.noise import Reals, fresh
 from unseen.learners.horizontal.private.rotation import Rotation
 from unseen.learners.horizontal.private.sampling import check_stated
-from unseen.learners.horizontal.process import Aggregate, Assignment, Finalizer, State, Update, Vector
+from unseen.learners.horizontal.process import Aggregate, Assignment, Finalizer, Process, State, Update, Vector
 from unseen.learners.horizontal.sums import SCHEMES, Layout, total_of
 from unseen.privacy.epsilon import Meter
 from unseen.privacy.events import DistributedGaussian, Everyone, Fixed, Relation, Spend, Unit
@@ -147,16 +148,63 @@ class Encode:
     code: Code
     seed: int
     """Of the rotations; public."""
+    rounds: int
+    """How many answers a client's ε allows: no round beyond so many is answered, and a deployed client counts its
+    answers whatever the server calls the rounds (``rounds.answered``)."""
     prg: Prg = field(repr=False)
     """The client's own secret; a simulation has one for all, and each client a stream of it."""
 
+    def __post_init__(self) -> None:
+        if self.rounds < 1:
+            raise UsageError(f"clients answer in at least one round, found {self.rounds}")
+
+    @property
+    def answers(self) -> int:
+        """How many the client's ε allows."""
+        return self.rounds
+
+    def spend(self, run: str, client: str, rounds: int) -> Spend:
+        """Return the fact that a client has been in ``rounds`` sums, against those who know that it was."""
+        return Spend(
+            run=run,
+            about=client,
+            mechanism=self.code.mechanism(),
+            sampling=Everyone(),
+            rounds=rounds,
+            unit=Unit.CLIENT,
+            relation=Relation.REPLACE,
+        )
+
     def __call__(self, update: Update, assignment: Assignment) -> Update:
-        """Return the update whose ``delta`` holds the client's integers."""
+        """Return the update whose ``delta`` holds the client's integers; of a training that diverged, noise alone.
+
+        Raises:
+            PermissionDenied: The round is beyond those that the client's ε allows.
+        """
         client, number = assignment.client, assignment.broadcast.round
-        delta, _ = clipped(update.delta, self.code.bound, client)
+        if number >= self.rounds:
+            raise PermissionDenied(
+                f"client {client}: round {number + 1} is beyond the {self.rounds} that its ε allows: use more noise"
+            )
+        delta, _ = clipped(finite_or_nothing(update.delta), self.code.bound, client)
         prg = fresh(self.prg, "dp/distributed", (client, number), delta)
         integers = self.code.encode(delta, _rotation(self.code, self.seed, number), prg)
         return bare(update, integers.astype(np.float32), client)
+
+
+def check_summed(process: Process) -> None:
+    """Pass if what clients encode is seen in a sum alone: a client's own share of the noise hides little.
+
+    Raises:
+        UsageError: The aggregator is another one.
+    """
+    by = process.aggregator
+    for part in parts_of(process):
+        if isinstance(part, Encode) and not (isinstance(by, ModularSum) and by.code == part.code):
+            raise UsageError(
+                f"{process.name}: each client's noise is a share of what hides it, and {type(by).__name__} "
+                "does not take the sum that it is for: take ModularSum with the same code, over secure rounds or peers"
+            )
 
 
 @dataclass(frozen=True, slots=True)
@@ -175,7 +223,7 @@ class ModularSum:
         return self.code.bits
 
     @property
-    def least(self) -> int:
+    def fewest(self) -> int:
         """Whose noise is enough; 3 at least."""
         return max(MIN_CONTRIBUTORS, self.code.clients)
 
@@ -217,9 +265,9 @@ class ModularSum:
         Raises:
             PermissionDenied: Fewer clients came than the noise is meant for.
         """
-        if len(updates) < self.least:
+        if len(updates) < self.fewest:
             raise PermissionDenied(
-                f"{len(updates)} clients came, and their noise is enough from {self.least} on: wait for more, or give "
+                f"{len(updates)} clients came, and their noise is enough from {self.fewest} on: wait for more, or give "
                 "each more noise"
             )
         return total_of(self, updates)
@@ -229,7 +277,9 @@ class ModularSum:
 class DistributedPlan:
     """What a run states about its noise.
 
-    With ``Fixed`` sampling the relation is ``replace``; with ``Everyone`` it may be ``zero-out``.
+    With ``Fixed`` sampling the relation is ``replace``; with ``Everyone`` it may be ``zero-out``. ``Fixed`` holds
+    against those alone who see nothing but the models: a simulation may state it, a deployed run is refused, since the
+    server and all members of a cohort know who is in it.
     """
 
     code: Code

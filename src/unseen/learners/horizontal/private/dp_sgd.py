@@ -11,13 +11,13 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass, field
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 import numpy as np
 from numpy.typing import NDArray
 
 from unseen.crypto.prg import Prg
-from unseen.errors import DataError, PermissionDenied, UsageError
+from unseen.errors import PermissionDenied, UsageError
 from unseen.learners.horizontal.private.clip import check_bound
 from unseen.learners.horizontal.private.noise import Reals, fresh
 from unseen.learners.horizontal.private.sampling import coins
@@ -29,6 +29,7 @@ ROUNDS = "dp/rounds"
 """In how many rounds a client has trained: in its memory, shape (1,)."""
 
 
+@runtime_checkable
 class ExampleGradients(Protocol):
     """What DP-SGD needs of a trainer: gradients of single examples."""
 
@@ -59,7 +60,8 @@ class ExamplePlan:
     """In one round."""
     learning_rate: float
     rounds: int
-    """In how many rounds a client may train: those that its ε allows (``accounting.affordable`` over all steps)."""
+    """In how many rounds a client may train: those that its ε allows (``accounting.affordable`` over all steps). It
+    counts them in its memory, and when deployed in a file that no server can name anew (``rounds.answered``)."""
 
     def __post_init__(self) -> None:
         check_bound(self.bound)
@@ -91,6 +93,15 @@ class DpSgd:
     gradients: ExampleGradients
     prg: Prg = field(repr=False)
     """The client's own secret; a simulation has one for all, and each client a stream of it."""
+
+    @property
+    def answers(self) -> int:
+        """How many the client's ε allows."""
+        return self.plan.rounds
+
+    def spend(self, run: str, client: str, rounds: int) -> Spend:
+        """Return the fact that a client has trained in ``rounds`` rounds."""
+        return self.plan.spend(run, client, rounds)
 
     def __call__(self, trainer: Trainer, assignment: Assignment) -> tuple[Update, Memory]:
         """Return the update, of weight 1, and the count of rounds.
@@ -130,26 +141,22 @@ class DpSgd:
         examples = Examples(assignment.examples.inputs[chosen], assignment.examples.labels[chosen])
         rows = 0
         for gradients in self.gradients.example_gradients(model, examples):
-            summed += clipped_sum(gradients, self.plan.bound, assignment.client)
+            summed += clipped_sum(gradients, self.plan.bound)
             rows += len(gradients)
         if rows != len(chosen):
             raise UsageError(f"{len(chosen)} examples gave {rows} gradients: the trainer must give one for each")
         return summed
 
 
-def clipped_sum(gradients: NDArray[np.float32], bound: float, client: str) -> Reals:
+def clipped_sum(gradients: NDArray[np.float32], bound: float) -> Reals:
     """Return the sum of rows, each scaled down to at most ``bound`` in L2; shape (n, size) gives (size,).
 
-    Raises:
-        DataError: A gradient is not finite; ``client`` is named.
+    A row that is not finite counts as zeros: a failure would tell that the example is there.
     """
     rows = gradients.astype(np.float64)
     squares = np.vecdot(rows, rows)
-    if not np.isfinite(squares).all():
-        raise DataError(
-            f"client {client}: the gradient of an example is not finite: lower the learning rate, or look for such "
-            "values in its examples"
-        )
+    bad = ~np.isfinite(squares)
+    rows[bad], squares[bad] = 0.0, 0.0
     # Within 2^-20 of the bound, so that rounding of the product does not pass it.
     limit = bound * (1 - 2.0**-20)
     return np.asarray((limit / np.maximum(np.sqrt(squares), limit)) @ rows, np.float64)

@@ -15,7 +15,7 @@ import numpy as np
 
 from unseen.crypto.prg import Prg
 from unseen.errors import PermissionDenied, UsageError
-from unseen.learners.horizontal.private.clip import bare, check_bound, clipped
+from unseen.learners.horizontal.private.clip import bare, check_bound, clipped, finite_or_nothing
 from unseen.learners.horizontal.private.noise import fresh
 from unseen.learners.horizontal.process import Assignment, Update
 from unseen.privacy.events import Everyone, Gaussian, Relation, Spend, Unit
@@ -34,7 +34,8 @@ class LocalNoise:
     noise_multiplier: float
     """The noise has this many times ``bound`` as its deviation, in every coordinate."""
     rounds: int
-    """In how many rounds of the run a client may take part: those that its ε allows (``accounting.affordable``)."""
+    """How many answers a client's ε allows (``accounting.affordable``): no round beyond so many is answered, and a
+    deployed client counts its answers whatever the server calls the rounds (``rounds.answered``)."""
     prg: Prg = field(repr=False)
     """The client's own secret; a simulation has one for all, and each client a stream of it."""
 
@@ -42,6 +43,11 @@ class LocalNoise:
         check_bound(self.bound)
         if not self.noise_multiplier > 0 or self.rounds < 1:
             raise UsageError(f"local noise has a multiplier above 0, and at least one round, found {self}")
+
+    @property
+    def answers(self) -> int:
+        """How many the client's ε allows."""
+        return self.rounds
 
     def spend(self, run: str, client: str, rounds: int) -> Spend:
         """Return the fact that a client has taken part in ``rounds`` rounds."""
@@ -56,7 +62,7 @@ class LocalNoise:
         )
 
     def __call__(self, update: Update, assignment: Assignment) -> Update:
-        """Return what may leave the client.
+        """Return what may leave the client; of a training that diverged, noise alone.
 
         Raises:
             PermissionDenied: The round is beyond those that the client's ε allows.
@@ -66,7 +72,7 @@ class LocalNoise:
             raise PermissionDenied(
                 f"client {client}: round {number + 1} is beyond the {self.rounds} that its ε allows: use more noise"
             )
-        delta, _ = clipped(update.delta, self.bound, client)
+        delta, _ = clipped(finite_or_nothing(update.delta), self.bound, client)
         values = delta.astype(np.float64)
         private = noisy(
             values, self.noise_multiplier * self.bound, fresh(self.prg, "dp/local", (client, number), values)

@@ -114,6 +114,13 @@ class EpochCohort:
         return events.Everyone()
 
 
+@dataclass(frozen=True, slots=True)
+class KnownCohort:
+    """Cohorts that are no secret, however they are drawn: a secure round names each member to all others."""
+
+    drawn: object
+
+
 def check_stated(stated: events.Sampling, cohort: object, population: int) -> None:
     """Refuse cohorts that are not drawn as a run states.
 
@@ -127,6 +134,11 @@ def check_stated(stated: events.Sampling, cohort: object, population: int) -> No
     """
     if isinstance(stated, events.Everyone):
         return
+    if isinstance(cohort, KnownCohort):
+        raise UsageError(
+            f"the run states the privacy of {stated!r}, and its cohorts are no secret: secure rounds name them to the "
+            "server and to all their members, for whom sampling hides nothing; state Everyone(), with more noise"
+        )
     drawn: events.Sampling | None = None
     if isinstance(cohort, PoissonCohort):
         drawn = cohort.sampling()

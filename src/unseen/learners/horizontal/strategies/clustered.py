@@ -98,6 +98,10 @@ class MeansOfClusters:
 
     clusters: int
 
+    def check_update(self, update: Update) -> None:
+        """Accept an update that says which cluster it belongs to; raises as ``UpdateRule`` says."""
+        self._cluster(update)
+
     def __call__(self, updates: Sequence[Update]) -> Aggregate:
         """Return the means; clusters that nobody has chosen have none, the first one zeros."""
         mean, chosen = WeightedMean(), [self._cluster(update) for update in updates]

@@ -14,6 +14,7 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
+from unseen.errors import RemoteProtocolError
 from unseen.learners.horizontal.process import Aggregate, Process, Update, Vector
 from unseen.learners.horizontal.strategies.parameters import PLAN, NotNegative, Plan, Positive, validated
 from unseen.learners.horizontal.strategies.parts import (
@@ -43,6 +44,11 @@ class StaleMean:
     """Σ (1 + τᵢ)^(−exponent)·updateᵢ / K; an update that nobody has marked is not old. Others count as 0 rounds old."""
 
     exponent: float
+
+    def check_update(self, update: Update) -> None:
+        """Accept an update that does not say itself how old it is; raises as ``UpdateRule`` says."""
+        if _STALENESS in update.extra:
+            raise RemoteProtocolError("its update says how old it is, which is for the server to say")
 
     def __call__(self, updates: Sequence[Update]) -> Aggregate:
         """Return the mean, with the mean ``staleness`` in rounds among its metrics."""

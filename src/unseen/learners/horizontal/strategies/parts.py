@@ -15,6 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from unseen.errors import DataError, RemoteProtocolError, UsageError
+from unseen.kernels.jit import compiled
 from unseen.learners.horizontal.process import (
     Aggregate,
     Assignment,
@@ -37,8 +38,14 @@ _CHUNK = 1 << 14
 
 
 def named(vectors: Mapping[str, Vector], name: str, size: int) -> Vector:
-    """Return one of the named vectors, or zeros of ``size`` as long as there is none."""
+    """Return one of the named vectors, or zeros of ``size`` as long as there is none.
+
+    Raises:
+        RemoteProtocolError: It has another length.
+    """
     found = vectors.get(name)
+    if found is not None and len(found) != size:
+        raise RemoteProtocolError(f"expected {size} numbers called {name}, found {len(found)}")
     return np.zeros(size, np.float32) if found is None else found
 
 
@@ -168,18 +175,29 @@ def with_own(model: Vector, place: slice | NDArray[np.int64], memory: Memory) ->
 
 
 def combination(vectors: Sequence[Vector], factors: Sequence[float], divisor: float = 1.0) -> Vector:
-    """Return Σ factorᵢ·vectorᵢ / divisor, added in order as 64-bit floats and rounded once."""
+    """Return Σ factorᵢ·vectorᵢ / divisor, added in order as 64-bit floats and rounded once.
+
+    Raises:
+        UsageError: The vectors differ in length.
+    """
     size = len(vectors[0])
+    if any(len(vector) != size for vector in vectors):
+        raise UsageError(f"vectors to combine have one length, found {sorted({len(vector) for vector in vectors})}")
     out = np.empty(size, np.float32)
     for start in range(0, size, _CHUNK):
         part = slice(start, start + _CHUNK)
         total = np.zeros(len(out[part]))
-        product = np.empty_like(total)
         for vector, factor in zip(vectors, factors, strict=True):
-            np.multiply(vector[part], factor, out=product, dtype=np.float64)
-            total += product
+            _add(total, vector[part], float(factor))
         out[part] = total / divisor
     return out
+
+
+@compiled
+def _add(total: NDArray[np.float64], vector: Vector, factor: float) -> None:
+    """Add factor · vector to ``total``."""
+    for place in range(len(total)):
+        total[place] += factor * np.float64(vector[place])
 
 
 def same_shapes(updates: Sequence[Update]) -> None:

@@ -162,6 +162,17 @@ class ExactSum:
     clients: int
     """In a cohort, at most."""
 
+    def check_update(self, update: Update) -> None:
+        """Accept an answer of limbs; raises as ``UpdateRule`` says."""
+        head, most = head_size(self.clients), _MOST_ROWS // self.clients
+        if len(update.delta) < head or not self._limbs_alone(update):
+            raise RemoteProtocolError(
+                f"its update holds numbers that are not whole and below {self._limit}: both sides need the same process"
+            )
+        rows, _ = head_limbs(self.clients).decode(update.delta[1:head]).tolist()
+        if not 0 <= rows <= most:
+            raise RemoteProtocolError(f"its update claims {rows} rows, expected at most {most}")
+
     def __call__(self, updates: Sequence[Update]) -> Aggregate:
         """Return the sums over a cohort."""
         same_shapes(updates)
@@ -170,16 +181,23 @@ class ExactSum:
                 f"{len(updates)} clients take part, the learner was made for {self.clients}: draw smaller cohorts, or "
                 "make it with more `clients`"
             )
-        limit = 1 << Limbs(self.clients, 2).width
         for place, update in enumerate(updates, 1):
-            for vector in (update.delta, *update.extra.values()):
-                if ((vector < 0) | (vector >= limit) | (vector != np.rint(vector))).any() or update.delta[0] != 1:
-                    raise RemoteProtocolError(
-                        f"update {place} of {len(updates)} holds numbers that are not whole and below {limit}: both "
-                        "sides need the same process; leave that client out"
-                    )
+            if not self._limbs_alone(update):
+                raise RemoteProtocolError(
+                    f"update {place} of {len(updates)} holds numbers that are not whole and below {self._limit}: both "
+                    "sides need the same process; leave that client out"
+                )
         extra = {name: _sum([update.extra[name] for update in updates]) for name in updates[0].extra}
         return Aggregate(_sum([update.delta for update in updates]), len(updates), float(len(updates)), extra)
+
+    @property
+    def _limit(self) -> int:
+        return 1 << Limbs(self.clients, 2).width
+
+    def _limbs_alone(self, update: Update) -> bool:
+        vectors = (update.delta, *update.extra.values())
+        wrong = (((vector < 0) | (vector >= self._limit) | (vector != np.rint(vector))).any() for vector in vectors)
+        return bool(update.delta[0] == 1 and not any(wrong))
 
 
 def _sum(vectors: Sequence[Vector]) -> Vector:

@@ -16,7 +16,7 @@ from unseen.crypto.prg import Prg
 from unseen.errors import RemoteProtocolError, UsageError
 from unseen.learners.horizontal.process import Aggregate, Update
 from unseen.learners.horizontal.tables.exact import ExactSum, Limbs
-from unseen.protocols.secure_aggregation.port import MIN_CONTRIBUTORS, Contribution, Words
+from unseen.protocols.secure_aggregation.port import MIN_CONTRIBUTORS, Contribution, Words, quorum_of
 
 _BITS = 24
 """Sums of limbs are below 2^23."""
@@ -42,22 +42,27 @@ class SecureExactSum:
 
     clients: int
     """In a cohort, at most."""
-    least: int = MIN_CONTRIBUTORS
-    """A sum over fewer is not revealed."""
+    least: int | None = None
+    """A sum over fewer is not revealed; ⌊2·clients/3⌋ + 1 if ``None``, 3 is the lowest."""
     scheme: str = "secagg_plus"
     """Which protocol of ``protocols.secure_aggregation`` takes the sum: it or ``rlwe``."""
 
     def __post_init__(self) -> None:
-        if not MIN_CONTRIBUTORS <= self.least <= self.clients:
+        if not MIN_CONTRIBUTORS <= self.fewest <= self.clients:
             raise UsageError(
                 f"a secure sum is revealed of at least {MIN_CONTRIBUTORS} and at most {self.clients} clients, the "
-                f"number that the learner was made for; found least = {self.least}"
+                f"number that the learner was made for; found least = {self.fewest}"
             )
 
     @property
     def bits(self) -> int:
         """Sums are taken modulo 2^bits."""
         return _BITS
+
+    @property
+    def fewest(self) -> int:
+        """How many clients a sum has at least."""
+        return quorum_of(self.clients) if self.least is None else self.least
 
     @property
     def most(self) -> int:
@@ -95,6 +100,6 @@ class SecureExactSum:
             UsageError: They are too few.
             RemoteProtocolError: As ``ExactSum``.
         """
-        if len(updates) < self.least:
-            raise UsageError(f"a sum over {len(updates)} clients was asked for, {self.least} are agreed at least")
+        if len(updates) < self.fewest:
+            raise UsageError(f"a sum over {len(updates)} clients was asked for, {self.fewest} are agreed at least")
         return ExactSum(self.clients)(updates)

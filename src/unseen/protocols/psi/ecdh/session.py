@@ -150,6 +150,7 @@ def open_session(
     Raises:
         DataError: An item occurs twice (nothing has been sent), or all sets together are too large.
         RemoteProtocolError: A peer belongs elsewhere or announces nonsense.
+        PermissionDenied: A peer brings more items than this party evaluates of it.
     """
     digests = items.digests(meeting.context)
     check_items(items, digests)
@@ -158,6 +159,8 @@ def open_session(
     salt = meeting.prg.derive("psi_join.ecdh/salt").bytes(SALT_BYTES)
     mine = Opening(np.frombuffer(name, np.uint8), np.frombuffer(salt, np.uint8), len(items), columns)
     openings = yield from _exchange_openings(ring, mine)
+    for peer in ring.peers:
+        meeting.admit(peer, openings[peer].count)
     sizes = {party: openings[party].count for party in ring.parties}
     if sum(sizes.values()) > MAX_ITEMS:
         raise DataError(f"the parties bring {sizes} items, together at most {MAX_ITEMS} can be intersected at once")

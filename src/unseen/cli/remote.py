@@ -1,0 +1,252 @@
+"""What a node's own people do from the command line: sign in, and then one call of the client each."""
+
+from __future__ import annotations
+
+import getpass
+import json
+import os
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import yaml
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+from unseen.cli.terminal import harmless
+from unseen.client import Client, Json
+from unseen.data.atomic import whole_file
+from unseen.errors import UsageError
+from unseen.flow.spec import read_flow
+
+_LONGEST_CELL = 60
+
+
+def _session_file() -> Path:
+    base = Path(os.environ.get("XDG_CONFIG_HOME") or Path.home() / ".config")
+    return base / "unseen" / "session.json"
+
+
+def login(*, url: str, name: str, set_up: bool, authority: Path | None) -> None:
+    """Sign in, and keep the session for later commands in a file that only its owner may read."""
+    with Client(url, authority=authority) as client:
+        if set_up:
+            client.set_up(_asked("set-up token", "UNSEEN_SETUP_TOKEN"), name, _password(twice=True))
+        client.sign_in(name, _password())
+        path = _session_file()
+        path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+        kept = {"url": client.url, "token": client.token, "authority": str(authority.resolve()) if authority else None}
+        with whole_file(path) as file:
+            file.write(json.dumps(kept).encode())
+        person = client.me()["person"]
+    _say(f"signed in at {client.url} as {name}: {', '.join(person['duties'])}")
+
+
+def logout() -> None:
+    """End the session and forget it."""
+    with _client() as client:
+        client.sign_out()
+    _session_file().unlink(missing_ok=True)
+
+
+def _client() -> Client:
+    """Return the client of the session that was begun, by ``login`` or by UNSEEN_URL and UNSEEN_TOKEN."""
+    url, token = os.environ.get("UNSEEN_URL"), os.environ.get("UNSEEN_TOKEN")
+    if url and token:
+        return Client(url, token)
+    try:
+        kept = json.loads(_session_file().read_text(encoding="utf-8"))
+    except FileNotFoundError as error:
+        raise UsageError("sign in first: unseen login URL --name NAME") from error
+    except ValueError as error:
+        raise UsageError(f"{_session_file()} is damaged: sign in again") from error
+    return Client(kept["url"], kept["token"], authority=Path(kept["authority"]) if kept["authority"] else None)
+
+
+# --- commands that are one call --------------------------------------------------------------------------------------
+
+
+def show(call: str, *arguments: object, as_json: bool) -> None:
+    """Call the client, and print the answer."""
+    with _client() as client:
+        _print(getattr(client, call)(*arguments), as_json=as_json)
+
+
+def add_person(*, name: str, duties: list[str], as_json: bool) -> None:
+    """Add somebody."""
+    with _client() as client:
+        _print(client.add_person(name, _password(twice=True), duties), as_json=as_json)
+
+
+def change_person(
+    *, name: str, duties: list[str] | None, projects: list[str] | None, active: bool | None, as_json: bool
+) -> None:
+    """Change what somebody may do."""
+    said = {"duties": duties, "projects": projects, "active": active}
+    changes = {key: value for key, value in said.items() if value is not None}
+    if not changes:
+        raise UsageError("say what is to change: --duty, --project, --active or --inactive")
+    with _client() as client:
+        _print(client.change_person(name, **changes), as_json=as_json)
+
+
+def add_table(*, name: str, file: Path, how: Mapping[str, object], as_json: bool) -> None:
+    """Import a file."""
+    with _client() as client:
+        made = client.upload(name, file, **how)
+    if as_json:
+        _print(made, as_json=True)
+        return
+    table, report = made["table"], made["report"]
+    _say(f"{table['name']} version {table['version']}: {report['rows_kept']} of {report['rows_read']} rows kept")
+    for cause, count in report["problems"].items():
+        _say(f"  {cause}: {count}, at {'; '.join(report['places'].get(cause, ()))}")
+    for column, count in report["missing"].items():
+        _say(f"  missing values in column {column}: {count}")
+    for note in report["notes"]:
+        _say(f"  {note}")
+
+
+def draft(*, text: Path, as_json: bool) -> None:
+    """Write an agreement."""
+    with _client() as client:
+        _print(client.draft(_mapping(text)), as_json=as_json)
+
+
+def set_policy(*, project: str, file: Path | None, nothing: bool, as_json: bool) -> None:
+    """Say what this site lets a project do."""
+    if (file is None) != nothing:
+        raise UsageError("give a file with the policy, or --nothing")
+    with _client() as client:
+        _print(client.set_policy(project, _mapping(file) if file else None), as_json=as_json)
+
+
+def trail(*, project: str, out: Path) -> None:
+    """Write a trail to a file."""
+    with _client() as client:
+        content = client.audit(project)
+    with whole_file(out) as file:
+        file.write(content)
+    _say(f"{out}: {content.count(bytes([10]))} records; check them by `unseen audit verify {out}`")
+
+
+def propose(*, project: str, flow: Path, terms: Mapping[str, object], wait: bool, as_json: bool) -> None:
+    """Ask for a job."""
+    spec = read_flow(flow)
+    with _client() as client:
+        made = client.propose(project, spec.model_dump(mode="json"), **terms)
+        if wait:
+            _follow(client, project, made["job"])
+            made = client.job(project, made["job"])
+    _print(made, as_json=as_json)
+
+
+def watch(*, project: str, job: str) -> None:
+    """Show how a job goes."""
+    with _client() as client:
+        _follow(client, project, job)
+
+
+def results(*, project: str, job: str, out: Path | None, as_json: bool) -> None:
+    """List results, or write them to a folder."""
+    with _client() as client:
+        found = client.results(project, job)
+        if out is None:
+            _print(found, as_json=as_json)
+            return
+        out.mkdir(parents=True, exist_ok=True)
+        for result in found:
+            client.download(project, job, result["name"], path := out / result["file"])
+            _say(f"{path}")
+
+
+def _follow(client: Client, project: str, job: str) -> None:
+    for event in client.events(project, job):
+        _say("  ".join(str(event[key]) for key in ("at", "step", "state", "text") if event.get(key)))
+
+
+# --- input and output ------------------------------------------------------------------------------------------------
+
+
+def _password(*, twice: bool = False) -> str:
+    """Return the password from the environment or the terminal; never from the command line, which others can see."""
+    password = _asked("password", "UNSEEN_PASSWORD", hidden=True)
+    if twice and "UNSEEN_PASSWORD" not in os.environ and getpass.getpass("once more: ") != password:
+        raise UsageError("the two passwords differ: nothing was done")
+    return password
+
+
+def _asked(what: str, variable: str, *, hidden: bool = False) -> str:
+    if variable in os.environ:
+        return os.environ[variable]
+    if not sys.stdin.isatty():
+        raise UsageError(f"there is no terminal to ask for the {what}: set {variable}")
+    return getpass.getpass(f"{what}: ") if hidden else input(f"{what}: ")
+
+
+def _mapping(path: Path) -> dict[str, Any]:
+    try:
+        found = yaml.load(path.read_text(encoding="utf-8"), Loader=_Plain)  # noqa: S506  # a safe loader without dates
+    except (OSError, yaml.YAMLError, ValueError, RecursionError) as error:
+        raise UsageError(f"cannot read {path}: {error}") from error
+    if not isinstance(found, dict):
+        raise UsageError(f"{path} holds no mapping")
+    return found
+
+
+class _Plain(yaml.SafeLoader):
+    """YAML whose moments stay text, as JSON has them."""
+
+
+_Plain.yaml_implicit_resolvers = {
+    first: [(tag, pattern) for tag, pattern in resolvers if tag != "tag:yaml.org,2002:timestamp"]
+    for first, resolvers in yaml.SafeLoader.yaml_implicit_resolvers.items()
+}
+
+
+def _print(found: Json | list[Json], *, as_json: bool) -> None:
+    if as_json:
+        sys.stdout.write(json.dumps(found, indent=2, ensure_ascii=True) + "\n")
+    elif isinstance(found, list):
+        _print_rows(found)
+    else:
+        for key, value in found.items():
+            _say(f"{key:<14} {_cell(value)}")
+
+
+def _print_rows(rows: list[Json]) -> None:
+    if not rows:
+        _say("none")
+        return
+    table = Table(box=None, pad_edge=False, header_style="bold")
+    names = [name for name in rows[0] if any(_is_short(row.get(name)) for row in rows)]
+    for name in names:
+        table.add_column(name)
+    for row in rows:
+        table.add_row(*(Text(_short(row.get(name))) for name in names))
+    Console().print(table)
+
+
+def _is_short(value: object) -> bool:
+    return value not in (None, "", [], {}) and not isinstance(value, dict)
+
+
+def _short(value: object) -> str:
+    text = _cell(value)
+    return text if len(text) <= _LONGEST_CELL else f"{text[: _LONGEST_CELL - 1]}…"
+
+
+def _cell(value: object) -> str:
+    if isinstance(value, list) and all(not isinstance(one, dict | list) for one in value):
+        return harmless(", ".join(map(str, value)))
+    if isinstance(value, list) and all(isinstance(one, dict) and "name" in one for one in value):
+        return harmless(", ".join(str(one["name"]) for one in value))
+    if isinstance(value, dict):
+        return harmless(json.dumps(value, indent=2))
+    return harmless("" if value is None else str(value))
+
+
+def _say(text: str) -> None:
+    Console().print(Text(harmless(text)), soft_wrap=True)

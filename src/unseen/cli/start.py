@@ -1,0 +1,23 @@
+"""``unseen node start``: the service itself."""
+
+from __future__ import annotations
+
+import logging
+from pathlib import Path
+
+from rich.console import Console
+
+from unseen.node.start import Running, run_node
+
+
+def start(*, folder: Path) -> None:
+    """Run the node until SIGTERM or SIGINT."""
+    logging.basicConfig(level=logging.WARNING, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
+    run_node(folder, ready=_say_ready)
+
+
+def _say_ready(running: Running) -> None:
+    where = f"listens at {running.node.config.listen}" if running.port.port else "dials its partners"
+    known = [peer for peer, partner in running.node.partners.all().items() if partner.struck is None]
+    partners = ", ".join(sorted(known)) or "nobody yet"
+    Console().print(f"{running.node.name} {where}; partners: {partners}", highlight=False, markup=False, soft_wrap=True)

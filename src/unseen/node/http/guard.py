@@ -1,0 +1,169 @@
+"""Who asks, and whether they may: every route names a right, or says why it needs none.
+
+A session's token comes as ``Authorization: Bearer`` (programs), or as a cookie (browsers). A request with the cookie
+that changes something needs the header ``X-Unseen-Request`` as well, which another site's page cannot set without a
+preflight, that is refused; and an ``Origin`` that is this node's own. ``Host`` has to be one of the node's names, so
+that no other name can be made to point here (DNS rebinding).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass, field
+from typing import Annotated, TypeAlias
+from urllib.parse import urlsplit
+
+from fastapi import Depends, Request, Response
+from starlette.exceptions import HTTPException
+from starlette.middleware.base import BaseHTTPMiddleware
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from unseen.errors import PermissionDenied
+from unseen.node.domain import Person, Right
+from unseen.node.http.problems import NotSignedIn, told
+from unseen.node.http.services import Services
+from unseen.trust.agreement import ProjectId
+
+PREFIX = "/api/v1"
+COOKIE = "unseen_session"
+REQUEST_HEADER = "x-unseen-request"
+_CHANGES_NOTHING = frozenset({"GET", "HEAD", "OPTIONS"})
+SECURITY_HEADERS = {
+    "Content-Security-Policy": "default-src 'none'; frame-ancestors 'none'; base-uri 'none'; form-action 'none'",
+    "X-Content-Type-Options": "nosniff",
+    "Referrer-Policy": "no-referrer",
+    "Cache-Control": "no-store",
+    "Cross-Origin-Resource-Policy": "same-origin",
+}
+
+
+@dataclass(frozen=True, slots=True)
+class HttpSettings:
+    """How the node is reached by its own people."""
+
+    hosts: frozenset[str] = frozenset({"localhost", "127.0.0.1", "[::1]"})
+    """Names that ``Host`` may have, without the port."""
+    secure: bool = False
+    """Whether people come over TLS: then the cookie is sent over nothing else."""
+    body_bytes: int = 1 << 20
+    """Most bytes of a request that is not an upload."""
+    upload_bytes: int = 4 << 30
+    metrics_token: str | None = field(default=None, repr=False)
+    """Bearer token of whoever reads ``/metrics``; nobody does without one."""
+
+
+def services_of(request: Request) -> Services:
+    """Return the node's use cases."""
+    services: Services = request.app.state.services
+    return services
+
+
+def token_of(request: Request) -> str | None:
+    """Return the session's token that a request brings.
+
+    Raises:
+        PermissionDenied: It came by cookie, and the request may be another site's.
+    """
+    scheme, _, token = request.headers.get("authorization", "").partition(" ")
+    if scheme.lower() == "bearer" and token:
+        return token.strip()
+    cookie = request.cookies.get(COOKIE)
+    if cookie and request.method not in _CHANGES_NOTHING and REQUEST_HEADER not in request.headers:
+        raise PermissionDenied(f"a request by cookie that changes something has the header {REQUEST_HEADER}")
+    return cookie
+
+
+def signed_in(request: Request) -> Person:
+    """Return who asks.
+
+    Raises:
+        NotSignedIn: Nobody.
+    """
+    token = token_of(request)
+    person = services_of(request).people.signed_in(token) if token else None
+    if person is None:
+        raise NotSignedIn("sign in first: POST /api/v1/session, or `unseen login`")
+    return person
+
+
+class Needs:
+    """A dependency: the caller, who has this right; in the project of the path, if there is one."""
+
+    def __init__(self, right: Right) -> None:
+        self.right = right
+
+    def __call__(self, request: Request) -> Person:
+        """Return who asks.
+
+        Raises:
+            NotSignedIn: Nobody.
+            PermissionDenied: Somebody who may not.
+        """
+        person, project = signed_in(request), request.path_params.get("project")
+        allowed = person.may(self.right) if project is None else person.may_in(self.right, ProjectId(project))
+        if not allowed:
+            raise PermissionDenied(f"{person.name} may not {self.right.replace('-', ' ')} here; an admin gives duties")
+        return person
+
+
+Me: TypeAlias = Annotated[Person, Depends(signed_in)]
+"""Somebody who is signed in; for routes about themselves."""
+Next = Callable[[Request], Awaitable[Response]]
+
+
+class Doorkeeper(BaseHTTPMiddleware):
+    """Refuses foreign hosts and origins, and puts security headers on every answer."""
+
+    def __init__(self, app: ASGIApp, settings: HttpSettings) -> None:
+        super().__init__(app)
+        self._settings = settings
+
+    async def dispatch(self, request: Request, call_next: Next) -> Response:
+        """Answer a request."""
+        refused = self._objection(request)
+        response = await call_next(request) if refused is None else told(PermissionDenied(refused))
+        for name, value in SECURITY_HEADERS.items():
+            response.headers.setdefault(name, value)
+        return response
+
+    def _objection(self, request: Request) -> str | None:
+        host = _without_port(request.headers.get("host", ""))
+        if host not in self._settings.hosts:
+            return "the name in Host is not one of this node's: add it to `http_hosts` if it is"
+        origin = request.headers.get("origin")
+        if origin is not None and _without_port(urlsplit(origin).netloc) not in self._settings.hosts:
+            return "requests from other sites are refused"
+        return None
+
+
+class Ceiling:
+    """Ends a body that is larger than allowed, whatever its length header says."""
+
+    def __init__(self, app: ASGIApp, settings: HttpSettings, uploads: str) -> None:
+        self._app, self._settings, self._uploads = app, settings, uploads
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Serve a request."""
+        if scope["type"] != "http":
+            await self._app(scope, receive, send)
+            return
+        upload = scope["method"] == "POST" and scope["path"].startswith(self._uploads)
+        most = self._settings.upload_bytes if upload else self._settings.body_bytes
+        seen = 0
+
+        async def counted() -> Message:
+            nonlocal seen
+            message = await receive()
+            seen += len(message.get("body", b""))
+            if seen > most:
+                raise HTTPException(413, f"the body has more than {most} bytes")
+            return message
+
+        await self._app(scope, counted, send)
+
+
+def _without_port(host: str) -> str:
+    """Return a host's name; an IPv6 address keeps its brackets."""
+    if host.startswith("["):
+        return host.partition("]")[0] + "]"
+    return host.partition(":")[0].lower()

@@ -1,0 +1,226 @@
+"""Routes of jobs: asked for, approved, watched, ended; and what they left at this node."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from collections.abc import AsyncIterator, Mapping
+from datetime import datetime, timedelta
+from typing import Annotated
+
+from fastapi import APIRouter, Depends, Query, Request
+from fastapi.responses import FileResponse, StreamingResponse
+from pydantic import BaseModel, Field, JsonValue
+from starlette.concurrency import run_in_threadpool
+
+from unseen.flow.spec import FlowSpec, parse_flow
+from unseen.ids import JobId, PartyId
+from unseen.node.domain import Job, JobState, Person, Right
+from unseen.node.http.guard import PREFIX, Me, Needs, services_of
+from unseen.node.http.people import Body
+from unseen.node.http.problems import NotFound
+from unseen.trust.agreement import ProjectId
+from unseen.trust.grant import MAX_VALIDITY
+
+router = APIRouter(prefix=PREFIX, tags=["jobs"])
+Reader = Annotated[Person, Depends(Needs(Right.SEE_JOBS))]
+Proposer = Annotated[Person, Depends(Needs(Right.PROPOSE_JOBS))]
+Approver = Annotated[Person, Depends(Needs(Right.APPROVE_JOBS))]
+Canceller = Annotated[Person, Depends(Needs(Right.CANCEL_JOBS))]
+Receiver = Annotated[Person, Depends(Needs(Right.SEE_RESULTS))]
+PATH = "/projects/{project}/jobs"
+_LOOK_SECONDS = 0.5
+_BEAT_LOOKS = 30
+_MOST_HOURS = MAX_VALIDITY / timedelta(hours=1)
+
+
+class Proposal(Body):
+    """A job to be asked for."""
+
+    flow: dict[str, JsonValue]
+    tables: dict[str, Annotated[int, Field(ge=1)]] = Field(default_factory=dict)
+    """Own tables whose version is not to be the newest one → their version."""
+    points: Annotated[int, Field(ge=0)] | None = None
+    """Ids that each owner evaluates for a partner, at most; as many as the tables have, if it is left out."""
+    epsilon: Annotated[float, Field(ge=0)] = 0.0
+    delta: Annotated[float, Field(ge=0, lt=1)] = 0.0
+    hours: Annotated[float, Field(gt=0, le=_MOST_HOURS)] = 12.0
+    """After so many hours the job is over, finished or not."""
+
+
+class Why(Body):
+    """A reason, which all parties read."""
+
+    reason: Annotated[str, Field(min_length=1, max_length=400)]
+
+
+class JobShown(BaseModel):
+    """A job."""
+
+    job: JobId
+    project: ProjectId
+    state: JobState
+    reason: str
+    initiator: PartyId
+    by: str
+    points: int
+    epsilon: float
+    delta: float
+    created: datetime
+    changed: datetime | None
+    valid_until: datetime
+    order: int
+
+    @classmethod
+    def of(cls, job: Job) -> JobShown:
+        """Return what is shown of a job."""
+        return cls(**{name: getattr(job, name) for name in cls.model_fields})
+
+
+class JobWhole(JobShown):
+    """A job with its flow and the tables that it names."""
+
+    flow: dict[str, JsonValue]
+    tables: tuple[dict[str, JsonValue], ...]
+
+
+class ResultShown(BaseModel):
+    """Something that a job left behind at this node."""
+
+    name: str
+    """STEP.PORT."""
+    kind: str
+    digest: str
+    file: str
+    """A name under which to save it."""
+
+
+@router.get("/jobs")
+def jobs(
+    request: Request,
+    person: Me,
+    project: ProjectId | None = None,
+    state: Annotated[list[JobState] | None, Query()] = None,
+    before: int | None = None,
+) -> list[JobShown]:
+    """Return the newest jobs that one may see, those before the ``order`` given by ``before``."""
+    found = services_of(request).jobs.all(project, state, before)
+    return [JobShown.of(job) for job in found if person.may_in(Right.SEE_JOBS, job.project)]
+
+
+@router.post(PATH, status_code=201)
+def propose(request: Request, project: ProjectId, person: Proposer, body: Proposal) -> JobShown:
+    """Ask all data owners for a job."""
+    services = services_of(request)
+    if project not in services.projects.all():
+        raise NotFound(f"there is no project {project} here")
+    flow: FlowSpec = parse_flow(json.dumps(body.flow), name="flow")
+    until = services.clock.now() + timedelta(hours=body.hours)
+    name = services.jobs.propose(project, flow, body.tables, body.points, body.epsilon, body.delta, until, person)
+    return JobShown.of(services.jobs.get(name))
+
+
+@router.get(f"{PATH}/{{job}}")
+def job(request: Request, project: ProjectId, job: JobId, person: Reader) -> JobWhole:
+    """Return a job."""
+    del person
+    found = _found(request, project, job)
+    tables = tuple(snapshot.model_dump(mode="json") for snapshot in found.snapshots)
+    return JobWhole(**JobShown.of(found).model_dump(), flow=json.loads(found.flow), tables=tables)
+
+
+@router.post(f"{PATH}/{{job}}/approval")
+def approve(request: Request, project: ProjectId, job: JobId, person: Approver) -> JobShown:
+    """Let a job run that waits for an approval here; nobody approves what they proposed."""
+    _found(request, project, job)
+    return JobShown.of(services_of(request).jobs.approve(job, person))
+
+
+@router.post(f"{PATH}/{{job}}/refusal")
+def refuse(request: Request, project: ProjectId, job: JobId, person: Approver, body: Why) -> JobShown:
+    """Refuse a job that waits for an approval here."""
+    _found(request, project, job)
+    services_of(request).jobs.refuse(job, body.reason, person)
+    return JobShown.of(_found(request, project, job))
+
+
+@router.post(f"{PATH}/{{job}}/cancellation")
+def cancel(request: Request, project: ProjectId, job: JobId, person: Canceller, body: Why) -> JobShown:
+    """End a job, at all parties."""
+    _found(request, project, job)
+    services_of(request).jobs.cancel(job, body.reason, person)
+    return JobShown.of(_found(request, project, job))
+
+
+@router.get(f"{PATH}/{{job}}/events")
+def events(
+    request: Request, project: ProjectId, job: JobId, person: Reader, after: Annotated[int, Query(ge=0)] = 0
+) -> StreamingResponse:
+    """Tell what happens to a job as it happens (server-sent events), until it is over.
+
+    A browser that was cut off says by ``Last-Event-ID`` where it goes on.
+    """
+    del person
+    _found(request, project, job)
+    last = request.headers.get("last-event-id", "")
+    start = int(last) if last.isascii() and last.isdigit() else after
+    return StreamingResponse(_told(request, job, start), media_type="text/event-stream")
+
+
+@router.get(f"{PATH}/{{job}}/results")
+def results(request: Request, project: ProjectId, job: JobId, person: Receiver) -> list[ResultShown]:
+    """Return what a finished job left behind at this node."""
+    del person
+    _found(request, project, job)
+    runs = services_of(request).runs
+    return [
+        ResultShown(name=name, kind=ref.kind, digest=ref.digest, file=f"{name}{runs.result_file(job, name).suffix}")
+        for name, ref in sorted(runs.results(job).items())
+    ]
+
+
+@router.get(f"{PATH}/{{job}}/results/{{result}}")
+def result(request: Request, project: ProjectId, job: JobId, result: str, person: Receiver) -> FileResponse:
+    """Return a result as a file: a table as Parquet, a document as JSON."""
+    del person
+    _found(request, project, job)
+    runs = services_of(request).runs
+    if result not in runs.results(job):
+        raise NotFound(f"job {job} left no such result at this node")
+    path = runs.result_file(job, result)
+    return FileResponse(path, media_type="application/octet-stream", filename=f"{result}{path.suffix}")
+
+
+def _found(request: Request, project: ProjectId, job: JobId) -> Job:
+    """Return a job, if it is one of this project; the caller's right was checked for this project alone."""
+    known = services_of(request).jobs.all(project, limit=_MOST_JOBS)
+    found = next((one for one in known if one.job == job), None)
+    if found is None:
+        raise NotFound(f"there is no job {job} in project {project}")
+    return found
+
+
+_MOST_JOBS = 1_000_000
+
+
+async def _told(request: Request, job: JobId, after: int) -> AsyncIterator[str]:
+    jobs, looks, state = services_of(request).jobs, 0, None
+    while not await request.is_disconnected():
+        found = await run_in_threadpool(jobs.get, job)
+        for number, event in await run_in_threadpool(jobs.events, job, after):
+            after = number
+            yield _event(event, number)
+        if found.state is not state:
+            state = found.state
+            yield _event({"what": "state", "state": state, "reason": found.reason})
+        if found.state.is_over:
+            return
+        looks += 1
+        if looks % _BEAT_LOOKS == 0:
+            yield ": still here\n\n"
+        await asyncio.sleep(_LOOK_SECONDS)
+
+
+def _event(facts: Mapping[str, object], number: int | None = None) -> str:
+    head = f"id: {number}\n" if number is not None else ""
+    return f"{head}data: {json.dumps(facts)}\n\n"

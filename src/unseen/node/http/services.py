@@ -1,0 +1,80 @@
+"""The use cases that routes reach, and the token with which the first person is added."""
+
+from __future__ import annotations
+
+import hashlib
+import hmac
+import secrets
+from dataclasses import dataclass
+from pathlib import Path
+
+from prometheus_client import CollectorRegistry
+from sqlalchemy.exc import SQLAlchemyError
+
+from unseen.clock import Clock
+from unseen.data.atomic import whole_file
+from unseen.ids import PartyId
+from unseen.node.domain import JobState
+from unseen.node.partners import Partners
+from unseen.node.store import Store
+from unseen.node.usecases.audit import Audit
+from unseen.node.usecases.catalogue import Catalogue
+from unseen.node.usecases.jobs import Jobs
+from unseen.node.usecases.people import People
+from unseen.node.usecases.projects import Projects
+from unseen.node.usecases.runs import Runs
+
+SETUP_FILE = "set-up-token"
+
+
+class SetUpToken:
+    """Lets whoever can read the node's folder add the first person, once."""
+
+    def __init__(self, folder: Path) -> None:
+        self._path = folder / SETUP_FILE
+
+    def write(self) -> str:
+        """Return a new token, which takes the place of an older one."""
+        token = secrets.token_urlsafe(24)
+        with whole_file(self._path) as file:
+            file.write(hashlib.sha256(token.encode()).hexdigest().encode())
+        return token
+
+    def is_good(self, token: str) -> bool:
+        """Return whether this is the token, and has not been used."""
+        try:
+            kept = self._path.read_text(encoding="ascii")
+        except FileNotFoundError:
+            return False
+        return hmac.compare_digest(kept, hashlib.sha256(token.encode()).hexdigest())
+
+    def use(self) -> None:
+        """Forget it."""
+        self._path.unlink(missing_ok=True)
+
+
+@dataclass(frozen=True, slots=True)
+class Services:
+    """What a node does for its people."""
+
+    name: PartyId
+    people: People
+    catalogue: Catalogue
+    projects: Projects
+    jobs: Jobs
+    runs: Runs
+    audit: Audit
+    partners: Partners
+    set_up: SetUpToken
+    clock: Clock
+    store: Store
+    registry: CollectorRegistry
+
+    def is_ready(self) -> bool:
+        """Return whether the store answers."""
+        try:
+            with self.store.begin() as kept:
+                kept.jobs.count((JobState.RUNNING,))
+        except SQLAlchemyError:
+            return False
+        return True

@@ -1,0 +1,193 @@
+"""Routes of the node's own tables."""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Mapping
+from datetime import datetime
+from pathlib import Path
+from typing import Annotated
+
+from fastapi import APIRouter, Depends, Query, Request
+from pydantic import BaseModel
+from starlette.concurrency import run_in_threadpool
+
+from unseen.data.import_report import ImportReport
+from unseen.data.schema import Kind, Role
+from unseen.node.domain import CatalogueTable, Person, Right
+from unseen.node.http.guard import PREFIX, Needs, services_of
+from unseen.node.http.people import Body
+from unseen.node.http.problems import NotFound
+from unseen.node.usecases.catalogue import Import
+
+router = APIRouter(prefix=f"{PREFIX}/tables", tags=["tables"])
+Reader = Annotated[Person, Depends(Needs(Right.SEE_TABLES))]
+Owner = Annotated[Person, Depends(Needs(Right.MANAGE_TABLES))]
+
+
+class How(Body):
+    """How an uploaded file becomes a table; the readers say what is found where nothing is said."""
+
+    origin: str = "upload"
+    id: str | None = None
+    label: str | None = None
+    weight: str | None = None
+    text: tuple[str, ...] = ()
+    """Columns that are text, whatever their cells look like: telephone numbers, postcodes."""
+    leave_out: tuple[str, ...] = ()
+    repeated_ids: bool = False
+    lenient: bool = False
+
+    def roles(self) -> Mapping[str, Role]:
+        """Return the roles that are said."""
+        said = ((self.id, Role.ID), (self.label, Role.LABEL), (self.weight, Role.WEIGHT))
+        return {name: role for name, role in said if name is not None}
+
+    def as_import(self) -> Import:
+        """Return what the catalogue is told."""
+        kinds = dict.fromkeys(self.text, Kind.TEXT)
+        return Import(self.origin[:200], self.roles(), kinds, self.leave_out, self.repeated_ids, self.lenient)
+
+
+class ColumnShown(BaseModel):
+    """A column of a table."""
+
+    name: str
+    kind: str
+    role: Role | None
+
+
+class TableShown(BaseModel):
+    """A version of a table."""
+
+    name: str
+    version: int
+    rows: int
+    columns: tuple[ColumnShown, ...]
+    digest: str
+    schema_digest: str
+    origin: str
+    by: str
+    created: datetime
+    retired: bool
+
+    @classmethod
+    def of(cls, table: CatalogueTable) -> TableShown:
+        """Return what is shown of a table."""
+        columns = tuple(ColumnShown(name=one.name, kind=one.kind, role=one.role) for one in table.columns)
+        return cls(
+            name=table.name,
+            version=table.version,
+            rows=table.rows,
+            columns=columns,
+            digest=table.digest,
+            schema_digest=table.schema_digest,
+            origin=table.origin,
+            by=table.by,
+            created=table.created,
+            retired=table.retired,
+        )
+
+
+class ReportShown(BaseModel):
+    """What an import found: counts and places, no cells."""
+
+    rows_read: int
+    rows_kept: int
+    problems: dict[str, int]
+    places: dict[str, tuple[str, ...]]
+    missing: dict[str, int]
+    notes: tuple[str, ...]
+
+    @classmethod
+    def of(cls, report: ImportReport) -> ReportShown:
+        """Return what is shown of a report."""
+        return cls(
+            rows_read=report.rows_read,
+            rows_kept=report.rows_kept,
+            problems={problem.cause.value: problem.count for problem in report.problems},
+            places={problem.cause.value: tuple(map(str, problem.places)) for problem in report.problems},
+            missing=dict(report.missing),
+            notes=report.notes,
+        )
+
+
+class Imported(BaseModel):
+    """A table that was imported, and what the import found."""
+
+    table: TableShown
+    report: ReportShown
+
+
+class ProfileShown(BaseModel):
+    """Figures of a column; no cell is quoted."""
+
+    name: str
+    role: Role
+    kind: Kind
+    missing: int
+    distinct: int
+    mean: float | None
+    deviation: float | None
+
+
+@router.get("")
+def tables(request: Request, person: Reader) -> list[TableShown]:
+    """Return all versions of all tables."""
+    del person
+    return [TableShown.of(table) for table in services_of(request).catalogue.all()]
+
+
+@router.post("/{name}/versions", status_code=201)
+async def upload(request: Request, name: str, person: Owner, how: Annotated[How, Query()]) -> Imported:
+    """Import the body, a CSV or Parquet file, as the next version of a table."""
+    with tempfile.TemporaryDirectory(prefix="unseen-upload-") as folder:
+        path = Path(folder) / "upload"
+        with path.open("wb") as file:
+            async for piece in request.stream():
+                await run_in_threadpool(file.write, piece)
+        catalogue = services_of(request).catalogue
+        table, report = await run_in_threadpool(catalogue.add, name, path, how.as_import(), person)
+    return Imported(table=TableShown.of(table), report=ReportShown.of(report))
+
+
+@router.get("/{name}/versions/{version}")
+def table(request: Request, name: str, version: int, person: Reader) -> TableShown:
+    """Return a version of a table."""
+    del person
+    return TableShown.of(_found(request, name, version))
+
+
+@router.get("/{name}/versions/{version}/profile")
+def profile(request: Request, name: str, version: int, person: Owner) -> list[ProfileShown]:
+    """Return figures of the columns, for those who look after the data."""
+    del person
+    found = services_of(request).catalogue.profile(_found(request, name, version))
+    return [
+        ProfileShown(
+            name=one.name,
+            role=one.role,
+            kind=one.kind,
+            missing=one.missing,
+            distinct=one.distinct,
+            mean=one.mean,
+            deviation=one.deviation,
+        )
+        for one in found
+    ]
+
+
+@router.delete("/{name}/versions/{version}")
+def retire(request: Request, name: str, version: int, person: Owner) -> TableShown:
+    """Take a version out of use; no job starts with it any more."""
+    del person
+    _found(request, name, version)
+    return TableShown.of(services_of(request).catalogue.retire(name, version))
+
+
+def _found(request: Request, name: str, version: int) -> CatalogueTable:
+    known = services_of(request).catalogue.all()
+    found = next((table for table in known if (table.name, table.version) == (name, version)), None)
+    if found is None:
+        raise NotFound(f"there is no version {version} of a table called {name[:64]!r} here")
+    return found

@@ -1,0 +1,188 @@
+"""The node's own tables: imported once, typed, named by their content, in versions that never change."""
+
+from __future__ import annotations
+
+import hashlib
+import tempfile
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+import polars as pl
+
+from unseen.clock import Clock
+from unseen.data.cells import Limits
+from unseen.data.import_report import ImportReport
+from unseen.data.readers import read_table
+from unseen.data.schema import Kind, Role, Schema
+from unseen.data.table import Table
+from unseen.errors import DataError, UsageError
+from unseen.flow.spec import canonical_json
+from unseen.node.artifacts import Artifacts
+from unseen.node.domain import CatalogueTable, Column, Person
+from unseen.node.store import Store
+from unseen.privacy.facts import TableId
+
+
+@dataclass(frozen=True, slots=True)
+class Import:
+    """How a file becomes a table; the readers say what is found where nothing is said."""
+
+    origin: str
+    """Where it comes from, in words."""
+    roles: Mapping[str, Role]
+    kinds: Mapping[str, Kind]
+    leave_out: tuple[str, ...] = ()
+    """Columns that are not kept at all."""
+    repeated_ids: bool = False
+    lenient: bool = False
+    """Leave bad rows out, which the report counts, instead of refusing the file."""
+
+
+@dataclass(frozen=True, slots=True)
+class ColumnProfile:
+    """Figures of a column, for the owner's eyes; no cell is quoted."""
+
+    name: str
+    role: Role
+    kind: Kind
+    missing: int
+    distinct: int
+    mean: float | None
+    deviation: float | None
+
+
+class Catalogue:
+    """This node's tables.
+
+    Args:
+        store: Keeps what is known of them.
+        artifacts: Keeps their content.
+        clock: What time it is.
+        limits: Sizes beyond which a file is refused.
+    """
+
+    def __init__(self, store: Store, artifacts: Artifacts, clock: Clock, limits: Limits | None = None) -> None:
+        self._store, self._artifacts, self._clock, self._limits = store, artifacts, clock, limits or Limits()
+
+    def add(self, name: str, source: Path, how: Import, by: Person) -> tuple[CatalogueTable, ImportReport]:
+        """Import a CSV or Parquet file as the next version; the same content again is the version that is there.
+
+        Raises:
+            DataError: The file is not what it has to be; the message counts causes.
+            UsageError: The name is none, or roles, kinds or columns to be left out do not fit.
+        """
+        table_name = TableId(name)
+        with tempfile.TemporaryDirectory(prefix="unseen-import-") as folder:
+            quarantine = Path(folder) / "quarantine.csv" if how.lenient else None
+            table, report = self._read(source, how, quarantine)
+            made = Path(folder) / "table.parquet"
+            table.write(made)
+            digest = self._artifacts.put(made)
+        with self._store.begin() as kept:
+            newest = kept.tables.newest(table_name)
+            if newest is not None and newest.digest == digest:
+                return newest, report
+            entry = CatalogueTable(
+                name=table_name,
+                version=kept.tables.last_number(table_name) + 1,
+                digest=digest,
+                schema_digest=schema_digest(table.schema),
+                rows=table.rows,
+                columns=tuple(Column(column.name, column.kind.value, column.role) for column in table.schema.columns),
+                origin=how.origin,
+                by=by.name,
+                created=self._clock.now(),
+            )
+            kept.tables.add(entry)
+        return entry, report
+
+    def _read(self, source: Path, how: Import, quarantine: Path | None) -> tuple[Table, ImportReport]:
+        try:
+            table, report = read_table(
+                source,
+                how.roles,
+                kinds=how.kinds,
+                repeated_ids=how.repeated_ids,
+                quarantine=quarantine,
+                limits=self._limits,
+            )
+            return _without(table, how.leave_out), report
+        except (DataError, UsageError) as error:
+            # Where the file lies here says nothing to whoever sent it.
+            raise type(error)(str(error).replace(str(source), how.origin)) from error
+
+    def all(self) -> tuple[CatalogueTable, ...]:
+        """Return all versions of all tables."""
+        with self._store.begin() as kept:
+            return tuple(kept.tables.all())
+
+    def get(self, name: str, version: int | None = None) -> CatalogueTable:
+        """Return a version of a table, the newest one if none is named.
+
+        Raises:
+            UsageError: There is none.
+        """
+        with self._store.begin() as kept:
+            table_name = TableId(name)
+            found = kept.tables.newest(table_name) if version is None else kept.tables.version(table_name, version)
+        if found is None:
+            which = "table" if version is None else f"version {version} of a table"
+            raise UsageError(f"there is no {which} called {name} here")
+        return found
+
+    def retire(self, name: str, version: int) -> CatalogueTable:
+        """Take a version out of use: no job starts with it any more. Its content stays until the node is purged.
+
+        Raises:
+            UsageError: There is no such version.
+        """
+        self.get(name, version)
+        with self._store.begin() as kept:
+            kept.tables.retire(TableId(name), version)
+        return self.get(name, version)
+
+    @contextmanager
+    def open(self, table: CatalogueTable) -> Iterator[Path]:
+        """Lend the content as a Parquet file."""
+        with self._artifacts.open(table.digest) as path:
+            yield path
+
+    def profile(self, table: CatalogueTable) -> tuple[ColumnProfile, ...]:
+        """Return figures of the columns."""
+        with self.open(table) as path:
+            content = Table.read(path)
+        frame = content.frame()
+        return tuple(_profiled(content.schema, name, frame[name]) for name in content.schema.names)
+
+
+def schema_digest(schema: Schema) -> str:
+    """Return the SHA-256 of names, roles and kinds of all columns in order, as agreements state it."""
+    text = canonical_json([[column.name, column.role.value, column.kind.value] for column in schema.columns])
+    return hashlib.sha256(b"unseen/schema/1\n" + text.encode()).hexdigest()
+
+
+def _profiled(schema: Schema, name: str, values: pl.Series) -> ColumnProfile:
+    column = schema.column(name)
+    numeric = column.role is not Role.ID and column.kind in (Kind.INTEGER, Kind.REAL)
+    return ColumnProfile(
+        name=name,
+        role=column.role,
+        kind=column.kind,
+        missing=values.null_count(),
+        distinct=values.drop_nulls().n_unique(),
+        mean=_figure(values.cast(pl.Float64).mean()) if numeric else None,
+        deviation=_figure(values.cast(pl.Float64).std()) if numeric else None,
+    )
+
+
+def _figure(value: object) -> float | None:
+    return value if isinstance(value, float) else None
+
+
+def _without(table: Table, names: Iterable[str]) -> Table:
+    left_out = set(names)
+    for name in left_out:
+        table.schema.column(name)  # one that is not there is a mistake to be told
+    return table.select([name for name in table.schema.feature_names if name not in left_out])

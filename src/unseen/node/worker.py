@@ -1,0 +1,238 @@
+"""``python -m unseen.node.worker``: one party's side of one job, in a process that knows nothing else.
+
+It reads what it has to do from its standard input, one line of JSON; it has no keys, no store, and no way to others but
+the node's socket. It tells its supervisor what happens, one line of JSON each, and ends when its input does: a worker
+does not outlive its node.
+
+=================================  ====================================================
+line                               says
+=================================  ====================================================
+``{"event": {…}}``                 how far a step is, and what it has cost
+``{"size": [step, shared]}``       how many rows a step found to be shared; ``null``: this party does not know
+``{"again": TEXT}``                it lost its way to a partner, and begins anew from the last checkpoints
+``{"end": "done"}``                this party has all its results
+``{"end": TYPE, "text": …}``       why it stopped, as an error of ``unseen.errors``
+=================================  ====================================================
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import resource
+import signal
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+from typing import IO
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from unseen.clock import SystemClock
+from unseen.component import Source, installed_components
+from unseen.dialogue import Event
+from unseen.errors import Cancelled, LocalProtocolError, PeerFailed, TransportError, UnseenError, UsageError
+from unseen.flow.executor import Seat, noting_the_end, play
+from unseen.flow.graph import build_graph
+from unseen.flow.spec import FlowSpec
+from unseen.flow.store import Workspace
+from unseen.ids import JobId, PartyId, StepId
+from unseen.transport.relay import RelayChannel
+from unseen.transport.session import SILENCE_SECONDS, Session
+from unseen.trust.policy import VARIANTS
+
+BUSY = 75
+"""Exit status if an earlier worker of the job has not ended yet; EX_TEMPFAIL of sysexits.h."""
+_LOCK_SECONDS = 10.0
+_EVENT_SECONDS = 0.5
+_FIRST_PAUSE, _LONGEST_PAUSE = 0.5, 30.0
+_OPEN_FILES = 4096
+
+Tell = Callable[[Mapping[str, object]], None]
+
+
+class Assignment(BaseModel):
+    """What a worker is told."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", hide_input_in_errors=True)
+
+    party: PartyId
+    flow: FlowSpec
+    job: JobId
+    workspace: Path
+    tables: dict[str, Path]
+    points: dict[StepId, dict[PartyId, int]]
+    """Step → partner → how many of its ids may be evaluated."""
+    socket: Path
+    token: str = Field(repr=False)
+    memory_bytes: int | None = None
+    silence_seconds: float = SILENCE_SECONDS
+
+
+def work(task: Assignment, tell: Tell, cancel: threading.Event) -> None:
+    """Run a job until it is done.
+
+    Raises:
+        UnseenError: It cannot go on.
+    """
+    graph = build_graph(task.flow, installed_components(), tables={task.party: set(task.tables)}, name=task.flow.name)
+    workspace = Workspace(task.workspace)
+    with _alone(workspace, task.job):
+        workspace.start_job(task.job, graph.spec, SystemClock().now())
+        sources = {name: Source(path) for name, path in task.tables.items()}
+        seat = Seat(task.party, graph, task.job, workspace, sources, SystemClock(), points=task.points)
+        try:
+            _persist(task, seat, tell, cancel)
+        finally:
+            _tell_sizes(seat, tell)
+
+
+def _persist(task: Assignment, seat: Seat, tell: Tell, cancel: threading.Event) -> None:
+    """Run the job, again and again if the way to partners is lost: theirs may have been killed, and be back soon."""
+    pause = _FIRST_PAUSE
+    while True:
+        try:
+            _drive(task, seat, tell, cancel)
+        except (TransportError, PeerFailed) as error:
+            tell({"again": str(error)})
+            if cancel.wait(pause):
+                raise Cancelled(f"{task.party}: stopped on request") from error
+            pause = min(2 * pause, _LONGEST_PAUSE)
+        else:
+            return
+
+
+@contextmanager
+def _alone(workspace: Workspace, job: JobId) -> Iterator[None]:
+    """Wait until an earlier worker of the job has ended; it does once it notices that its node has gone."""
+    until = time.monotonic() + _LOCK_SECONDS
+    with ExitStack() as held:
+        while True:
+            try:
+                held.enter_context(workspace.locked_for(job))
+                break
+            except UsageError:
+                if time.monotonic() > until:
+                    sys.exit(BUSY)
+                time.sleep(0.1)
+        yield
+
+
+def _drive(task: Assignment, seat: Seat, tell: Tell, cancel: threading.Event) -> None:
+    with (
+        noting_the_end([seat]),
+        RelayChannel(task.party, seat.peers, task.socket, task.token, task.job) as channel,
+        Session(
+            channel,
+            job=task.job,
+            checkpoints=seat.workspace.checkpoints(task.job),
+            observe=_Reporter(tell),
+            cancel=cancel,
+            silence=task.silence_seconds,
+        ) as session,
+    ):
+        session.run(play(seat))
+
+
+class _Reporter:
+    """Tells of progress, not too often."""
+
+    def __init__(self, tell: Tell) -> None:
+        self._tell = tell
+        self._last = 0.0
+
+    def __call__(self, event: Event) -> None:
+        now = time.monotonic()
+        if event.what == "progress" and now - self._last < _EVENT_SECONDS:
+            return
+        self._last = now
+        usage = event.usage
+        self._tell(
+            {
+                "event": {
+                    "step": event.step,
+                    "what": event.what,
+                    "done": event.done,
+                    "total": event.total,
+                    "note": event.note,
+                    "seconds": round(usage.seconds, 3),
+                    "bytes_sent": usage.bytes_sent,
+                    "bytes_received": usage.bytes_received,
+                }
+            }
+        )
+
+
+def _tell_sizes(seat: Seat, tell: Tell) -> None:
+    """Tell how many rows were found to be shared, by steps that are finished; results may have gone out with them."""
+    for step, key in seat.workspace.job(seat.job).steps.items():
+        node = seat.graph.nodes[step]
+        record = seat.workspace.finished(key)
+        if node.component.name not in VARIANTS or record is None:
+            continue
+        shared = None
+        if "summary" in record.outputs:
+            summary = seat.workspace.get(record.outputs["summary"], node.component.outputs["summary"].kind)
+            shared = getattr(summary, "shared", getattr(summary, "found", None))
+        tell({"size": [step, shared]})
+
+
+# --- the process -----------------------------------------------------------------------------------------------------
+
+
+def main() -> None:
+    """Do what the line on the standard input says."""
+    os.umask(0o077)
+    out = os.fdopen(os.dup(1), "w", encoding="utf-8")
+    os.dup2(2, 1)  # what libraries print is for the log, not for the supervisor
+    cancel = threading.Event()
+    signal.signal(signal.SIGTERM, lambda *_: cancel.set())
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    tell = _teller(out)
+    try:
+        task = _assignment(sys.stdin.readline())
+        threading.Thread(target=_end_with, args=(sys.stdin,), daemon=True).start()
+        _limit(task)
+        work(task, tell, cancel)
+    except UnseenError as error:
+        tell({"end": type(error).__name__, "text": str(error)})
+        sys.exit(1)
+    tell({"end": "done"})
+
+
+def _assignment(line: str) -> Assignment:
+    try:
+        return Assignment.model_validate_json(line)
+    except ValidationError as error:
+        raise LocalProtocolError(f"the node gave its worker a task that is none: {error.errors()[0]['loc']}") from error
+
+
+def _teller(out: IO[str]) -> Tell:
+    def tell(line: Mapping[str, object]) -> None:
+        out.write(json.dumps(line, separators=(",", ":")) + "\n")
+        out.flush()
+
+    return tell
+
+
+def _end_with(stream: IO[str]) -> None:
+    """End the process once its node has gone."""
+    stream.read()
+    os._exit(BUSY)
+
+
+def _limit(task: Assignment) -> None:
+    """Give up what is not needed."""
+    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+    _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    files = _OPEN_FILES if hard == resource.RLIM_INFINITY else min(_OPEN_FILES, hard)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (files, files))
+    if task.memory_bytes is not None:
+        resource.setrlimit(resource.RLIMIT_DATA, (task.memory_bytes, task.memory_bytes))
+
+
+if __name__ == "__main__":
+    main()
