@@ -14,6 +14,7 @@ import yaml
 from tests.node.store.conftest import postgres  # noqa: F401  # a fixture
 
 from unseen.data.demo import write_parties
+from unseen.data.readers import read_table
 from unseen.demo.flow import TABLE, credit_flow
 from unseen.demo.nodes import (
     NodeProcess,
@@ -36,6 +37,13 @@ FLOW = credit_flow(BANK, [PARTNER]).spec
 THREE = credit_flow(BANK, [PARTNER, SHOP], mode="linearised").spec
 
 
+def imported(path: Path) -> Path:
+    """Return a file as a node's catalogue keeps it."""
+    made = path.with_suffix(".parquet")
+    read_table(path)[0].write(made)
+    return made
+
+
 def simulated(
     out: Path, job: str, files: Mapping[PartyId, Path], flow: FlowSpec = FLOW
 ) -> dict[PartyId, dict[str, str]]:
@@ -44,7 +52,7 @@ def simulated(
         record = Workspace(out / party / "workspaces" / "credit").job(JobId(job))
         Workspace(out / "simulation" / party).start_job(record.job, record.flow, record.created)
         Workspace(out / "simulation" / party).write_job(record.model_copy(update={"steps": {}}))
-    tables = {party: {TABLE: path} for party, path in files.items()}
+    tables = {party: {TABLE: imported(path)} for party, path in files.items()}
     found = simulate(flow, tables, workspace=out / "simulation", options=Options(resume=True))
     return {
         party: {f"{step}.{port}": ref.digest for step, result in steps.items() for port, ref in result.outputs.items()}

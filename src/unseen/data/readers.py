@@ -142,15 +142,21 @@ def _wanted(
     path: Path, roles: Mapping[str, Role] | None, kinds: Mapping[str, Kind] | None, repeated_ids: bool
 ) -> _Wanted:
     """Return what is known of the columns: what the caller says, then what the file records, if Unseen wrote it."""
-    roles, kinds = dict(roles or {}), dict(kinds or {})
     noted = noted_schema(path) if _is_parquet(path) else None
-    for column in noted.columns if noted else ():
-        # A role that the caller gives to another column is not this one's any more.
-        if column.role is Role.FEATURE or column.role not in roles.values():
-            roles.setdefault(column.name, column.role)
-        if roles.get(column.name) is column.role:
-            kinds.setdefault(column.name, column.kind)
-    return _Wanted(roles, kinds, repeated_ids)
+    columns = noted.columns if noted else ()
+    known = with_recorded(roles or {}, {column.name: column.role for column in columns})
+    recorded = {column.name: column.kind for column in columns if known.get(column.name) is column.role}
+    return _Wanted(known, {**recorded, **(kinds or {})}, repeated_ids)
+
+
+def with_recorded(roles: Mapping[str, Role], recorded: Mapping[str, Role]) -> dict[str, Role]:
+    """Return roles as somebody gives them, and for other columns as the table records them."""
+    known = dict(roles)
+    for name, role in recorded.items():
+        # A role that is given to another column is not this one's any more.
+        if role is Role.FEATURE or role not in known.values():
+            known.setdefault(name, role)
+    return known
 
 
 def _is_parquet(path: Path) -> bool:

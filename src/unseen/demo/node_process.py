@@ -6,7 +6,6 @@ A request is a line of JSON, ``{"do": NAME, …arguments}``; the answer is ``{"v
 
 from __future__ import annotations
 
-import hashlib
 import json
 import os
 import signal
@@ -17,13 +16,13 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
-from unseen.data.readers import read_table
+from unseen.clock import SystemClock
 from unseen.errors import UnseenError
 from unseen.flow.spec import FlowSpec
 from unseen.ids import JobId
-from unseen.node.domain import CatalogueTable, Column, Duty, Person
+from unseen.node.domain import Duty, Person
 from unseen.node.start import Running, run_node
-from unseen.privacy.facts import TableId
+from unseen.node.usecases.catalogue import Catalogue, Import
 from unseen.trust.agreement import ProjectId
 from unseen.trust.audit import verify
 from unseen.trust.envelope import read_envelope
@@ -43,25 +42,15 @@ class Office:
 
     def register(self, name: str, path: str) -> dict[str, Any]:
         """Put a file into the catalogue; return what an agreement has to say of it."""
-        table, _ = read_table(Path(path))
-        schema, me = table.schema, self._node.node.name
-        with self._node.books.turn() as turn:
-            number = turn.kept.tables.last_number(name) + 1
-        entry = CatalogueTable(
-            name=TableId(name),
-            version=number,
-            digest=self._node.artifacts.put(Path(path)),
-            schema_digest=hashlib.sha256(schema.to_json().encode()).hexdigest(),
-            rows=table.rows,
-            columns=tuple(Column(column.name, column.kind, column.role) for column in schema.columns),
-            origin=Path(path).name,
-            by=self._ann.name,
-            created=datetime.now(UTC),
-        )
-        with self._node.books.turn() as turn:
-            turn.kept.tables.add(entry)
-        columns = [[column.name, column.role] for column in schema.columns]
-        return {"owner": me, "name": name, "schema_digest": entry.schema_digest, "rows": table.rows, "columns": columns}
+        catalogue = Catalogue(self._node.store, self._node.artifacts, SystemClock())
+        entry, _ = catalogue.add(name, Path(path), Import(Path(path).name, {}, {}), self._ann)
+        return {
+            "owner": self._node.node.name,
+            "name": name,
+            "schema_digest": entry.schema_digest,
+            "rows": entry.rows,
+            "columns": [[column.name, column.role] for column in entry.columns],
+        }
 
     def draft(self, text: Mapping[str, Any]) -> str:
         """Write an agreement and offer it."""

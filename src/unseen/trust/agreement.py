@@ -52,7 +52,7 @@ class Member(Part):
     key: Digest
     """The 32 bytes of an Ed25519 public key."""
     certificate: Digest
-    """SHA-256 of the SubjectPublicKeyInfo of its certificate."""
+    """SHA-256 of the SubjectPublicKeyInfo of its certificate; of a node, of the root that issues its certificates."""
 
     @field_validator("key")
     @classmethod

@@ -13,7 +13,7 @@ from unseen.catalog.psi_lookup import PsiLookupParams
 from unseen.catalog.psi_sum import PsiSumParams
 from unseen.catalog.read_table import ReadTableParams
 from unseen.component import installed_components
-from unseen.data.readers import assign_roles
+from unseen.data.readers import assign_roles, with_recorded
 from unseen.data.schema import Role
 from unseen.errors import UsageError
 from unseen.flow.graph import Graph, Node, build_graph
@@ -101,7 +101,9 @@ def _columns(graph: Graph, me: PartyId, entry: CatalogueTable) -> Mapping[str, R
             raise UsageError(
                 f"steps.{node.step}: only read_table may read tables at a node, found {node.component.name}"
             )
-        roles = assign_roles([column.name for column in entry.columns], params.columns.get(me, {}))
+        recorded = {column.name: column.role for column in entry.columns if column.role is not None}
+        given = with_recorded(params.columns.get(me, {}), recorded)
+        roles = assign_roles([column.name for column in entry.columns], given)
         left_out = params.leave_out.get(me, ())
         used |= {name: role for name, role in roles.items() if role is not Role.FEATURE or name not in left_out}
     return used
