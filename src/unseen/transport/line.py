@@ -29,6 +29,8 @@ from unseen.transport.link import Kind, Limits, Link, Packet, Why, read_refusal,
 
 # An answer usually follows soon, and need not wait for an acknowledgement to be written before it.
 _ACK_DELAY = 0.005
+# A network that was cut is back sooner; a process that ended in haste is not.
+_FAREWELL = 2.0
 
 _log = logging.getLogger(__name__)
 
@@ -162,10 +164,12 @@ class Line:
     def _nobody_listens(self) -> bool:
         """Whether the peer has left (and was told that this was heard), or is away and would only get our goodbye.
 
-        If it may still wait for a word that its last messages have arrived, it may come back for that.
+        If it may still wait for a word that its last messages have arrived, it has some time to come back for that.
         """
         if self._stream is None or not self._link.welcomed:
-            return self._link.peer_left or (self._owes_nothing and self._link.peer_lacks_nothing)
+            away = 0.0 if self._down_since is None else time.monotonic() - self._down_since
+            told = self._link.peer_lacks_nothing or away > _FAREWELL
+            return self._link.peer_left or (self._owes_nothing and told)
         return self._link.peer_left and self._link.silent
 
     def say_goodbye(self) -> None:
