@@ -333,7 +333,8 @@ def _check_keys(turn: Turn, made: Agreement) -> None:
             now = made.member(member.party)
             if now is not None and now.key != member.key:
                 raise UsageError(
-                    f"{made}: {member.party} has another key than in version {earlier.version}: a new key takes a new project"
+                    f"{made}: {member.party} has another key than in version {earlier.version}: a new key takes a new "
+                    "project"
                 )
 
 
