@@ -27,7 +27,7 @@ from unseen.transport.facts import Facts
 from unseen.transport.link import MAX_PACKET_BYTES, Kind, pack
 from unseen.transport.mail import LETTER_BYTES, MOST_LETTERS, MOST_WAIT, Exchange, Letter
 from unseen.transport.tls import host_name, issue, make_authority
-from unseen.transport.visits import CALLS, Visits
+from unseen.transport.visits import CALLS, LINES_PER_MINUTE, Complaints, Visits
 
 ALICE, BOB, CAROL = PartyId("alice"), PartyId("bob"), PartyId("carol_2")
 JOB = JobId("job-1")
@@ -395,6 +395,30 @@ def test_calls_are_counted_by_partner():
     visits = Visits()
     assert [visits.may(BOB) for _ in range(int(CALLS) + 20)].count(True) in range(int(CALLS), int(CALLS) + 15)
     assert visits.may(CAROL)
+
+
+@pytest.mark.parametrize("answer", [Exchange(0, (), 0.0, ""), Exchange(0, (Letter(1, b"again"),) * 3, 0.0, "")])
+def test_a_listener_that_answers_at_once_and_takes_nothing_keeps_nobody_busy(sites, monkeypatch, answer):
+    alice, bob = sites(ALICE, BOB)
+    asked = []
+    monkeypatch.setattr(alice.port._clerk, "hear", lambda *_: asked.append(1) or answer)
+    monkeypatch.setattr(alice.port._clerk, "say", lambda *_, **__: encode_bytes(answer))
+    bob.letters.post(ALICE, b"x")
+    alice.letters.wait_until(lambda: len(asked) > 4)
+    time.sleep(0.6)
+    assert len(asked) < 25
+
+
+def test_nobody_fills_the_log(caplog):
+    complaints = Complaints()
+    for number in range(3 * LINES_PER_MINUTE):
+        complaints.say(BOB, f"bob sent letter {number}")
+        complaints.say(BOB, "bob again")
+    complaints.say(CAROL, "carol\x1b[2J")
+    said = [record.getMessage() for record in caplog.records]
+    assert len(said) == LINES_PER_MINUTE + 2
+    assert said.count("bob again") == 1
+    assert said[-2:] == ["there is more to say about bob, which is left out for a minute", "carol\\x1b[2J"]
 
 
 def test_a_partner_that_calls_too_often_is_turned_away(sites, identities, monkeypatch, caplog):

@@ -24,9 +24,9 @@ from unseen.node.partners import LIST_FILE
 _CHANCES = 3
 
 
-def init(*, folder: Path, name: str, listen: str | None) -> None:
+def init(*, folder: Path, name: str, listen: str | None, http: str | None = None) -> None:
     """Make the node, and say what to do next."""
-    node = Node.create(folder, PartyId(name), listen, datetime.now(UTC))
+    node = Node.create(folder, PartyId(name), listen, datetime.now(UTC), http=http)
     status = node.status()
     _say(f"{name}: a node in {folder}, certificate valid until {_day(status.until)}, root {status.root}")
     _say(f"{folder / ROOT_KEY_FILE} is needed to renew and to revoke only: keep it on another medium if you can")

@@ -30,9 +30,12 @@ def init(
     name: Annotated[str, typer.Option(help="The organisation's name, by which partners know it.")],
     folder: Folder = HERE,
     listen: Annotated[str | None, typer.Option(help="HOST:PORT of its one port; without, it can only dial.")] = None,
+    http: Annotated[str, typer.Option(help='HOST:PORT for its own people; "none" for a node without.')] = (
+        "127.0.0.1:8700"
+    ),
 ) -> None:
     """Make a node: a root of its own, a key, and a certificate for 90 days."""
-    _work().init(folder=folder, name=name, listen=listen)
+    _work().init(folder=folder, name=name, listen=listen, http=None if http == "none" else http)
 
 
 @app.command()

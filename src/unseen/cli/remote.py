@@ -221,7 +221,7 @@ def _print_rows(rows: list[Json]) -> None:
         _say("none")
         return
     table = Table(box=None, pad_edge=False, header_style="bold")
-    names = [name for name in rows[0] if any(_is_short(row.get(name)) for row in rows)]
+    names = [name for name in rows[0] if "digest" not in name and any(_is_short(row.get(name)) for row in rows)]
     for name in names:
         table.add_column(name)
     for row in rows:

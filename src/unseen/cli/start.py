@@ -7,6 +7,7 @@ from pathlib import Path
 
 from rich.console import Console
 
+from unseen.node.http.services import SetUpToken
 from unseen.node.start import Running, run_node
 
 
@@ -21,3 +22,21 @@ def _say_ready(running: Running) -> None:
     known = [peer for peer, partner in running.node.partners.all().items() if partner.struck is None]
     partners = ", ".join(sorted(known)) or "nobody yet"
     Console().print(f"{running.node.name} {where}; partners: {partners}", highlight=False, markup=False, soft_wrap=True)
+    if running.url is not None:
+        _say_people(running, running.url)
+
+
+def _say_people(running: Running, url: str) -> None:
+    """Say where people sign in, and how the first one does; the token is of use once, and to whoever sees this."""
+    with running.store.begin() as kept:
+        somebody = bool(kept.people.all())
+    console = Console()
+    console.print(f"people sign in at {url}", highlight=False, markup=False, soft_wrap=True)
+    if not somebody:
+        token = SetUpToken(running.node.folder).write()
+        console.print(
+            f"the first one: unseen login {url} --name NAME --set-up, with the token {token}",
+            highlight=False,
+            markup=False,
+            soft_wrap=True,
+        )

@@ -62,6 +62,15 @@ class NodeConfig(BaseModel):
     """How many jobs run at once."""
     worker_gib: float | None = Field(default=None, gt=0)
     """How much data one worker may hold in memory."""
+    http: str | None = None
+    """``host:port`` for the organisation's own people; nobody is served there if it is not said."""
+    http_hosts: tuple[str, ...] = ()
+    """Further names by which people reach it: what their browsers send as ``Host``."""
+    http_certificate: Path | None = None
+    """PEM file; needed if ``http`` is reached from other machines. Relative to the folder."""
+    http_key: Path | None = None
+    metrics_token: str | None = Field(default=None, repr=False, min_length=16)
+    """Whoever reads ``/metrics`` shows it; nobody does without one."""
 
 
 class Issued(BaseModel):
@@ -117,7 +126,7 @@ class Node:
         self.partners = Partners(folder)
 
     @classmethod
-    def create(cls, folder: Path, name: PartyId, listen: str | None, now: datetime) -> Node:
+    def create(cls, folder: Path, name: PartyId, listen: str | None, now: datetime, *, http: str | None = None) -> Node:
         """Make a node with a root, a key and a certificate of its own.
 
         Raises:
@@ -136,8 +145,9 @@ class Node:
             _write(made / ROOT_KEY_FILE, root.key_pem)
             _write(made / ROOT_FILE, root.certificate_pem)
             _renew(made, name, root, LEAF_DAYS, now)
-            config = NodeConfig(name=name, listen=listen)
-            _write(made / CONFIG_FILE, yaml.safe_dump(config.model_dump(mode="json"), sort_keys=False).encode())
+            config = NodeConfig(name=name, listen=listen, http=http)
+            said = config.model_dump(mode="json", exclude_defaults=True)
+            _write(made / CONFIG_FILE, yaml.safe_dump({"listen": None, **said}, sort_keys=False).encode())
             made.replace(folder)
         return cls(folder)
 

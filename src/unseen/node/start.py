@@ -15,7 +15,7 @@ import signal
 import threading
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from unseen.clock import SystemClock
@@ -23,14 +23,22 @@ from unseen.ids import PartyId
 from unseen.node.artifacts import Artifacts
 from unseen.node.books import Books, Owner
 from unseen.node.folder import Node
+from unseen.node.http.app import make_app
+from unseen.node.http.guard import LOOPBACK, HttpSettings
+from unseen.node.http.metrics import registry_of
+from unseen.node.http.serve import serving
+from unseen.node.http.services import Services, SetUpToken
 from unseen.node.mailroom import Mailroom
 from unseen.node.storage import RUN_FOLDER, open_node_artifacts, open_node_store
 from unseen.node.store import Store
 from unseen.node.supervisor import Settings, Supervisor, Way
 from unseen.node.usecases.audit import Audit
+from unseen.node.usecases.catalogue import Catalogue
 from unseen.node.usecases.jobs import Jobs
+from unseen.node.usecases.people import People
 from unseen.node.usecases.projects import Projects
 from unseen.node.usecases.runs import Runs
+from unseen.transport.diagnosis import split_endpoint
 from unseen.transport.port import Port
 from unseen.trust.keys import SIGNING_KEY_FILE, SigningKey, certificate_fingerprint
 
@@ -49,6 +57,8 @@ class Running:
     audit: Audit
     port: Port
     supervisor: Supervisor
+    url: str | None = None
+    """Where people are served, once they are."""
 
 
 @contextmanager
@@ -97,9 +107,49 @@ def run_node(folder: Path, *, ready: Callable[[Running], None]) -> None:
     stop = threading.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: stop.set())
-    with open_node(folder) as running:
-        ready(running)
+    with open_node(folder) as running, serving_people(running) as url:
+        ready(replace(running, url=url))
         stop.wait()
+
+
+@contextmanager
+def serving_people(running: Running) -> Iterator[str | None]:
+    """Serve the organisation's own people over HTTP, if the node's configuration says where; yield the URL.
+
+    Raises:
+        UsageError: The address cannot be used.
+    """
+    config, clock, folder = running.node.config, SystemClock(), running.node.folder
+    if config.http is None:
+        yield None
+        return
+    certificate = folder / config.http_certificate if config.http_certificate else None
+    key = folder / config.http_key if config.http_key else None
+    settings = HttpSettings(
+        hosts=LOOPBACK | {*config.http_hosts, split_endpoint(config.http)[0]},
+        secure=certificate is not None,
+        metrics_token=config.metrics_token,
+    )
+    app = make_app(_services(running, clock), settings)
+    with serving(app, config.http, certificate=certificate, key=key) as (host, port):
+        yield f"{'https' if certificate else 'http'}://{host}:{port}"
+
+
+def _services(running: Running, clock: SystemClock) -> Services:
+    return Services(
+        name=running.node.name,
+        people=People(running.store, clock),
+        catalogue=Catalogue(running.store, running.artifacts, clock),
+        projects=running.projects,
+        jobs=running.jobs,
+        runs=running.runs,
+        audit=running.audit,
+        partners=running.node.partners,
+        set_up=SetUpToken(running.node.folder),
+        clock=clock,
+        store=running.store,
+        registry=registry_of(running.node, running.store, clock),
+    )
 
 
 def _roots(node: Node) -> Mapping[PartyId, str]:

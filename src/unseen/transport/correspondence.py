@@ -8,6 +8,7 @@ from unseen.transport.endpoints import EXCHANGE, SERVICE, dialled
 import grpc  # isort: skip
 
 import threading
+import time
 from collections.abc import Callable
 from typing import Any
 
@@ -16,11 +17,12 @@ from unseen.ids import PartyId
 from unseen.transport.diagnosis import examine
 from unseen.transport.guard import Guard
 from unseen.transport.lines import FIRST_PAUSE, pause_after
-from unseen.transport.mail import Clerk
+from unseen.transport.mail import Clerk, Exchange
 from unseen.transport.visits import Attempt, Complain
 
 _LONGEST_PAUSE = 10.0
 _PATIENCE = 20.0
+_LATE = 1.0
 # What says nothing against the connection.
 _BUSY = (grpc.StatusCode.INTERNAL, grpc.StatusCode.RESOURCE_EXHAUSTED)
 
@@ -57,6 +59,7 @@ class Correspondence:
         self._lock, self._connecting = threading.Lock(), threading.Lock()
         self._connection: Any = None
         self._trusted = b""
+        self._acknowledged = 0
         self._threads = [
             threading.Thread(target=self._keep, args=(once,), name=f"{name} {peer}", daemon=True)
             for name, once in (("mail from", self._fetch), ("mail to", self._bring))
@@ -123,19 +126,25 @@ class Correspondence:
             self._complain(peer, f"mail with {peer} fails here: {type(error).__name__}", error)
 
     def _fetch(self) -> bool:
-        """Wait for letters of the peer; return whether all that came was taken."""
+        """Wait for letters of the peer; return whether to ask again at once.
+
+        Not if it answers neither with new letters nor late: it could keep this node busy with that.
+        """
+        begin, before = time.monotonic(), self._clerk.received(self._peer)
         self._exchange(letters=False, wait=self._wait)
-        return not self._clerk.has_refused(self._peer)
+        late = time.monotonic() - begin >= _LATE
+        return (late or self._clerk.received(self._peer) != before) and not self._clerk.has_refused(self._peer)
 
     def _bring(self) -> bool:
-        """Bring letters to the peer once there are any; return whether it took them."""
-        self._clerk.wait(self._peer, self._wait, lambda: not self._stopping.is_set())
-        if self._stopping.is_set():
+        """Bring letters to the peer once there are any; return whether it took some."""
+        if not self._clerk.wait(self._peer, self._wait, lambda: not self._stopping.is_set()):
             return True
-        return self._exchange(letters=True)
+        before = self._acknowledged
+        self._acknowledged = self._exchange(letters=True).received
+        return self._acknowledged != before
 
-    def _exchange(self, *, letters: bool, wait: float = 0.0) -> bool:
-        """Make one call; return whether the peer took what it was brought."""
+    def _exchange(self, *, letters: bool, wait: float = 0.0) -> Exchange:
+        """Make one call; return the answer, which was acted upon."""
         connection, said = self._connected(), self._clerk.say(self._peer, letters=letters, wait=wait)
         try:
             call = connection.unary_unary(f"/{SERVICE}/{EXCHANGE}")
@@ -147,7 +156,7 @@ class Correspondence:
         objection = self._objection(self._trusted)
         if objection is not None:
             raise HandshakeRefused(objection)
-        return not self._clerk.hear(self._peer, answer).complaint
+        return self._clerk.hear(self._peer, answer)
 
     def _connected(self) -> Any:
         """Return a connection to whom the guard lets in."""

@@ -10,12 +10,14 @@ import sys
 import threading
 from collections.abc import Callable
 from concurrent.futures import Executor, Future
+from types import TracebackType
 from typing import Any
 
 from unseen.errors import UsageError
 from unseen.ids import PartyId
 from unseen.transport.link import MAX_PACKET_BYTES
 from unseen.transport.tls import Identity, host_name, party_named
+from unseen.transport.visits import Complaints
 
 # gRPC for Python has no setting for the lowest TLS version. Its list of cipher suites, though, concerns TLS 1.2 and
 # below only, and with a single suite that needs a pre-shared key nobody can agree on anything but TLS 1.3.
@@ -54,6 +56,31 @@ def caller(context: Any) -> tuple[list[str], PartyId | None]:
     found = context.auth_context().get("x509_subject_alternative_name", ())
     names = [name.decode("ascii", "replace") for name in found]
     return names, party_named(names)
+
+
+def certificate_of(context: Any) -> bytes:
+    """Return the certificate that a caller showed, PEM."""
+    return b"".join(context.auth_context().get("x509_pem_cert", ()))
+
+
+class Quiet:
+    """Keeps errors of this node from its callers, to whom gRPC would tell their text."""
+
+    def __init__(self, context: Any, complaints: Complaints) -> None:
+        self._context = context
+        self._complaints = complaints
+
+    def __enter__(self) -> None:
+        """Begin."""
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        # An RpcError: the caller has gone.
+        if isinstance(error, Exception) and not isinstance(error, grpc.RpcError) and self._context.code() is None:
+            names, peer = caller(self._context)
+            self._complaints.say(peer or "", f"a call of {names} failed here: {type(error).__name__}", error)
+            self._context.abort(grpc.StatusCode.INTERNAL, "an error at this node, which its log tells")
 
 
 class DaemonThreads(Executor):

@@ -29,6 +29,7 @@ from unseen.transport.link import Kind, Limits, Link, Packet, Why, read_refusal,
 
 # An answer usually follows soon, and need not wait for an acknowledgement to be written before it.
 _ACK_DELAY = 0.005
+_FAREWELL = 2.0
 
 _log = logging.getLogger(__name__)
 
@@ -66,7 +67,7 @@ class Line:
         self._cause = "it has not connected yet"
         self._failure: tuple[type[UnseenError], str] | None = None
         self._closed = False
-        self._lacks_nothing = False
+        self._owes_nothing = False
         self._last_words: bytes | None = None
 
     # --- for the party
@@ -160,16 +161,21 @@ class Line:
             return True
 
     def _nobody_listens(self) -> bool:
-        """Whether the peer has left (and was told that this was heard), or is away and would only get our goodbye."""
+        """Whether the peer has left (and was told that this was heard), or is away and would only get our goodbye.
+
+        If it may wait for a word that its last messages have arrived, it has some time to come back for it.
+        """
         if self._stream is None or not self._link.welcomed:
-            return self._link.peer_left or self._lacks_nothing
+            away = 0.0 if self._down_since is None else time.monotonic() - self._down_since
+            told = self._link.peer_lacks_nothing or away > _FAREWELL
+            return self._link.peer_left or (self._owes_nothing and told)
         return self._link.peer_left and self._link.silent
 
     def say_goodbye(self) -> None:
         """Queue the goodbye; from now on the party may not use the line."""
         with self._changed:
             if not self._closed and self._failure is None:
-                self._lacks_nothing = self._link.settled and self._link.peer_lacks_nothing
+                self._owes_nothing = self._link.settled
                 self._link.queue_bye()
             self._closed = True
             self._changed.notify_all()

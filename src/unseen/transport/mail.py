@@ -97,6 +97,7 @@ class Clerk:
         self._complain = complain
         self._taking: dict[PartyId, threading.Lock] = {}
         self._refused: dict[PartyId, str] = {}
+        self._acknowledged: dict[PartyId, int] = {}
 
     def say(self, peer: PartyId, *, letters: bool, wait: float = 0.0) -> bytes:
         """Return an encoded exchange for ``peer``, with or without letters."""
@@ -120,20 +121,28 @@ class Clerk:
             self._complain(
                 peer, f"{peer} does not take a letter of this node: {shown(heard.complaint, limit=_WORDS)}", None
             )
-        if heard.received:
+        if heard.received and heard.received != self._acknowledged.get(peer):
             self._mail.delivered(peer, heard.received)
+            self._acknowledged[peer] = heard.received
         self._take(peer, heard.letters)
         return heard
 
-    def wait(self, peer: PartyId, seconds: float, alive: Callable[[], bool]) -> None:
-        """Return when there are letters for ``peer``, when nobody wants them any more, or after so many seconds."""
+    def wait(self, peer: PartyId, seconds: float, alive: Callable[[], bool]) -> bool:
+        """Return whether there are letters for ``peer``, at once or within so many seconds, as long as it is wanted."""
         deadline = time.monotonic() + seconds
-        while alive() and not self._mail.waiting(peer):
+        while alive():
+            if self._mail.waiting(peer):
+                return True
             left = deadline - time.monotonic()
             if left <= 0:
-                return
+                break
             # Another process may have written one, so that nobody here was told.
             self._mail.changed(peer, min(left, _LOOK_SECONDS))
+        return False
+
+    def received(self, peer: PartyId) -> int:
+        """Return the number of the newest letter of ``peer`` that was taken, or 0."""
+        return self._mail.received(peer)
 
     def has_refused(self, peer: PartyId) -> bool:
         """Return whether the last letters of ``peer`` were not all taken."""

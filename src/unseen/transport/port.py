@@ -17,7 +17,9 @@ from unseen.transport.endpoints import (
     FACTS,
     METHOD,
     SERVICE,
+    Quiet,
     caller,
+    certificate_of,
     dialled,
     refuse_old_tls,
 )
@@ -257,15 +259,15 @@ class Port:
         return Credentials(identity.key_pem, identity.certificate_pem, b"".join(sorted(roots)) or identity.ca_pem)
 
     def _serve_facts(self, request: bytes, context: Any) -> bytes:
-        with _Quiet(context, self._complaints):
+        with Quiet(context, self._complaints):
             names, peer = caller(context)
             if peer is None or not self._visits.may(peer) or peer not in self._partners():
                 return facts(f"{shown(names)} is not a partner of {self.party}, or calls too often")
             self._pass_lists_on(peer, context)
-            return facts(self._objection_under(peer, _certificate(context)) or "")
+            return facts(self._objection_under(peer, certificate_of(context)) or "")
 
     def _serve_exchange(self, request: bytes, context: Any) -> bytes:
-        with _Quiet(context, self._complaints):
+        with Quiet(context, self._complaints):
             peer = self._let_in(context)
             with self._counted(context, peer, EXCHANGE, self._options.exchanges):
                 return self._answer(peer, request, context)
@@ -280,11 +282,11 @@ class Port:
         return self._clerk.say(peer, letters=heard.wait > 0)
 
     def _serve_stream(self, requests: Iterator[bytes], context: Any) -> Iterator[bytes]:
-        with _Quiet(context, self._complaints):
+        with Quiet(context, self._complaints):
             peer = self._let_in(context)
             with self._counted(context, peer, METHOD, self._options.streams):
                 worker = self._worker_for(peer, self._job_of(peer, context), context)
-                worker.join(context.cancel, _certificate(context))
+                worker.join(context.cancel, certificate_of(context))
                 if not context.add_callback(worker.end):
                     worker.end()
                 self._judge(worker)  # it may have waited for long
@@ -324,7 +326,7 @@ class Port:
         if peer is None or peer not in self._partners():
             self._turn_away(context, None, f"{shown(names)} is not a partner of {self.party}")
         self._pass_lists_on(peer, context)
-        objection = self._objection_under(peer, _certificate(context))
+        objection = self._objection_under(peer, certificate_of(context))
         if objection is not None:
             self._turn_away(context, peer, objection)
         return peer
@@ -345,8 +347,7 @@ class Port:
     def _turn_away(
         self, context: Any, peer: PartyId | None, reason: str, code: Any = grpc.StatusCode.PERMISSION_DENIED
     ) -> NoReturn:
-        who = peer or context.peer()
-        self._complaints.say(who, f"{self.party} turned a call of {who} away: {reason}")
+        self._complaints.say(peer or "", f"{self.party} turned a call of {peer or context.peer()} away: {reason}")
         context.abort(code, reason)
         raise AssertionError  # abort raises
 
@@ -394,31 +395,6 @@ class Port:
         return f"{peer} ended the stream, or the connection broke ({code.name}: {details})"
 
 
-def _certificate(context: Any) -> bytes:
-    """Return the certificate that a caller showed, PEM."""
-    return b"".join(context.auth_context().get("x509_pem_cert", ()))
-
-
 def _carry(worker: Worker, requests: Iterator[bytes]) -> None:
     with suppress(grpc.RpcError):
         worker.carry(requests)
-
-
-class _Quiet:
-    """Keeps errors of this node from its callers, to whom gRPC would tell their text."""
-
-    def __init__(self, context: Any, complaints: Complaints) -> None:
-        self._context = context
-        self._complaints = complaints
-
-    def __enter__(self) -> None:
-        """Begin."""
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        # An RpcError: the caller has gone.
-        if isinstance(error, Exception) and not isinstance(error, grpc.RpcError) and self._context.code() is None:
-            names, _ = caller(self._context)
-            self._complaints.say(str(names), f"a call of {names} failed here: {type(error).__name__}", error)
-            self._context.abort(grpc.StatusCode.INTERNAL, "an error at this node, which its log tells")

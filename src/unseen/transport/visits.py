@@ -15,8 +15,8 @@ from unseen.codec import shown
 from unseen.ids import PartyId
 
 CALLS, CALLS_PER_SECOND = 1000.0, 100.0
-_AGAIN_SECONDS = 60.0
-_MOST_LINES = 1000
+LINES_PER_MINUTE = 30
+_MINUTE = 60.0
 
 _log = logging.getLogger(__name__)
 
@@ -56,21 +56,26 @@ class Visits:
 
 
 class Complaints:
-    """Logs a line about a party; the same line at most once a minute, so that nobody can fill the log with it."""
+    """Logs lines about parties, few enough that nobody can fill the log: each once a minute, and so many in all."""
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
-        self._said: dict[tuple[str, str], float] = {}
+        self._said: dict[str, set[str]] = {}
+        self._since = time.monotonic()
 
-    def say(self, party: PartyId | str, text: str, error: BaseException | None = None) -> None:
-        """Log ``text``, which is about ``party``, and where ``error`` came from."""
-        key, now = (party, text), time.monotonic()
+    def say(self, party: str, text: str, error: BaseException | None = None) -> None:
+        """Log ``text``, which is about ``party`` (nothing: one without a name), and where ``error`` came from."""
         with self._lock:
-            if now - self._said.get(key, now - 2 * _AGAIN_SECONDS) < _AGAIN_SECONDS:
-                return
-            if len(self._said) >= _MOST_LINES:
+            if time.monotonic() - self._since >= _MINUTE:
                 self._said.clear()
-            self._said[key] = now
+                self._since = time.monotonic()
+            lines = self._said.setdefault(party, set())
+            if text in lines or len(lines) > LINES_PER_MINUTE:
+                return
+            lines.add(text)
+            enough = len(lines) > LINES_PER_MINUTE
+        if enough:
+            text, error = f"there is more to say about {party or 'strangers'}, which is left out for a minute", None
         _log.warning("%s", shown(text, limit=1000), exc_info=error)
 
 

@@ -21,7 +21,7 @@ from unseen.errors import DataError, LocalProtocolError
 from unseen.ids import PartyId
 from unseen.node.domain import Person
 from unseen.node.store import Store
-from unseen.node.store.engine import configuration, open_engine
+from unseen.node.store.engine import configuration, open_engine, shown
 from unseen.node.store.schema import metadata
 
 NOW = datetime(2026, 11, 28, 9, 30, tzinfo=UTC)
@@ -50,6 +50,17 @@ def test_a_process_that_is_killed_leaves_nothing_half_and_no_lock(opened, url):
         assert kept.mail.post(TELECOM, b"first") == 1
 
 
+def test_nobody_waits_for_ever_for_a_writer_that_hangs(opened, monkeypatch):
+    monkeypatch.setattr("unseen.node.store.engine._BUSY_MS", 200)
+    hanging, other = opened(), opened()
+    with hanging.begin() as kept:
+        kept.lines.append("trail", b"one")
+        with pytest.raises(DataError, match=r"locked|lock timeout"), other.begin():
+            pass
+    with other.begin() as kept:
+        assert kept.lines.count("trail") == 1
+
+
 def test_a_snapshot_sees_one_moment_while_others_write(store):
     with store.begin() as kept:
         kept.lines.append("trail", b"one")
@@ -75,8 +86,8 @@ def test_errors_are_ours_and_tell_no_value(store):
         kept.people.begin_session("token", "nobody", NOW)
 
 
-def test_the_passwords_of_urls_are_not_shown():
-    assert "secret" not in str(sql.make_url("postgresql://u:secret@h/d"))
+def test_the_password_of_a_url_is_not_shown():
+    assert "secret" not in shown("postgresql://u:secret@h/d")
 
 
 @pytest.mark.parametrize("version", VERSIONS)

@@ -27,6 +27,7 @@ from unseen.trust.agreement import ProjectId
 PREFIX = "/api/v1"
 COOKIE = "unseen_session"
 REQUEST_HEADER = "x-unseen-request"
+LOOPBACK = frozenset({"localhost", "127.0.0.1", "[::1]"})
 _CHANGES_NOTHING = frozenset({"GET", "HEAD", "OPTIONS"})
 SECURITY_HEADERS = {
     "Content-Security-Policy": "default-src 'none'; frame-ancestors 'none'; base-uri 'none'; form-action 'none'",
@@ -41,7 +42,7 @@ SECURITY_HEADERS = {
 class HttpSettings:
     """How the node is reached by its own people."""
 
-    hosts: frozenset[str] = frozenset({"localhost", "127.0.0.1", "[::1]"})
+    hosts: frozenset[str] = LOOPBACK
     """Names that ``Host`` may have, without the port."""
     secure: bool = False
     """Whether people come over TLS: then the cookie is sent over nothing else."""

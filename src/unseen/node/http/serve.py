@@ -1,0 +1,87 @@
+"""Serves a node's HTTP in a thread: loopback by default; anywhere else over TLS only."""
+
+from __future__ import annotations
+
+import ssl
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import uvicorn
+from fastapi import FastAPI
+
+from unseen.errors import UsageError
+from unseen.transport.diagnosis import split_endpoint
+
+_LOOPBACK = frozenset({"127.0.0.1", "localhost", "::1"})
+_START_SECONDS = 20.0
+_STOP_SECONDS = 10.0
+
+
+def check_address(listen: str, certificate: Path | None) -> tuple[str, int]:
+    """Return host and port.
+
+    Raises:
+        UsageError: It is no address, or one that others reach without TLS.
+    """
+    host, port = split_endpoint(listen)
+    if certificate is None and host not in _LOOPBACK:
+        raise UsageError(
+            f"http: {listen} is reached from other machines, and passwords would go there in the clear: give "
+            "http_certificate and http_key, or listen at 127.0.0.1"
+        )
+    return host, port
+
+
+@contextmanager
+def serving(
+    app: FastAPI, listen: str, *, certificate: Path | None = None, key: Path | None = None
+) -> Iterator[tuple[str, int]]:
+    """Serve until the block ends; yield host and port, which is a free one if 0 was asked for.
+
+    Raises:
+        UsageError: The address cannot be used, or the certificate cannot be read.
+    """
+    host, port = check_address(listen, certificate)
+    config = uvicorn.Config(
+        app,
+        host=host,
+        port=port,
+        log_config=None,
+        access_log=False,
+        server_header=False,
+        proxy_headers=False,
+        timeout_graceful_shutdown=int(_STOP_SECONDS),
+        ssl_certfile=str(certificate) if certificate else None,
+        ssl_keyfile=str(key) if key else None,
+    )
+    server = _Server(config)
+    try:
+        config.load()
+        socket = config.bind_socket()
+    except (SystemExit, OSError, ssl.SSLError) as error:
+        raise UsageError(
+            f"http: nobody can be served at {listen}: another process uses the port, or {error}"
+        ) from error
+    thread = threading.Thread(target=server.run, kwargs={"sockets": [socket]}, name="http", daemon=True)
+    thread.start()
+    deadline = time.monotonic() + _START_SECONDS
+    while not server.started and thread.is_alive() and time.monotonic() < deadline:
+        time.sleep(0.01)
+    try:
+        yield host, socket.getsockname()[1]
+    finally:
+        server.should_exit = True
+        thread.join(_STOP_SECONDS)
+        socket.close()
+
+
+class _Server(uvicorn.Server):
+    """A server whose process handles signals itself."""
+
+    @contextmanager
+    def capture_signals(self) -> Iterator[None]:
+        """Leave signals alone: this is not the main thread."""
+        yield

@@ -1,0 +1,84 @@
+"""A node that runs, reached by the client and by the command line, over real HTTP."""
+
+from __future__ import annotations
+
+import json
+from datetime import UTC, datetime
+from pathlib import Path
+
+import pytest
+
+from unseen.client import Client
+from unseen.errors import PeerUnreachable, PermissionDenied, UsageError
+from unseen.ids import PartyId
+from unseen.node.folder import Node
+from unseen.node.http.serve import check_address
+from unseen.node.http.services import SetUpToken
+from unseen.node.start import open_node, serving_people
+
+PASSWORD = "correct horse battery"
+
+
+@pytest.fixture
+def url(tmp_path):
+    """Where the people of a running node are served; the first one is there."""
+    folder = tmp_path / "node"
+    Node.create(folder, PartyId("bank"), None, datetime.now(UTC), http="127.0.0.1:0")
+    with open_node(folder) as running, serving_people(running) as url:
+        token = SetUpToken(folder).write()
+        with Client(url) as client:
+            client.set_up(token, "root", PASSWORD)
+        yield url
+
+
+def test_the_client_and_the_command_line_reach_a_running_node(url, tmp_path: Path, monkeypatch, unseen):
+    with Client(url).sign_in("root", PASSWORD) as admin:
+        for name, duty in (("ada", "data-owner"), ("eve", "analyst"), ("sam", "auditor")):
+            admin.add_person(name, PASSWORD, [duty])
+        admin.change_person("eve", projects=["credit"])
+        assert [one["name"] for one in admin.people()] == ["ada", "eve", "root", "sam"]
+        assert admin.token not in repr(admin)
+        with pytest.raises(PermissionDenied, match="may not see tables"):
+            admin.tables()
+    path = tmp_path / "people.csv"
+    path.write_text("phone,x,y\n012,1,0\n034,2,1\n", encoding="utf-8")
+    with Client(url).sign_in("ada", PASSWORD) as owner:
+        made = owner.upload("customers", path, id="phone", label="y", text=["phone"])
+        assert (made["table"]["rows"], made["table"]["origin"]) == (2, "people.csv")
+        assert [column["name"] for column in owner.profile("customers", 1)] == ["phone", "x", "y"]
+        with pytest.raises(UsageError, match="there is no project credit here"):
+            owner.project("credit")
+        with pytest.raises(UsageError, match=r"'\.\./people' is not a name"):
+            owner.project("../people")
+        owner.sign_out()
+        with pytest.raises(PermissionDenied, match="sign in first"):
+            owner.tables()
+    monkeypatch.setenv("XDG_CONFIG_HOME", str(tmp_path / "config"))
+    monkeypatch.setenv("UNSEEN_PASSWORD", PASSWORD)
+    assert unseen("login", url, "--name", "ada").code == 0
+    session = tmp_path / "config" / "unseen" / "session.json"
+    assert session.stat().st_mode & 0o077 == 0
+    path.write_text("phone,x,y\n012,1,0\n034,2,1\n056,3,1\n", encoding="utf-8")
+    added = unseen("table", "add", "customers", path, "--id", "phone", "--label", "y", "--text", "phone")
+    assert (added.code, "3 of 3 rows kept" in added.out) == (0, True), added.err
+    listed = json.loads(unseen("table", "list", "--json").out)
+    assert [one["version"] for one in listed] == [1, 2]
+    refused = unseen("people", "list")
+    assert (refused.code, "may not manage people" in refused.err) == (3, True)
+    assert unseen("logout").code == 0
+    assert not session.exists()
+    assert "sign in first" in unseen("table", "list").err
+
+
+def test_nobody_at_home_is_told_and_so_is_what_is_no_url(tmp_path):
+    with pytest.raises(PeerUnreachable, match="unseen node start"), Client("http://127.0.0.1:1") as client:
+        client.tables()
+    with pytest.raises(UsageError, match="expected http://"):
+        Client("bank.example")
+
+
+def test_passwords_do_not_cross_a_network_in_the_clear():
+    with pytest.raises(UsageError, match="http_certificate"):
+        check_address("0.0.0.0:8700", None)
+    assert check_address("0.0.0.0:8700", Path("certificate.pem"))[1] == 8700
+    assert check_address("127.0.0.1:8700", None) == ("127.0.0.1", 8700)
