@@ -27,7 +27,7 @@ from datetime import datetime
 from unseen.clock import Clock
 from unseen.errors import LocalProtocolError, UsageError
 from unseen.ids import PartyId
-from unseen.node.letters import AnyLetter, write_letter
+from unseen.node.letters import MAX_LETTER, AnyLetter, write_letter
 from unseen.node.store import Kept, Store
 from unseen.trust.agreement import Agreement, Project, ProjectId
 from unseen.trust.audit import Code, Event, Trail
@@ -147,8 +147,15 @@ class Turn:
         self._books, self._derived = books, derived
 
     def post(self, peer: PartyId, letter: AnyLetter) -> None:
-        """Send a letter, once the turn is kept."""
-        self.kept.mail.post(peer, write_letter(letter))
+        """Send a letter, once the turn is kept.
+
+        Raises:
+            UsageError: It is longer than letters may be.
+        """
+        body = write_letter(letter)
+        if len(body) > MAX_LETTER:
+            raise UsageError(f"what {peer} is to be told has {len(body)} bytes, expected {MAX_LETTER} at most")
+        self.kept.mail.post(peer, body)
         self.posted.add(peer)
 
     def root(self, peer: PartyId) -> str | None:

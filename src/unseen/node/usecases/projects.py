@@ -84,6 +84,7 @@ class Projects:
             made = _agreement(turn, text)
             if made.member(turn.me) is None:
                 raise UsageError(f"{made}: {turn.me} is not among its members")
+            _check_keys(turn, made)
             envelope = seal(made)
             _check_replaceable(turn, envelope)
             _keep_pending(turn, made, envelope)
@@ -194,6 +195,7 @@ class Projects:
         if _is_known(turn, made):
             return
         _check_follows(turn, made, peer)
+        _check_keys(turn, made)
         frame = turn.kept.projects.pending(made.project)
         pending = read_envelope(frame, sender="store") if frame is not None else None
         same = pending is not None and pending.digest == envelope.digest
@@ -203,6 +205,7 @@ class Projects:
             _complete(turn, made, envelope)
             return
         if not same:
+            _check_say(pending, peer)
             _check_replaceable(turn, envelope)
         _keep_pending(turn, made, envelope)
 
@@ -310,6 +313,31 @@ def _check_replaceable(turn: Turn, envelope: Envelope) -> None:
         raise UsageError(f"{made} waits with this node's signature in another form: withdraw that first")
 
 
+def _check_say(pending: Envelope | None, peer: PartyId) -> None:
+    """Pass if a peer may put a draft in place of the one that waits: its members may, nobody else."""
+    if pending is not None:
+        waiting = read_statement(pending, Agreement, sender="store")
+        if waiting.member(peer) is None:
+            raise RemoteProtocolError(f"{peer}: offers another {waiting}, whose draft waits here without it")
+
+
+def _check_keys(turn: Turn, made: Agreement) -> None:
+    """Refuse another key of a party than it had in an earlier version: receipts of the project are signed with it.
+
+    Raises:
+        UsageError: A party has another one.
+    """
+    for frame in turn.kept.projects.versions(made.project):
+        earlier = read_statement(read_envelope(frame, sender="store"), Agreement, sender="store")
+        for member in earlier.members:
+            now = made.member(member.party)
+            if now is not None and now.key != member.key:
+                raise UsageError(
+                    f"{made}: {member.party} has another key than in version {earlier.version}: a new key takes a new "
+                    "project"
+                )
+
+
 def _is_known(turn: Turn, made: Agreement) -> bool:
     frames = turn.kept.projects.versions(made.project)
     return made.digest in {read_envelope(frame, sender="store").digest for frame in frames}
@@ -317,6 +345,8 @@ def _is_known(turn: Turn, made: Agreement) -> bool:
 
 def _check_follows(turn: Turn, made: Agreement, peer: PartyId) -> None:
     known = turn.project(made.project)
+    if known is not None and known.current.member(peer) is None:
+        raise RemoteProtocolError(f"{peer}: offers {made}, and is no member of the version that is here")
     expected = (known.current.version + 1, known.current.digest) if known else (1, None)
     if (made.version, made.previous) != expected:
         raise RemoteProtocolError(f"{peer}: {made} does not follow version {expected[0] - 1}, which is here")
