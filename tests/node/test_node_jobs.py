@@ -172,6 +172,17 @@ def test_four_eyes(tmp_path) -> None:
     assert "not on a Sunday" in bank.jobs.get(other).reason
 
 
+def test_who_approves_last_has_all_grants_and_charges_at_once(tmp_path) -> None:
+    bank, insurer = nodes = allied(tmp_path, BANK, INSURER, automatic=False)
+    job = propose(bank, BANK, INSURER)
+    bank.jobs.approve(job, BEN)
+    deliver(nodes)
+    assert insurer.jobs.approve(job, BEN).state is JobState.GRANTED
+    assert spent(insurer, BANK) == 2000
+    deliver(nodes)
+    assert states(nodes, job) == [JobState.READY] * 2
+
+
 def test_a_job_that_is_out_of_order_by_the_time_of_its_approval_is_refused(tmp_path) -> None:
     bank, insurer = nodes = allied(tmp_path, BANK, INSURER, automatic=False)
     job = propose(bank, BANK, INSURER)

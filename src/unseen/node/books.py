@@ -117,13 +117,17 @@ class Turn:
     def __init__(self, kept: Kept, books: Books, derived: _Derived) -> None:
         self.kept = kept
         self.owner, self.me = books.owner, books.owner.me
-        self.now: datetime = books.clock.now()
         self.posted: set[PartyId] = set()
         self.ready = False
         """Whether a job has become ready."""
         self.touched = False
         """Whether gates or ledgers may differ from what is in the store, should the turn fail."""
         self._books, self._derived = books, derived
+
+    @property
+    def now(self) -> datetime:
+        """The time, later at each look: what is charged under a grant is charged after it was given."""
+        return self._books.clock.now()
 
     def post(self, peer: PartyId, letter: AnyLetter) -> None:
         """Send a letter, once the turn is kept.
