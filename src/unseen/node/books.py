@@ -103,6 +103,11 @@ class Books:
         for tell in self._listeners:
             tell(turn)
 
+    @property
+    def present(self) -> Turn | None:
+        """The turn that is under way."""
+        return self._turn
+
     def keep(self, log: str, line: bytes) -> None:
         """Add a line within the present turn."""
         if self._turn is None:
@@ -111,23 +116,35 @@ class Books:
         self._turn.kept.lines.append(log, line)
 
 
+class _TurnClock:
+    """The moment of the present turn: a grant that is given and charged in one turn is valid from that moment on."""
+
+    def __init__(self, books: Books) -> None:
+        self._books = books
+
+    def now(self) -> datetime:
+        """Return the moment at which the turn began."""
+        turn = self._books.present
+        return self._books.clock.now() if turn is None else turn.now
+
+    def monotonic(self) -> float:
+        """Return the seconds of the clock behind it."""
+        return self._books.clock.monotonic()
+
+
 class Turn:
     """What can be done within one transaction."""
 
     def __init__(self, kept: Kept, books: Books, derived: _Derived) -> None:
         self.kept = kept
         self.owner, self.me = books.owner, books.owner.me
+        self.now: datetime = books.clock.now()
         self.posted: set[PartyId] = set()
         self.ready = False
         """Whether a job has become ready."""
         self.touched = False
         """Whether gates or ledgers may differ from what is in the store, should the turn fail."""
         self._books, self._derived = books, derived
-
-    @property
-    def now(self) -> datetime:
-        """The time, later at each look: what is charged under a grant is charged after it was given."""
-        return self._books.clock.now()
 
     def post(self, peer: PartyId, letter: AnyLetter) -> None:
         """Send a letter, once the turn is kept.
@@ -170,7 +187,7 @@ class Turn:
             of = Project(_envelopes(versions), _envelopes(revocations))
             log, marks, lines = f"trail/{project}", f"marks/{project}", self.kept.lines
             memory = Memory(lines.read(log), lines.read(marks), _Keep(self._books, log), _Keep(self._books, marks))
-            known = Gate(self.me, self.owner.key, of, memory, self._books.clock)
+            known = Gate(self.me, self.owner.key, of, memory, _TurnClock(self._books))
             self._derived.gates[project] = known
         return known
 

@@ -22,7 +22,7 @@ from unseen.node.usecases.signatures import check_members, membership, merged, m
 from unseen.trust.agreement import Agreement, Project, ProjectId, Revocation, open_revocation
 from unseen.trust.audit import Code, Event
 from unseen.trust.envelope import Envelope, countersigned, read_envelope, read_statement, seal
-from unseen.trust.keys import is_sound
+from unseen.trust.keys import Digest, is_sound
 from unseen.trust.policy import SiteProject
 
 
@@ -91,11 +91,13 @@ class Projects:
             _offer(turn, made, envelope)
             return made.project
 
-    def sign(self, project: ProjectId, by: Person) -> Pending | None:
+    def sign(self, project: ProjectId, by: Person, read: Digest | None = None) -> Pending | None:
         """Sign the agreement that waits; return it, or ``None`` if all have signed now.
 
+        ``read`` is the digest of the one that ``by`` has read: a partner may have put another one in its place since.
+
         Raises:
-            UsageError: None waits, or this node has signed it.
+            UsageError: None waits, or another one than was read, or this node has signed it.
         """
         demand(by, Right.SIGN_AGREEMENTS, project)
         with self._books.turn() as turn:
@@ -104,6 +106,8 @@ class Projects:
                 raise UsageError(f"{project}: no agreement waits for signatures")
             envelope = countersigned(read_envelope(frame, sender="store"), turn.owner.key)
             made = read_statement(envelope, Agreement, sender="store")
+            if read not in (None, made.digest):
+                raise UsageError(f"{project}: the agreement that waits is another one by now: read it again")
             if not missing(made, envelope):
                 _complete(turn, made, envelope)
                 return None
