@@ -192,6 +192,10 @@ class Client:
         """Return the trail of a project, a record a line; see `unseen project trail`."""
         return self._call("GET", f"/projects/{_segment(project)}/trail").content
 
+    def trail(self, project: str) -> Json:
+        """Return whether the trail of a project is whole, and how far partners have signed that theirs had got."""
+        return self._json("GET", f"/projects/{_segment(project)}/trail/state")
+
     # --- jobs
 
     def jobs(self, project: str | None = None) -> list[Json]:
