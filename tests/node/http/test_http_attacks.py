@@ -2,19 +2,21 @@
 
 from __future__ import annotations
 
+import json
 import threading
 from concurrent.futures import ThreadPoolExecutor, as_completed
 from itertools import islice
 
 import pytest
 from tests.node.http.conftest import PASSWORD
-from tests.node.organisations import BANK, INSURER, agreement_text
+from tests.node.organisations import BANK, INSURER, agreement_text, small_flow
 
 from unseen.node.domain import Duty
 from unseen.node.http.app import PREFIX
 from unseen.node.usecases.people import MOST_FAILURES, Crowded, SignInRefused
 
 PROJECTS = f"{PREFIX}/projects"
+CREDIT = f"{PROJECTS}/credit"
 
 
 def test_nobody_signs_what_was_not_read_with_the_digest_of_another_projects_agreement(staffed):
@@ -100,3 +102,49 @@ def test_a_flood_of_sign_ins_is_refused_at_once_and_whoever_is_signed_in_goes_on
 def test_a_name_that_can_be_nobodys_reaches_no_database(staffed, name, monkeypatch):
     monkeypatch.setattr(staffed.services.people, "_store", None)
     assert _guess(staffed.services.people, name) == "name or password are wrong"
+
+
+# --- what broke the node down
+
+
+@pytest.mark.parametrize(
+    ("path", "headers", "status"),
+    [
+        ("/metrics", {"authorization": b"Bearer \xe9"}, 401),
+        ("/healthz", {"origin": "http://["}, 403),
+        ("/healthz", {"origin": "http://[::1"}, 403),
+        ("/healthz", {"host": "["}, 403),
+    ],
+)
+def test_headers_that_are_none_are_refused_without_a_session(bare, path, headers, status):
+    assert bare.client().get(path, headers=headers).status_code == status
+
+
+@pytest.mark.parametrize(
+    "more",
+    [
+        {"points": 2**63},
+        {"points": 10**30},
+        {"tables": {"customers": 10**30}},
+        {"epsilon": float("inf")},
+        {"epsilon": float("nan")},
+        {"delta": float("nan")},
+        {"hours": float("inf")},
+    ],
+)
+def test_numbers_of_a_job_are_finite_and_no_larger_than_the_store_keeps(allied, more):
+    content = json.dumps({"flow": small_flow(BANK, INSURER), **more})
+    analyst = allied.of(Duty.ANALYST)
+    answer = analyst.post(f"{CREDIT}/jobs", content=content, headers={"content-type": "application/json"})
+    assert answer.status_code == 422
+    assert analyst.get(f"{PREFIX}/jobs").json() == []
+
+
+def test_numbers_of_queries_and_headers_are_bounded(allied):
+    analyst, huge = allied.of(Duty.ANALYST), "9" * 30
+    for number in (huge, f"-{huge}", "9" * 5000):
+        assert analyst.get(f"{PREFIX}/jobs", params={"before": number}).status_code == 422
+    job = analyst.post(f"{CREDIT}/jobs", json={"flow": small_flow(BANK, INSURER)}).json()["job"]
+    analyst.post(f"{CREDIT}/jobs/{job}/cancellation", json={"reason": "over"})
+    events = analyst.get(f"{CREDIT}/jobs/{job}/events", headers={"last-event-id": "9" * 5000})
+    assert events.status_code == 200

@@ -132,7 +132,7 @@ class Doorkeeper(BaseHTTPMiddleware):
         if host not in self._settings.hosts:
             return "the name in Host is not one of this node's: add it to `http_hosts` if it is"
         origin = request.headers.get("origin")
-        if origin is not None and _without_port(urlsplit(origin).netloc) not in self._settings.hosts:
+        if origin is not None and _without_port(_place_of(origin)) not in self._settings.hosts:
             return "requests from other sites are refused"
         return None
 
@@ -161,6 +161,14 @@ class Ceiling:
             return message
 
         await self._app(scope, counted, send)
+
+
+def _place_of(origin: str) -> str:
+    """Return host and port of an origin; nothing, if it is none."""
+    try:
+        return urlsplit(origin).netloc
+    except ValueError:
+        return ""
 
 
 def _without_port(host: str) -> str:

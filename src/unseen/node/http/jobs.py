@@ -20,7 +20,7 @@ from unseen.node.http.guard import PREFIX, Me, Needs, services_of
 from unseen.node.http.people import Body
 from unseen.node.http.problems import NotFound
 from unseen.trust.agreement import ProjectId
-from unseen.trust.grant import MAX_VALIDITY
+from unseen.trust.grant import MAX_VALIDITY, Rows
 
 router = APIRouter(prefix=PREFIX, tags=["jobs"])
 Reader = Annotated[Person, Depends(Needs(Right.SEE_JOBS))]
@@ -31,6 +31,9 @@ Receiver = Annotated[Person, Depends(Needs(Right.SEE_RESULTS))]
 PATH = "/projects/{project}/jobs"
 _LOOK_SECONDS = 0.5
 _BEAT_LOOKS = 30
+_MOST_NUMBER = 10**15
+"""Of what the store numbers."""
+_LONGEST_NUMBER = 16
 _MOST_HOURS = MAX_VALIDITY / timedelta(hours=1)
 
 
@@ -38,11 +41,11 @@ class Proposal(Body):
     """A job to be asked for."""
 
     flow: dict[str, JsonValue]
-    tables: dict[str, Annotated[int, Field(ge=1)]] = Field(default_factory=dict)
+    tables: dict[str, Annotated[int, Field(ge=1, le=_MOST_NUMBER)]] = Field(default_factory=dict)
     """Own tables whose version is not to be the newest one → their version."""
-    points: Annotated[int, Field(ge=0)] | None = None
+    points: Rows | None = None
     """Ids that each owner evaluates for a partner, at most; as many as the tables have, if it is left out."""
-    epsilon: Annotated[float, Field(ge=0)] = 0.0
+    epsilon: Annotated[float, Field(ge=0, allow_inf_nan=False)] = 0.0
     delta: Annotated[float, Field(ge=0, lt=1)] = 0.0
     hours: Annotated[float, Field(gt=0, le=_MOST_HOURS)] = 12.0
     """After so many hours the job is over, finished or not."""
@@ -101,7 +104,7 @@ def jobs(
     person: Me,
     project: ProjectId | None = None,
     state: Annotated[list[JobState] | None, Query()] = None,
-    before: int | None = None,
+    before: Annotated[int | None, Query(le=_MOST_NUMBER, ge=0)] = None,
 ) -> list[JobShown]:
     """Return the newest jobs that one may see, those before the ``order`` given by ``before``."""
     found = services_of(request).jobs.all(project, state, before)
@@ -163,7 +166,7 @@ def events(
     del person
     _found(request, project, job)
     last = request.headers.get("last-event-id", "")
-    start = int(last) if last.isascii() and last.isdigit() else after
+    start = int(last) if last.isascii() and last.isdigit() and len(last) < _LONGEST_NUMBER else after
     return StreamingResponse(_told(request, job, start), media_type="text/event-stream")
 
 
