@@ -10,9 +10,14 @@ from itertools import islice
 import pytest
 from tests.node.http.conftest import PASSWORD
 from tests.node.organisations import BANK, INSURER, agreement_text, small_flow
+from tests.node.organisations import CREDIT as CREDIT_ID
 
+from unseen.client import Client
+from unseen.errors import PermissionDenied
 from unseen.node.domain import Duty
+from unseen.node.http import jobs as jobs_module
 from unseen.node.http.app import PREFIX
+from unseen.node.http.serve import serving
 from unseen.node.usecases.people import MOST_FAILURES, Crowded, SignInRefused
 
 PROJECTS = f"{PREFIX}/projects"
@@ -148,3 +153,47 @@ def test_numbers_of_queries_and_headers_are_bounded(allied):
     analyst.post(f"{CREDIT}/jobs/{job}/cancellation", json={"reason": "over"})
     events = analyst.get(f"{CREDIT}/jobs/{job}/events", headers={"last-event-id": "9" * 5000})
     assert events.status_code == 200
+
+
+# --- watching jobs
+
+
+@pytest.fixture
+def watched(allied, monkeypatch):
+    """The address of a server, and the analyst's token and job, which waits for approval."""
+    monkeypatch.setattr(jobs_module, "_LOOK_SECONDS", 0.01)
+    analyst = allied.of(Duty.ANALYST)
+    job = analyst.post(f"{CREDIT}/jobs", json={"flow": small_flow(BANK, INSURER)}).json()["job"]
+    with serving(allied.app, "127.0.0.1:0") as (host, port):
+        yield f"http://{host}:{port}", analyst.headers["authorization"].partition(" ")[2], job
+
+
+def test_whoever_loses_a_right_or_a_session_sees_nothing_more_of_a_job_that_they_watch(allied, watched):
+    (url, token, job), people = watched, allied.services.people
+    admin = people.get("admin")
+    for take, give in (
+        (
+            lambda: people.change("analyst", admin, projects=()),
+            lambda: people.change("analyst", admin, projects=[CREDIT_ID]),
+        ),
+        (lambda: people.sign_out(token), lambda: None),
+    ):
+        with Client(url, token) as client:
+            events = client.events("credit", job)
+            assert next(events)["state"] == "proposed"
+            take()
+            assert list(events) == []
+        give()
+
+
+def test_watchers_have_a_number_and_give_their_places_back(allied, watched):
+    url, token, job = watched
+    allied.app.state.watchers.most = 1
+    with Client(url, token) as client, Client(url, token) as other:
+        events = client.events("credit", job)
+        next(events)
+        with pytest.raises(PermissionDenied, match="too many watch"):
+            next(other.events("credit", job))
+        allied.of(Duty.ANALYST).post(f"{CREDIT}/jobs/{job}/cancellation", json={"reason": "over"})
+        assert list(events)[-1]["state"] == "cancelled"
+        assert next(other.events("credit", job))["state"] == "cancelled"
