@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import json
+import socket
 import threading
 from concurrent.futures import ThreadPoolExecutor, as_completed
+from contextlib import ExitStack
 from itertools import islice
 
 import pytest
@@ -16,7 +18,9 @@ from unseen.client import Client
 from unseen.errors import PermissionDenied
 from unseen.node.domain import Duty
 from unseen.node.http import jobs as jobs_module
-from unseen.node.http.app import PREFIX
+from unseen.node.http import serve as serve_module
+from unseen.node.http.app import PREFIX, make_app
+from unseen.node.http.guard import HttpSettings
 from unseen.node.http.serve import serving
 from unseen.node.usecases.people import MOST_FAILURES, Crowded, SignInRefused
 
@@ -197,3 +201,28 @@ def test_watchers_have_a_number_and_give_their_places_back(allied, watched):
         allied.of(Duty.ANALYST).post(f"{CREDIT}/jobs/{job}/cancellation", json={"reason": "over"})
         assert list(events)[-1]["state"] == "cancelled"
         assert next(other.events("credit", job))["state"] == "cancelled"
+
+
+# --- slow ones, and many
+
+
+def test_a_body_that_comes_too_slowly_is_ended_and_its_connection_too(bare):
+    app = make_app(bare.services, HttpSettings(body_seconds=0.05))
+    with serving(app, "127.0.0.1:0") as (host, port), socket.create_connection((host, port), timeout=20) as line:
+        head = f"POST {PREFIX}/session HTTP/1.1\r\nhost: localhost\r\ncontent-type: application/json\r\n"
+        line.sendall(f"{head}content-length: 100\r\n\r\n{{".encode())
+        answer = b"".join(iter(lambda: line.recv(65536), b""))
+    assert answer.startswith(b"HTTP/1.1 408 ")
+    assert b"came too slowly" in answer
+
+
+def test_connections_have_a_number_and_those_that_ask_for_nothing_are_ended(bare, monkeypatch):
+    monkeypatch.setattr(serve_module, "MOST_CONNECTIONS", 2)
+    monkeypatch.setattr(serve_module, "HEAD_SECONDS", 0.5)
+    with serving(bare.app, "127.0.0.1:0") as (host, port), ExitStack() as open_lines:
+        lines = [open_lines.enter_context(socket.create_connection((host, port), timeout=20)) for _ in range(3)]
+        lines[0].sendall(b"GET /heal")
+        assert lines[2].recv(1) == b"", "one too many"
+        assert [line.recv(1) for line in lines[:2]] == [b"", b""], "nobody waits for ever"
+        with Client(f"http://{host}:{port}") as client, pytest.raises(PermissionDenied, match="sign in first"):
+            client.me()
