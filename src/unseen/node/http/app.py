@@ -36,6 +36,7 @@ def make_app(services: Services, settings: HttpSettings | None = None) -> FastAP
         redoc_url=None,
     )
     app.state.services, app.state.settings = services, settings
+    app.state.watchers = jobs.Watchers()
     problems.install(app)
     # Not by `include_router`, which keeps routes where nobody who checks them finds them.
     for module in (people, tables, projects, jobs, audit, status):

@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import asyncio
 import ssl
 import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import cast
 
 import uvicorn
 from fastapi import FastAPI
+from uvicorn.protocols.http.h11_impl import H11Protocol, RequestResponseCycle
 
 from unseen.errors import UsageError
 from unseen.transport.diagnosis import split_endpoint
@@ -18,6 +21,9 @@ from unseen.transport.diagnosis import split_endpoint
 _LOOPBACK = frozenset({"127.0.0.1", "localhost", "::1"})
 _START_SECONDS = 20.0
 _STOP_SECONDS = 10.0
+MOST_CONNECTIONS = 256
+HEAD_SECONDS = 20.0
+"""For the head of a connection's first request."""
 
 
 def check_address(listen: str, certificate: Path | None) -> tuple[str, int]:
@@ -49,6 +55,8 @@ def serving(
         app,
         host=host,
         port=port,
+        http=_Patient,
+        ws="none",
         log_config=None,
         access_log=False,
         server_header=False,
@@ -76,6 +84,23 @@ def serving(
         server.should_exit = True
         thread.join(_STOP_SECONDS)
         socket.close()
+
+
+class _Patient(H11Protocol):
+    """A connection; not one too many, and not of somebody who asks for nothing: files are needed for jobs as well."""
+
+    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]  # as uvicorn has it
+        """Begin, or hang up."""
+        super().connection_made(transport)
+        if len(self.connections) > MOST_CONNECTIONS:
+            transport.close()
+        else:
+            self.loop.call_later(HEAD_SECONDS, self._look)
+
+    def _look(self) -> None:
+        begun = cast("RequestResponseCycle | None", self.cycle)
+        if begun is None and not self.transport.is_closing():
+            self.transport.close()
 
 
 class _Server(uvicorn.Server):
