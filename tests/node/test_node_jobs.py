@@ -6,6 +6,7 @@ import shutil
 from collections.abc import Callable
 from dataclasses import replace
 from datetime import timedelta
+from itertools import count
 
 import pytest
 from organisations import (
@@ -17,6 +18,7 @@ from organisations import (
     MALLORY,
     NOW,
     SHOP,
+    Clock,
     Organisation,
     allied,
     deliver,
@@ -170,6 +172,20 @@ def test_four_eyes(tmp_path) -> None:
     deliver(nodes)
     assert states(nodes, other) == [JobState.REFUSED] * 2
     assert "not on a Sunday" in bank.jobs.get(other).reason
+
+
+def test_whoever_approves_last_charges_at_the_same_moment(tmp_path, monkeypatch) -> None:
+    ticks = count(1)
+    monkeypatch.setattr(Clock, "now", lambda self: self.time + timedelta(microseconds=next(ticks)))
+    bank, insurer = nodes = allied(tmp_path, BANK, INSURER, automatic=False)
+    job = propose(bank, BANK, INSURER)
+    deliver(nodes)
+    bank.jobs.approve(job, BEN)
+    deliver(nodes)
+    told = insurer.jobs.approve(job, BEN)
+    assert (told.state, told.reason) == (JobState.GRANTED, "")
+    deliver(nodes)
+    assert states(nodes, job) == [JobState.READY] * 2
 
 
 def test_a_job_that_is_out_of_order_by_the_time_of_its_approval_is_refused(tmp_path) -> None:

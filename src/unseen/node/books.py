@@ -101,6 +101,11 @@ class Books:
         for tell in self._listeners:
             tell(turn)
 
+    def now(self) -> datetime:
+        """Return the time of the turn that is going on, or else of the clock."""
+        turn = self._turn
+        return self.clock.now() if turn is None else turn.now
+
     def keep(self, log: str, line: bytes) -> None:
         """Add a line within the present turn."""
         if self._turn is None:
@@ -108,8 +113,21 @@ class Books:
         self._turn.kept.lines.append(log, line)
 
 
+@dataclass(frozen=True, slots=True)
+class _TurnClock:
+    """Stands still within a turn: a grant that is issued there holds when it is charged there."""
+
+    books: Books
+
+    def now(self) -> datetime:
+        return self.books.now()
+
+    def monotonic(self) -> float:
+        return self.books.clock.monotonic()
+
+
 class Turn:
-    """What can be done within one transaction."""
+    """What can be done within one transaction, which happens at one moment."""
 
     def __init__(self, kept: Kept, books: Books, derived: _Derived) -> None:
         self.kept = kept
@@ -154,7 +172,7 @@ class Turn:
             of = Project(_envelopes(versions), _envelopes(revocations))
             log, marks, lines = f"trail/{project}", f"marks/{project}", self.kept.lines
             memory = Memory(lines.read(log), lines.read(marks), _Keep(self._books, log), _Keep(self._books, marks))
-            known = Gate(self.me, self.owner.key, of, memory, self._books.clock)
+            known = Gate(self.me, self.owner.key, of, memory, _TurnClock(self._books))
             self._derived.gates[project] = known
         return known
 
