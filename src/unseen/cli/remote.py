@@ -7,6 +7,7 @@ import json
 import os
 import sys
 from collections.abc import Mapping
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -17,11 +18,18 @@ from rich.text import Text
 
 from unseen.cli.terminal import harmless
 from unseen.client import Client, Json
+from unseen.component import installed_components
 from unseen.data.atomic import whole_file
 from unseen.errors import UsageError
+from unseen.flow.graph import build_graph
 from unseen.flow.spec import read_flow
+from unseen.ids import PartyId
+from unseen.node.drafting import agreement_for, policy_for
+from unseen.trust.policy import tables_of
+from unseen.trust.store import Lines
 
 _LONGEST_CELL = 60
+_UNKNOWN = "FILL-IN"
 
 
 def _session_file() -> Path:
@@ -109,6 +117,35 @@ def add_table(*, name: str, file: Path, how: Mapping[str, object], as_json: bool
         _say(f"  {note}")
 
 
+def template(*, project: str, flow: Path, out: Path, policy_out: Path, days: int, points: int) -> None:
+    """Write an agreement and a policy for a flow; what this node cannot know says so."""
+    spec, now = read_flow(flow), datetime.now(UTC).replace(microsecond=0)
+    with _client() as client:
+        me, own = client.node(), {table["name"]: table for table in client.tables() if not table["retired"]}
+    names = sorted(tables_of(build_graph(spec, installed_components())))
+    tables = [
+        _agreed(party, own[name] if party == me and name in own else None, name)
+        for party in spec.parties
+        for name in names
+    ]
+    text = agreement_for(spec, project, tables, (now, now + timedelta(days=days)), points)
+    policy = policy_for(spec, next(iter(spec.parties)), points)
+    for path, content in ((out, text), (policy_out, policy)):
+        with whole_file(path) as file:
+            plain = json.loads(json.dumps(content))  # identifiers are text of their own kinds
+            file.write(yaml.safe_dump(plain, sort_keys=False, allow_unicode=True).encode())
+    _say(f"{out}: complete what says {_UNKNOWN}, with what the partners tell you (unseen table list --json)")
+    _say(f"{policy_out}: what a site lets the project do; each party has its own")
+
+
+def _agreed(party: PartyId, table: Json | None, name: str) -> Json:
+    """Return what an agreement says of a table."""
+    if table is None:
+        return {"owner": party, "name": name, "schema_digest": _UNKNOWN, "columns": [("id", "id")]}
+    columns = [(column["name"], column["role"]) for column in table["columns"]]
+    return {"owner": party, "name": name, "schema_digest": table["schema_digest"], "columns": columns}
+
+
 def draft(*, text: Path, as_json: bool) -> None:
     """Write an agreement, and say how to go on."""
     with _client() as client:
@@ -147,11 +184,13 @@ def set_policy(*, project: str, file: Path | None, nothing: bool, as_json: bool)
 
 def trail(*, project: str, out: Path) -> None:
     """Write a trail to a file."""
+    if out.exists():
+        raise UsageError(f"{out} is there already: choose another name")
     with _client() as client:
-        content = client.audit(project)
-    with whole_file(out) as file:
-        file.write(content)
-    _say(f"{out}: {content.count(bytes([10]))} records; check them by `unseen audit verify {out}`")
+        records = client.audit(project).splitlines()
+    with Lines(out) as lines:
+        lines.append(*records)
+    _say(f"{out}: {len(records)} records; check them by `unseen audit verify {out}`")
 
 
 def propose(*, project: str, flow: Path, terms: Mapping[str, object], wait: bool, as_json: bool) -> None:
@@ -187,13 +226,10 @@ def results(*, project: str, job: str, out: Path | None, as_json: bool) -> None:
 def _follow(client: Client, project: str, job: str) -> None:
     for event in client.events(project, job):
         if event["what"] == "state":
-            _say(f"{job} is {event['state']}" + (f": {event['reason']}" if event["reason"] else ""))
-        elif event["what"] in _TOLD:
-            took = f"{event['seconds']:8.1f} s" if event["what"] == "leave" else ""
-            _say(f"  {event['step']:<18} {_TOLD[event['what']] or event['note']:<36} {took}".rstrip())
-
-
-_TOLD = {"enter": "begins", "progress": "", "leave": "done"}
+            _say(f"{event['state']}  {event['reason']}".rstrip())
+        else:
+            done = f"{event['done']} of {event['total']}" if event.get("total") else ""
+            _say(f"  {event['step']:<16} {event['what']:<10} {done:<12} {event.get('note') or ''}".rstrip())
 
 
 # --- input and output ------------------------------------------------------------------------------------------------

@@ -19,19 +19,19 @@ from pathlib import Path
 from typing import Any
 
 from unseen import errors
-from unseen.component import Role, installed_components
 from unseen.data.demo import write_parties
 from unseen.demo.flow import TABLE, credit_flow
 from unseen.errors import LocalProtocolError, PeerFailed, PermissionDenied, UnseenError
 from unseen.flow.spec import FlowSpec
 from unseen.ids import PartyId
+from unseen.node.drafting import agreement_for, policy_for
 from unseen.node.folder import Node
 from unseen.node.meeting import Host, join
 from unseen.trust.agreement import ProjectId
 
 PROJECT = ProjectId("credit")
 _PATIENCE = 60.0
-_ROLES = {"id": "join-key", "label": "label", "feature": "feature", "weight": "feature"}
+_POINTS = 50_000
 
 Say = Callable[[str], None]
 
@@ -249,75 +249,18 @@ def verify_trails(nodes: Sequence[NodeProcess], say: Say) -> None:
 
 
 def agreement_text(flow: FlowSpec, tables: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
-    """Return the text of an agreement on one flow: its parameters as they are, and outputs where the flow has them."""
+    """Return the text of an agreement on one flow."""
     now = datetime.now(UTC)
-    span = {"valid_from": (now - timedelta(hours=1)).isoformat(), "valid_until": (now + timedelta(days=90)).isoformat()}
-    parties = list(flow.parties)
-    points = {
-        "table": TABLE,
-        "key_columns": ["id"],
-        "variants": ["intersect"],
-        "points_per_session": 50_000,
-        "points_total": 100_000,
-        "min_own_rows": 100,
-        "min_partner_rows": 100,
-        **span,
-    }
-    return {
-        "project": PROJECT,
-        "purpose": "one credit score from both sides' columns",
-        **span,
-        "members": parties,
-        "initiators": parties[:1],
-        "tables": [_agreed_table(table) for table in tables],
-        "components": [_agreed_component(flow, name) for name in sorted({step.use for step in flow.steps.values()})],
-        "points": [
-            {"owner": owner, "allowance": {**points, "partner": partner}}
-            for owner in parties
-            for partner in parties
-            if owner != partner
-        ],
-    }
-
-
-def _agreed_table(table: Mapping[str, Any]) -> dict[str, Any]:
-    columns = [{"name": name, "role": _ROLES[role]} for name, role in table["columns"]]
-    return {**{key: table[key] for key in ("owner", "name", "schema_digest")}, "columns": columns}
-
-
-def _agreed_component(flow: FlowSpec, name: str) -> dict[str, Any]:
-    component = installed_components()[name]
-    usual = component.params().model_dump(mode="json") if _has_defaults(name) else {}
-    used: dict[str, list[Any]] = {}
-    for step in flow.steps.values():
-        if step.use == name:
-            for key in step.params:
-                used.setdefault(key, [usual[key]] if key in usual else [])
-    for step in flow.steps.values():
-        for key, values in used.items() if step.use == name else ():
-            if key in step.params and step.params[key] not in values:
-                values.append(step.params[key])
-    outputs = {
-        port: [party for party, role in flow.parties.items() if output.exists_at(Role(role))]
-        for port, output in component.outputs.items()
-    }
-    bounds = {key: {"bound": "one-of", "values": values} for key, values in used.items()}
-    return {"name": name, "version": component.version, "bounds": bounds, "outputs": outputs}
-
-
-def _has_defaults(name: str) -> bool:
-    fields = installed_components()[name].params.model_fields
-    return not any(field.is_required() for field in fields.values())
+    valid = (now - timedelta(hours=1), now + timedelta(days=90))
+    text = agreement_for(flow, PROJECT, tables, valid, _POINTS)
+    for entry in text["points"]:
+        entry["allowance"] |= {"min_own_rows": 100, "min_partner_rows": 100}
+    return {**text, "purpose": "one credit score from both sides' columns"}
 
 
 def site_policy(flow: FlowSpec, initiator: PartyId) -> dict[str, Any]:
     """Return what a site lets the project do: this flow, each time approved by a person."""
-    return {
-        "initiators": [initiator],
-        "tables": [TABLE],
-        "components": {step.use: {} for step in flow.steps.values()},
-        "max_points": 50_000,
-    }
+    return policy_for(flow, initiator, _POINTS)
 
 
 # --- waiting ----------------------------------------------------------------------------------------------------------

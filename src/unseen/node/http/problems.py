@@ -21,7 +21,7 @@ from unseen.errors import (
     UnseenError,
     UsageError,
 )
-from unseen.node.usecases.people import SignInRefused
+from unseen.node.usecases.people import Crowded, SignInRefused
 
 _log = logging.getLogger(__name__)
 
@@ -37,13 +37,14 @@ class NotFound(UsageError):
 
 
 class TooMany(PermissionDenied):
-    """Too many requests came in too short a time."""
+    """Too many of one thing are going on at once."""
 
 
 STATUS: tuple[tuple[type[UnseenError], HTTPStatus], ...] = (
     (NotSignedIn, HTTPStatus.UNAUTHORIZED),
     (SignInRefused, HTTPStatus.UNAUTHORIZED),
     (NotFound, HTTPStatus.NOT_FOUND),
+    (Crowded, HTTPStatus.TOO_MANY_REQUESTS),
     (TooMany, HTTPStatus.TOO_MANY_REQUESTS),
     (PermissionDenied, HTTPStatus.FORBIDDEN),
     (UsageError, HTTPStatus.UNPROCESSABLE_ENTITY),

@@ -128,10 +128,7 @@ def project_(request: Request, project: ProjectId, person: Reader) -> ProjectSho
 def sign(request: Request, project: ProjectId, person: Signer, body: Signing) -> ProjectShown:
     """Sign the agreement that waits, if it is the one that was read."""
     _check_there(request, project)
-    projects = services_of(request).projects
-    if not any(one.agreement.digest == body.digest for one in projects.pending()):
-        raise UsageError(f"{project}: the agreement that waits is another one by now: read it again")
-    projects.sign(project, person)
+    services_of(request).projects.sign(project, person, body.digest)
     return _shown(request, project)
 
 

@@ -2,7 +2,8 @@
 
 Passwords are hashed by Argon2id with the parameters of RFC 9106, section 4, second choice (64 MiB, three passes, four
 lanes). A session's token is 256 random bits, kept as its SHA-256. Whoever fails to sign in five times under a name
-waits; a name that does not exist costs the same time as one that does.
+waits; a name that does not exist costs the same time as one that does. Only so many are let in to have a password
+hashed, so that a flood of them takes neither the memory nor the threads that others are served with.
 """
 
 from __future__ import annotations
@@ -10,7 +11,8 @@ from __future__ import annotations
 import hashlib
 import secrets
 import threading
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from functools import cache
@@ -32,12 +34,17 @@ MOST_FAILURES = 5
 PENALTY = timedelta(minutes=5)
 _MOST_NAMES = 10_000
 _AT_ONCE = 4
+_MOST_WAITING = 8
 
 
 class PersonName(Identifier):
     """How somebody signs in."""
 
     __slots__ = ()
+
+
+class Crowded(PermissionDenied):
+    """Too many passwords are being looked at already."""
 
 
 class SignInRefused(PermissionDenied):
@@ -67,8 +74,9 @@ class People:
     def __init__(self, store: Store, clock: Clock) -> None:
         self._store, self._clock = store, clock
         self._hasher = PasswordHasher.from_parameters(RFC_9106_LOW_MEMORY)
-        # Each takes 64 MiB while it works.
+        # Each takes 64 MiB while it works, and a thread of the server while it waits for that.
         self._turns = threading.BoundedSemaphore(_AT_ONCE)
+        self._places = threading.BoundedSemaphore(_AT_ONCE + _MOST_WAITING)
         self._brake = _Brake(clock)
 
     def all(self) -> tuple[Person, ...]:
@@ -166,16 +174,22 @@ class People:
 
         Raises:
             SignInRefused: It is another one, or too many were.
+            Crowded: Too many ask at once.
         """
-        self._brake.check(name)
-        with self._store.begin() as kept:
-            person, kept_hash = kept.people.get(name), kept.people.password_hash(name)
-        known = person is not None and person.active and kept_hash is not None
-        right = self._verified(kept_hash if known and kept_hash else _nobody(self._hasher), password)
-        if not (known and right):
-            self._brake.failed(name)
+        with self._place():
+            self._brake.attempt(name)
+            kept_hash = self._hash_of(name)
+            right = self._verified(kept_hash or _nobody(self._hasher), password)
+        if kept_hash is None or not right:
             raise SignInRefused("name or password are wrong")
         self._brake.succeeded(name)
+
+    def _hash_of(self, name: str) -> str | None:
+        if not PersonName.pattern.fullmatch(name):
+            return None
+        with self._store.begin() as kept:
+            person = kept.people.get(name)
+            return kept.people.password_hash(name) if person is not None and person.active else None
 
     # --- signing in ----------------------------------------------------------------------------------------------
 
@@ -184,6 +198,7 @@ class People:
 
         Raises:
             SignInRefused: Name or password are wrong, or too many were.
+            Crowded: Too many ask at once.
         """
         self.check_password(name, password)
         token, until = secrets.token_urlsafe(32), self._clock.now() + SESSION
@@ -206,10 +221,19 @@ class People:
 
     # --- passwords -----------------------------------------------------------------------------------------------
 
+    @contextmanager
+    def _place(self) -> Iterator[None]:
+        if not self._places.acquire(blocking=False):
+            raise Crowded("too many sign in at this moment: try again in some seconds")
+        try:
+            yield
+        finally:
+            self._places.release()
+
     def _hash(self, password: str) -> str:
         if not LEAST_PASSWORD <= len(password) <= MOST_PASSWORD:
             raise UsageError(f"a password has {LEAST_PASSWORD} to {MOST_PASSWORD} characters")
-        with self._turns:
+        with self._place(), self._turns:
             return self._hasher.hash(password)
 
     def _verified(self, hashed: str, password: str) -> bool:
@@ -221,30 +245,29 @@ class People:
 
 
 class _Brake:
-    """Counts failures by name, in memory: a restart forgives, and costs an attacker more than it gives."""
+    """Counts attempts by name, in memory: a restart forgives, and costs an attacker more than it gives.
+
+    They count before anybody knows whether they fail: many at the same moment are as many as one after the other.
+    """
 
     def __init__(self, clock: Clock) -> None:
         self._clock, self._lock = clock, threading.Lock()
-        self._failures: dict[str, tuple[int, datetime]] = {}
+        self._attempts: dict[str, tuple[int, datetime]] = {}
 
-    def check(self, name: str) -> None:
-        with self._lock:
-            count, since = self._failures.get(name, (0, self._clock.now()))
-            wait = since + PENALTY - self._clock.now()
-            if count >= MOST_FAILURES and wait > timedelta(0):
-                raise SignInRefused(f"too many attempts under this name: wait {wait.total_seconds():.0f} s")
-
-    def failed(self, name: str) -> None:
+    def attempt(self, name: str) -> None:
         now = self._clock.now()
         with self._lock:
-            if len(self._failures) >= _MOST_NAMES:
-                self._failures = {key: value for key, value in self._failures.items() if value[1] + PENALTY > now}
-            count, since = self._failures.get(name, (0, now))
-            self._failures[name] = (1, now) if since + PENALTY <= now else (count + 1, now)
+            if len(self._attempts) >= _MOST_NAMES:
+                self._attempts = {key: value for key, value in self._attempts.items() if value[1] + PENALTY > now}
+            count, since = self._attempts.get(name, (0, now))
+            wait = since + PENALTY - now
+            if count >= MOST_FAILURES and wait > timedelta(0):
+                raise SignInRefused(f"too many attempts under this name: wait {wait.total_seconds():.0f} s")
+            self._attempts[name] = (count + 1 if wait > timedelta(0) else 1, now)
 
     def succeeded(self, name: str) -> None:
         with self._lock:
-            self._failures.pop(name, None)
+            self._attempts.pop(name, None)
 
 
 def _found(kept: Kept, name: str) -> Person:
