@@ -147,9 +147,31 @@ def _agreed(party: PartyId, table: Json | None, name: str) -> Json:
 
 
 def draft(*, text: Path, as_json: bool) -> None:
-    """Write an agreement."""
+    """Write an agreement, and say how to go on."""
     with _client() as client:
-        _print(client.draft(_mapping(text)), as_json=as_json)
+        made = client.draft(_mapping(text))
+        waiting = client.project(made["project"])["waiting"] or {}
+    if as_json:
+        _print(made, as_json=True)
+        return
+    _say(f"{made['project']}: drafted, and offered to its members; its digest is {waiting.get('digest')}")
+    _say(f"read it by `unseen project show {made['project']}`; an approver signs by `unseen project sign`")
+
+
+def change_project(call: str, *arguments: object, as_json: bool) -> None:
+    """Do something to a project, and say how it stands."""
+    with _client() as client:
+        _print_standing(getattr(client, call)(*arguments), as_json=as_json)
+
+
+def _print_standing(found: Json, *, as_json: bool) -> None:
+    if as_json:
+        _print(found, as_json=True)
+        return
+    waiting = found["waiting"] or {}
+    missing = f"; not signed by {', '.join(waiting['missing'])}" if waiting.get("missing") else ""
+    policy = "" if found["policy"] else "; this site has no policy for it, and allows nothing: unseen project policy"
+    _say(f"{found['project']}: {found['standing']}{missing}{policy}")
 
 
 def set_policy(*, project: str, file: Path | None, nothing: bool, as_json: bool) -> None:
@@ -157,7 +179,7 @@ def set_policy(*, project: str, file: Path | None, nothing: bool, as_json: bool)
     if (file is None) != nothing:
         raise UsageError("give a file with the policy, or --nothing")
     with _client() as client:
-        _print(client.set_policy(project, _mapping(file) if file else None), as_json=as_json)
+        _print_standing(client.set_policy(project, _mapping(file) if file else None), as_json=as_json)
 
 
 def trail(*, project: str, out: Path) -> None:
