@@ -9,7 +9,7 @@
   from job to job, in both: what comes after the split is computed anew, the intersection is reused.
 * ``overhead_per_step_seconds``: their difference, by the steps of the flow. The nodes' two processes share the machine.
 * ``requests_per_second``: ``GET /api/v1/session``, one after the other over one connection and by four at once.
-* ``recovery_seconds``: from ``kill -9`` of a node in the middle of a job, and its start at once, until the job runs there
+* ``recovery_seconds``: from ``kill -9`` of a node in mid-job, and its start at once, until the job runs there
   again; ``restart_seconds`` of it until people can sign in.
 """
 
