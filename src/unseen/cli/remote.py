@@ -8,6 +8,7 @@ import os
 import sys
 from collections.abc import Mapping
 from pathlib import Path
+from string import ascii_letters, digits
 from typing import Any
 
 import yaml
@@ -18,7 +19,7 @@ from rich.text import Text
 from unseen.cli.terminal import harmless
 from unseen.client import Client, Json
 from unseen.data.atomic import whole_file
-from unseen.errors import UsageError
+from unseen.errors import RemoteProtocolError, UsageError
 from unseen.flow.spec import read_flow
 
 _LONGEST_CELL = 60
@@ -158,13 +159,20 @@ def results(*, project: str, job: str, out: Path | None, as_json: bool) -> None:
             return
         out.mkdir(parents=True, exist_ok=True)
         for result in found:
-            client.download(project, job, result["name"], path := out / result["file"])
+            client.download(project, job, result["name"], path := out / _plain_name(result["file"]))
             _say(f"{path}")
+
+
+def _plain_name(name: str) -> str:
+    """Return the name of a file, if it is one and nothing more."""
+    if not name or name.startswith(".") or not set(name) <= set(f"{ascii_letters}{digits}._-"):
+        raise RemoteProtocolError(f"the node calls a result {name!r}, which is no name of a file here")
+    return name
 
 
 def _follow(client: Client, project: str, job: str) -> None:
     for event in client.events(project, job):
-        _say("  ".join(str(event[key]) for key in ("at", "step", "state", "text") if event.get(key)))
+        _say("  ".join(_line(event[key]) for key in ("at", "step", "state", "text") if event.get(key)))
 
 
 # --- input and output ------------------------------------------------------------------------------------------------
@@ -240,12 +248,17 @@ def _short(value: object) -> str:
 
 def _cell(value: object) -> str:
     if isinstance(value, list) and all(not isinstance(one, dict | list) for one in value):
-        return harmless(", ".join(map(str, value)))
+        return ", ".join(map(_line, value))
     if isinstance(value, list) and all(isinstance(one, dict) and "name" in one for one in value):
-        return harmless(", ".join(str(one["name"]) for one in value))
+        return ", ".join(_line(one["name"]) for one in value)
     if isinstance(value, dict):
         return harmless(json.dumps(value, indent=2))
-    return harmless("" if value is None else str(value))
+    return "" if value is None else _line(value)
+
+
+def _line(value: object) -> str:
+    """Return text on one line: what a partner wrote must not look like lines of this program."""
+    return harmless(str(value)).replace("\n", "\\n")
 
 
 def _say(text: str) -> None:
