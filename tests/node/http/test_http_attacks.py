@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import socket
+import tempfile
 import threading
 from concurrent.futures import ThreadPoolExecutor, as_completed
 from contextlib import ExitStack
@@ -226,3 +227,34 @@ def test_connections_have_a_number_and_those_that_ask_for_nothing_are_ended(bare
         assert [line.recv(1) for line in lines[:2]] == [b"", b""], "nobody waits for ever"
         with Client(f"http://{host}:{port}") as client, pytest.raises(PermissionDenied, match="sign in first"):
             client.me()
+
+
+# --- uploads
+
+
+def test_plain_content_lies_in_the_nodes_own_folder_only_while_it_comes_in(staffed, tmp_path, monkeypatch):
+    """What a process that is killed leaves there, the next one removes; the system's folder would keep it."""
+    elsewhere = tmp_path / "system"
+    elsewhere.mkdir()
+    monkeypatch.setattr(tempfile, "tempdir", str(elsewhere))
+    add, seen = staffed.services.catalogue.add, []
+
+    def look(*arguments):
+        seen.extend(tmp_path.glob("scratch/*/*/upload"))
+        return add(*arguments)
+
+    monkeypatch.setattr(staffed.services.catalogue, "add", look)
+    query, content = {"id": "phone", "lenient": True}, b"phone,income\n1,2\n1,3\n2,4\n"
+    owner = staffed.of(Duty.DATA_OWNER)
+    assert owner.post(f"{PREFIX}/tables/clients/versions", params=query, content=content).status_code == 201
+    assert len(seen) == 1
+    assert list(elsewhere.iterdir()) == []
+    assert list(tmp_path.glob("scratch/*/*")) == []
+
+
+def test_a_file_for_a_table_that_cannot_be_is_refused_before_it_comes_in_and_only_so_many_come_at_once(staffed):
+    owner, path = staffed.of(Duty.DATA_OWNER), f"{PREFIX}/tables/{{}}/versions"
+    too_much = bytes(300_000)
+    assert owner.post(path.format("Clients"), content=too_much).status_code == 422, "not 413: nobody read it"
+    staffed.app.state.uploads.most = 0
+    assert owner.post(path.format("clients"), content=b"phone\n1\n").status_code == 429

@@ -9,7 +9,8 @@ that no other name can be made to point here (DNS rebinding).
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Annotated, TypeAlias
 from urllib.parse import urlsplit
@@ -113,6 +114,27 @@ class Needs:
         if not allowed:
             raise PermissionDenied(f"{person.name} may not {self.right.replace('-', ' ')} here; an admin gives duties")
         return person
+
+
+class Places:
+    """Counts what goes on at once in the event loop's thread, and costs the node something as long as it does."""
+
+    def __init__(self, most: int) -> None:
+        self.most, self._count = most, 0
+
+    @property
+    def full(self) -> bool:
+        """Whether there is no place for one more."""
+        return self._count >= self.most
+
+    @contextmanager
+    def place(self) -> Iterator[None]:
+        """Count one more as long as the block lasts."""
+        self._count += 1
+        try:
+            yield
+        finally:
+            self._count -= 1
 
 
 Me: TypeAlias = Annotated[Person, Depends(signed_in)]

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import AsyncIterator, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import AsyncIterator, Mapping
 from datetime import datetime, timedelta
 from typing import Annotated, TypeAlias
 
@@ -18,7 +17,7 @@ from unseen.errors import PermissionDenied, UsageError
 from unseen.flow.spec import FlowSpec, parse_flow
 from unseen.ids import JobId, PartyId
 from unseen.node.domain import Job, JobState, Person, Right
-from unseen.node.http.guard import PREFIX, Me, Needs, services_of
+from unseen.node.http.guard import PREFIX, Me, Needs, Places, services_of
 from unseen.node.http.people import Body
 from unseen.node.http.problems import NotFound, TooMany
 from unseen.trust.agreement import ProjectId
@@ -209,29 +208,8 @@ def _found(request: Request, project: ProjectId, job: JobId) -> Job:
     return found
 
 
-class Watchers:
-    """Counts those who watch jobs: each of them costs the store some looks a second."""
-
-    def __init__(self, most: int = 64) -> None:
-        self.most, self._count = most, 0
-
-    @property
-    def full(self) -> bool:
-        """Whether there is no place for one more."""
-        return self._count >= self.most
-
-    @contextmanager
-    def place(self) -> Iterator[None]:
-        """Count somebody as long as the block lasts; in the event loop's thread only."""
-        self._count += 1
-        try:
-            yield
-        finally:
-            self._count -= 1
-
-
-def _watchers(request: Request) -> Watchers:
-    watchers: Watchers = request.app.state.watchers
+def _watchers(request: Request) -> Places:
+    watchers: Places = request.app.state.watchers
     return watchers
 
 
