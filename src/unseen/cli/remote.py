@@ -233,11 +233,18 @@ def _plain_name(name: str) -> str:
 
 def _follow(client: Client, project: str, job: str) -> None:
     for event in client.events(project, job):
-        if event["what"] == "state":
-            _say(_line(f"{event['state']}  {event['reason']}".rstrip()))
+        told = {key: "" if value is None else str(value) for key, value in event.items()}
+        if "state" in told:
+            _say(_line(f"{told['state']}  {told.get('reason', '')}".rstrip()))
         else:
-            done = f"{event['done']} of {event['total']}" if event.get("total") else ""
-            _say(_line(f"  {event['step']:<16} {event['what']:<10} {done:<12} {event.get('note') or ''}".rstrip()))
+            done = f"{told['done']} of {told['total']}" if event.get("total") else ""
+            words = (
+                f"  {told.get('step', ''):<16}",
+                f"{told.get('what', ''):<10}",
+                f"{done:<12}",
+                told.get("note", ""),
+            )
+            _say(_line(" ".join(words).rstrip()))
 
 
 # --- input and output ------------------------------------------------------------------------------------------------
