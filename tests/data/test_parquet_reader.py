@@ -132,7 +132,7 @@ def test_a_small_file_that_would_fill_the_memory_is_refused_before_its_rows_are_
     path = file(pl.select(pl.repeat(1, 40_000_000, dtype=pl.Int8).alias("id")))
     assert path.stat().st_size < 100_000
     monkeypatch.setattr("unseen.data.readers.read_frame", None)
-    with pytest.raises(DataError, match="40000000 cells in .* times as much memory, allowed is 200 times"):
+    with pytest.raises(DataError, match=r"40000000 cells in .* times as much memory, allowed is 200 times"):
         read_table(path)
 
 
