@@ -128,6 +128,14 @@ def test_limits_hold_for_parquet(file):
         read_table(file(FRAME.with_columns(id="id" + pl.col("id") + "000")), limits=Limits(max_cell_bytes=5))
 
 
+def test_a_small_file_that_would_fill_the_memory_is_refused_before_its_rows_are_read(file, monkeypatch):
+    path = file(pl.select(pl.repeat(1, 40_000_000, dtype=pl.Int8).alias("id")))
+    assert path.stat().st_size < 100_000
+    monkeypatch.setattr("unseen.data.readers.read_frame", None)
+    with pytest.raises(DataError, match=r"40000000 cells in .* times as much memory, allowed is 200 times"):
+        read_table(path)
+
+
 def test_no_rows_and_damage_are_refused(file):
     with pytest.raises(DataError, match="empty file"):
         read_table(file(FRAME[:0]))

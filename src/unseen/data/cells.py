@@ -29,9 +29,12 @@ class Limits:
     max_columns: int = 20_000
     max_cell_bytes: int = 65_536
     max_line_bytes: int = 8 << 20
+    max_expansion: int = 200
+    """Of a Parquet file: bytes of its cells, eight for each, for one byte of the file. A column of one value takes
+    next to nothing in a file, however many rows it has."""
 
     def __post_init__(self) -> None:
-        if min(self.max_columns, self.max_cell_bytes, self.max_line_bytes) < 1:
+        if min(self.max_columns, self.max_cell_bytes, self.max_line_bytes, self.max_expansion) < 1:
             raise UsageError(f"limits are positive, found {self}")
         if self.max_cell_bytes > CSV_CELL_BOUND:
             raise UsageError(f"max_cell_bytes is at most {CSV_CELL_BOUND}, found {self.max_cell_bytes}")

@@ -44,6 +44,16 @@ def read_names(path: Path) -> list[str]:
         return list(pl.read_parquet_schema(path))
 
 
+def read_height(path: Path) -> int:
+    """Return how many rows a Parquet file says it has, without reading them.
+
+    Raises:
+        DataError: As ``read_frame``.
+    """
+    with _translated(path):
+        return int(pl.scan_parquet(path, glob=False, hive_partitioning=False).select(pl.len()).collect().item())
+
+
 def read_note(path: Path, key: str) -> str | None:
     """Return what a Parquet file's metadata hold under ``key``, if anything.
 

@@ -22,7 +22,7 @@ from unseen.data.atomic import whole_file
 from unseen.data.cells import Cells, Limits, Span, header_fault
 from unseen.data.import_report import MAX_PLACES, Cause, Findings, ImportReport, Place
 from unseen.data.inference import Typed, type_column, type_text
-from unseen.data.parquet import read_frame, read_names
+from unseen.data.parquet import read_frame, read_height, read_names
 from unseen.data.readers_csv import original_lines, parse_csv
 from unseen.data.schema import Column, Kind, Role, Schema
 from unseen.data.table import Table, may_repeat, noted_schema
@@ -34,6 +34,9 @@ DEFAULT_NAMES: Mapping[Role, tuple[str, ...]] = {
     Role.WEIGHT: ("weight",),
 }
 _PARQUET_MAGIC = b"PAR1"
+_CELL_BYTES = 8
+_ALWAYS_BYTES = 256 << 20
+"""Of memory, that any file may take."""
 
 
 def read_table(
@@ -206,10 +209,21 @@ def _parse_parquet(path: Path, limits: Limits) -> Cells:
     if fault:
         findings.add(Cause.BAD_HEADER, fault[1], column=fault[0])
         return Cells.unreadable(findings)
+    _limit_expansion(path, read_height(path) * len(names), limits)
     frame = read_frame(path)
     _limit_cells(path, frame, limits)
     rows = np.arange(1, frame.height + 1)
     return Cells(True, frame, rows, rows, findings)
+
+
+def _limit_expansion(path: Path, cells: int, limits: Limits) -> None:
+    size, needed = path.stat().st_size, cells * _CELL_BYTES
+    if needed > max(_ALWAYS_BYTES, limits.max_expansion * size):
+        raise DataError(
+            f"{path} has {cells} cells in {size} bytes and would take {needed / size:.0f} times as much memory, "
+            f"allowed is {limits.max_expansion} times: leave out what is the same in all rows, "
+            f"or raise the limit max_expansion"
+        )
 
 
 def _limit_cells(path: Path, frame: pl.DataFrame, limits: Limits) -> None:

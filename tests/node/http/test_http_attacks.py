@@ -7,7 +7,8 @@ import socket
 import tempfile
 import threading
 from concurrent.futures import ThreadPoolExecutor, as_completed
-from contextlib import ExitStack
+from contextlib import ExitStack, contextmanager
+from dataclasses import replace
 from itertools import islice
 
 import pytest
@@ -17,6 +18,7 @@ from tests.node.organisations import CREDIT as CREDIT_ID
 
 from unseen.client import Client
 from unseen.errors import PermissionDenied
+from unseen.ids import JobId
 from unseen.node.domain import Duty
 from unseen.node.http import jobs as jobs_module
 from unseen.node.http import serve as serve_module
@@ -24,6 +26,7 @@ from unseen.node.http.app import PREFIX, make_app
 from unseen.node.http.guard import HttpSettings
 from unseen.node.http.serve import serving
 from unseen.node.usecases.people import MOST_FAILURES, Crowded, SignInRefused
+from unseen.trust.agreement import ProjectId
 
 PROJECTS = f"{PREFIX}/projects"
 CREDIT = f"{PROJECTS}/credit"
@@ -258,3 +261,47 @@ def test_a_file_for_a_table_that_cannot_be_is_refused_before_it_comes_in_and_onl
     assert owner.post(path.format("Clients"), content=too_much).status_code == 422, "not 413: nobody read it"
     staffed.app.state.uploads.most = 0
     assert owner.post(path.format("clients"), content=b"phone\n1\n").status_code == 429
+
+
+def test_other_projects_jobs_do_not_hide_those_that_one_may_see(allied):
+    analyst = allied.of(Duty.ANALYST)
+    own = analyst.post(f"{CREDIT}/jobs", json={"flow": small_flow(BANK, INSURER)}).json()["job"]
+    with allied.bank.store.begin() as kept:
+        made = kept.jobs.get(JobId(own))
+        for number in range(101):
+            kept.jobs.add(replace(made, job=JobId(f"job-{number}"), project=ProjectId("other")))
+    assert [one["job"] for one in analyst.get(f"{PREFIX}/jobs").json()] == [own]
+    assert len(allied.of(Duty.AUDITOR).get(f"{PREFIX}/jobs").json()) == 100
+
+
+def test_an_upload_that_is_cut_off_leaves_nothing_and_breaks_nothing_down(staffed, tmp_path, caplog):
+    token = staffed.of(Duty.DATA_OWNER).headers["authorization"]
+    head = f"POST {PREFIX}/tables/clients/versions?id=phone HTTP/1.1\r\nhost: localhost\r\nauthorization: {token}\r\n"
+    ended, leave = threading.Event(), staffed.app.state.uploads.place
+
+    @contextmanager
+    def place():
+        with leave():
+            try:
+                yield
+            finally:
+                ended.set()
+
+    staffed.app.state.uploads.place = place
+    with serving(staffed.app, "127.0.0.1:0") as (host, port):
+        with socket.create_connection((host, port), timeout=20) as line:
+            line.sendall(f"{head}content-length: 1000\r\n\r\nphone\n1\n".encode())
+        assert ended.wait(20)
+    assert list(tmp_path.glob("scratch/*/*")) == []
+    assert [one.name for one in staffed.services.catalogue.all()] == ["customers"], "that of the setting"
+    assert [record for record in caplog.records if record.exc_info] == []
+
+
+# --- stolen sessions
+
+
+def test_a_stolen_admins_token_gives_no_password_that_outlives_it(staffed):
+    admin = staffed.of(Duty.ADMIN)
+    refused = admin.put(f"{PREFIX}/people/admin/password", json={"password": "a new long password"})
+    assert (refused.status_code, "the old one" in refused.json()["detail"]) == (403, True)
+    assert staffed.services.people.sign_in("admin", PASSWORD)

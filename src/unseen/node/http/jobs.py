@@ -35,6 +35,7 @@ _BEAT_LOOKS = 30
 _MOST_NUMBER = 10**15
 """Of what the store numbers."""
 _LONGEST_NUMBER = 16
+_MOST_SHOWN = 100
 _MOST_HOURS = MAX_VALIDITY / timedelta(hours=1)
 
 
@@ -108,8 +109,13 @@ def jobs(
     before: Annotated[int | None, Query(le=_MOST_NUMBER, ge=0)] = None,
 ) -> list[JobShown]:
     """Return the newest jobs that one may see, those before the ``order`` given by ``before``."""
-    found = services_of(request).jobs.all(project, state, before)
-    return [JobShown.of(job) for job in found if person.may_in(Right.SEE_JOBS, job.project)]
+    found: list[JobShown] = []
+    while page := services_of(request).jobs.all(project, state, before, _MOST_SHOWN):
+        found += [JobShown.of(job) for job in page if person.may_in(Right.SEE_JOBS, job.project)]
+        if len(found) >= _MOST_SHOWN:
+            break
+        before = page[-1].order
+    return found[:_MOST_SHOWN]
 
 
 @router.post(PATH, status_code=201)

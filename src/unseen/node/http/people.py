@@ -173,8 +173,9 @@ def change(request: Request, name: str, person: Manager, body: Change) -> Person
 
 @router.put("/people/{name}/password", status_code=204)
 def set_password(request: Request, name: str, person: Manager, body: NewPassword) -> None:
-    """Give somebody another password; their sessions end."""
-    del person
+    """Give somebody another password; their sessions end. One's own takes the old one, which a stolen token lacks."""
+    if name == person.name:
+        raise PermissionDenied("one's own password takes the old one: PUT /api/v1/session/password")
     _check_there(request, name)
     services_of(request).people.set_password(name, body.password)
 

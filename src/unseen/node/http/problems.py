@@ -9,6 +9,7 @@ from fastapi import FastAPI, Request, Response
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse
 from starlette.exceptions import HTTPException
+from starlette.requests import ClientDisconnect
 
 from unseen.errors import (
     Cancelled,
@@ -96,6 +97,12 @@ def install(app: FastAPI) -> None:
         response.headers.update(headers or {})
         return response
 
+    async def gone(request: Request, error: Exception) -> Response:
+        del request, error
+        # Nobody reads this; it is no fault of the node that its log would have to tell.
+        return problem(400, "Cut Off", "the request ended before its body did")
+
+    app.add_exception_handler(ClientDisconnect, gone)
     app.add_exception_handler(UnseenError, ours)
     app.add_exception_handler(RequestValidationError, malformed)
     app.add_exception_handler(HTTPException, by_framework)
