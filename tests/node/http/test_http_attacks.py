@@ -100,3 +100,11 @@ def test_a_flood_of_sign_ins_is_refused_at_once_and_whoever_is_signed_in_goes_on
 def test_a_name_that_can_be_nobodys_reaches_no_database(staffed, name, monkeypatch):
     monkeypatch.setattr(staffed.services.people, "_store", None)
     assert _guess(staffed.services.people, name) == "name or password are wrong"
+
+
+def test_an_analyst_is_told_what_is_missing_and_not_whether_it_is_there(staffed):
+    analyst = staffed.of(Duty.ANALYST)
+    for project in ("elsewhere", "nowhere"):
+        told = analyst.get(f"{PROJECTS}/{project}")
+        assert told.status_code == 403
+        assert f"analyst does not work in project {project}; an admin adds it: unseen people" in told.json()["detail"]
