@@ -11,6 +11,7 @@ from datetime import UTC, datetime, timedelta
 import pytest
 
 from unseen.cli import node as commands
+from unseen.cli.node_commands import LOOPBACK
 from unseen.errors import PermissionDenied
 from unseen.ids import PartyId
 from unseen.node.folder import Node
@@ -145,6 +146,7 @@ def test_a_misheard_code_may_be_typed_again(unseen, bank, typed, tmp_path):
     assert "that is not the code; listen again" in ended.out
     assert f"bank is a partner: this node dials it at {bank.config.listen}" in ended.out
     assert Node(tmp_path / "new").partners.get(BANK).endpoint == bank.config.listen
+    assert Node(tmp_path / "new").config.http == LOOPBACK
 
 
 def test_without_a_code_nothing_is_kept(unseen, bank, typed, tmp_path):

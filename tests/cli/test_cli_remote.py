@@ -109,6 +109,41 @@ def test_drafts_say_what_is_missing_and_trails_are_of_projects(url, tmp_path, mo
     assert "there is no project credit" in unseen("project", "trail", "credit", "--out", tmp_path / "trail").err
 
 
+class Answering:
+    """A node that says how one project stands."""
+
+    def __init__(self, **found):
+        self.found = {"project": "credit", "standing": "draft", "waiting": None, "policy": None, **found}
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *_):
+        pass
+
+    def draft(self, _):
+        return {"project": "credit"}
+
+    def project(self, _):
+        return self.found
+
+    def sign(self, *_):
+        return self.found
+
+
+def test_people_are_told_what_a_project_lacks(tmp_path, monkeypatch, unseen):
+    text, digest = tmp_path / "agreement.yaml", "5" * 64
+    text.write_text("project: credit\n", encoding="utf-8")
+    waits = Answering(waiting={"digest": digest, "missing": ["partner"]})
+    monkeypatch.setattr("unseen.cli.remote._client", lambda: waits)
+    assert f"its digest is {digest}" in unseen("project", "draft", text).out
+    told = unseen("project", "sign", "credit", "--digest", digest).out
+    assert told.startswith("credit: draft; not signed by partner; this site has no policy for it, and allows nothing")
+    monkeypatch.setattr("unseen.cli.remote._client", lambda: Answering(standing="in-force", policy={"tables": []}))
+    assert unseen("project", "sign", "credit", "--digest", digest).out.strip() == "credit: in-force"
+    assert json.loads(unseen("project", "sign", "credit", "--digest", digest, "--json").out)["standing"] == "in-force"
+
+
 FLOW = """
 name: shared
 parties: {bank: active, partner: passive}

@@ -206,6 +206,13 @@ def test_an_auditor_verifies_a_trail(trail: tuple[Path, SigningKey, Trail], tmp_
         "party": "bank", "key": own.public, "records": 3, "last": state.digest, "heads": 1, "vouched": 3,
     }  # fmt: skip
     whole = path.read_bytes().splitlines(keepends=True)
+    handed_out = tmp_path / "handed-out"
+    plain = [line.partition(b" ")[2] for line in whole]
+    handed_out.write_bytes(b"".join(plain))
+    assert "vouch for the first 3 records" in unseen("audit", "verify", handed_out, "--head", head).out
+    for lost in (plain[1:], [plain[0], plain[2]], [plain[1], plain[0], plain[2]], [plain[0].replace(b"o", b"0")]):
+        handed_out.write_bytes(b"".join(lost))
+        assert unseen("audit", "verify", handed_out).code == 1
     path.write_bytes(b"".join(whole[:2]))
     ended = unseen("audit", "verify", path, "--head", head)
     assert ended.code == 1

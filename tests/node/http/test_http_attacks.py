@@ -117,6 +117,14 @@ def test_a_name_that_can_be_nobodys_reaches_no_database(staffed, name, monkeypat
     assert _guess(staffed.services.people, name) == "name or password are wrong"
 
 
+def test_an_analyst_is_told_what_is_missing_and_not_whether_it_is_there(staffed):
+    analyst = staffed.of(Duty.ANALYST)
+    for project in ("elsewhere", "nowhere"):
+        told = analyst.get(f"{PROJECTS}/{project}")
+        assert told.status_code == 403
+        assert f"analyst does not work in project {project}; an admin adds it: unseen people" in told.json()["detail"]
+
+
 # --- what broke the node down
 
 
