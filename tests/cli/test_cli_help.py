@@ -52,7 +52,7 @@ GROUPS = {
         "status",
     ),
     "people": ("add", "change", "list"),
-    "project": ("draft", "list", "policy", "revoke", "show", "sign", "trail"),
+    "project": ("draft", "list", "policy", "revoke", "show", "sign", "template", "trail"),
     "table": ("add", "list", "profile", "retire"),
 }
 PAGES = ("unseen", *COMMANDS, *GROUPS, *(f"{group} {name}" for group, names in GROUPS.items() for name in names))

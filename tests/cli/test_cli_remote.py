@@ -8,6 +8,7 @@ from pathlib import Path
 
 import httpx2
 import pytest
+import yaml
 
 from unseen.cli import remote
 from unseen.client import Client
@@ -84,6 +85,37 @@ def test_passwords_do_not_cross_a_network_in_the_clear():
         check_address("0.0.0.0:8700", None)
     assert check_address("0.0.0.0:8700", Path("certificate.pem"))[1] == 8700
     assert check_address("127.0.0.1:8700", None) == ("127.0.0.1", 8700)
+
+
+def test_drafts_say_what_is_missing_and_trails_are_of_projects(url, tmp_path, monkeypatch, unseen):
+    with Client(url).sign_in("root", PASSWORD) as admin:
+        admin.add_person("ada", PASSWORD, ["data-owner", "analyst", "auditor"])
+    monkeypatch.setenv("XDG_CONFIG_HOME", str(tmp_path / "config"))
+    monkeypatch.setenv("UNSEEN_PASSWORD", PASSWORD)
+    unseen("login", url, "--name", "ada")
+    people, flow = tmp_path / "people.csv", tmp_path / "flow.yaml"
+    people.write_text("id,x,y\na,1,0\nb,2,1\n", encoding="utf-8")
+    unseen("table", "add", "customers", people)
+    flow.write_text(FLOW, encoding="utf-8")
+    out, policy = tmp_path / "agreement.yaml", tmp_path / "policy.yaml"
+    made = unseen("project", "template", "credit", flow, "--out", out, "--policy", policy, "--points", 500)
+    assert made.code == 0, made.err
+    text = yaml.safe_load(out.read_text(encoding="utf-8"))
+    assert [table["schema_digest"] == "FILL-IN" for table in text["tables"]] == [False, True]
+    assert [one["name"] for one in text["components"]] == ["psi_join", "read_table"]
+    assert yaml.safe_load(policy.read_text(encoding="utf-8"))["max_points"] == 500
+    refused = unseen("project", "draft", out)
+    assert (refused.code, "partner is not a partner of this node" in refused.err) == (2, True), refused.err
+    assert "there is no project credit" in unseen("project", "trail", "credit", "--out", tmp_path / "trail").err
+
+
+FLOW = """
+name: shared
+parties: {bank: active, partner: passive}
+steps:
+  read: {use: read_table, in: {source: tables.customers}}
+  align: {use: psi_join, in: {table: read.table}}
+"""
 
 
 @pytest.mark.parametrize(

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import atexit
 import hashlib
 import shutil
+import tempfile
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
+from functools import cache
 from pathlib import Path
 
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
@@ -48,9 +51,12 @@ def key_of(name: str) -> SigningKey:
 
 @dataclass
 class Clock:
+    """A clock that is set by hand, and goes on by itself whenever somebody looks."""
+
     time: datetime = NOW
 
     def now(self) -> datetime:
+        self.time += timedelta(microseconds=1)
         return self.time
 
     def monotonic(self) -> float:
@@ -99,11 +105,13 @@ def deliver(nodes: Iterable[Organisation]) -> int:
     """Hand letters over until nobody has any; return how many there were."""
     known = {node.me: node for node in nodes}
     count = 0
+    for node in known.values():
+        for peer in node.partners & known.keys():
+            node.mailroom.delivered(peer, known[peer].mailroom.received(node.me))
     while True:
         moved = 0
         for node in known.values():
             for peer in node.partners & known.keys():
-                node.mailroom.delivered(peer, known[peer].mailroom.received(node.me))
                 for number, body in node.mailroom.waiting(peer):
                     known[peer].mailroom.take(node.me, number, body)
                     node.mailroom.delivered(peer, number)
@@ -227,6 +235,16 @@ def site(*parties: PartyId, **changes: object) -> SiteProject:
 
 def allied(folder: Path, *names: PartyId, automatic: bool = True) -> tuple[Organisation, ...]:
     """Return nodes with an agreement that all have signed, and policies for it."""
+    template = _allied(*names, automatic=automatic)
+    for name in names:
+        shutil.copy(template / f"{name}.db", folder / f"{name}.db")
+    return tuple(Organisation(name, folder, partners=set(names) - {name}) for name in names)
+
+
+@cache
+def _allied(*names: PartyId, automatic: bool) -> Path:
+    folder = Path(tempfile.mkdtemp(prefix="unseen-allies-"))
+    atexit.register(shutil.rmtree, folder)
     nodes = acquainted(folder, *names)
     nodes[0].projects.draft(agreement_text(*names), ANN)
     deliver(nodes)
@@ -234,7 +252,9 @@ def allied(folder: Path, *names: PartyId, automatic: bool = True) -> tuple[Organ
         node.projects.sign(CREDIT, BEN)
         node.projects.set_policy(CREDIT, site(*names, automatic=automatic), ANN)
     deliver(nodes)
-    return nodes
+    for node in nodes:
+        node.store.close()
+    return folder
 
 
 def propose(node: Organisation, *parties: PartyId, **changes: object):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import random
+from datetime import timedelta
 from functools import cache
 
 import pytest
@@ -15,6 +16,7 @@ from organisations import (
     BEN,
     CREDIT,
     INSURER,
+    NOW,
     agreement_text,
     allied,
     deliver,
@@ -25,7 +27,8 @@ from organisations import (
 from test_node_projects import say
 
 from unseen.codec import encode_bytes
-from unseen.errors import RemoteProtocolError
+from unseen.errors import RemoteProtocolError, UsageError
+from unseen.flow.spec import FlowSpec
 from unseen.node.letters import Envelope, JobProposed, TableHeld, TablesHeld, read_letter, write_letter
 
 
@@ -112,9 +115,31 @@ def test_a_flow_that_cannot_run_is_refused_with_a_reason(allies, steps) -> None:
     assert job.state.is_over
     assert job.reason.startswith("refused by insurer")
     assert len(job.reason) > 30
+    assert "secret" not in job.reason, "names of columns are not for everybody"
+
+
+def test_what_is_too_long_for_a_letter_is_told_to_whoever_writes_it(allies) -> None:
+    bank, _ = allies
+    flow = small_flow(BANK, INSURER)
+    flow["name"] = "small"
+    params = {"columns": {BANK: {f"column {number} {'x' * 200}": "feature" for number in range(6000)}}}
+    flow["steps"]["read"]["params"] = params  # type: ignore[index]  # a mapping
+    with pytest.raises(UsageError, match=r"has 1[0-9]{6} bytes, expected 1048576 at most"):
+        bank.jobs.propose(CREDIT, FlowSpec.model_validate(flow), {}, 0, 0.0, 0.0, NOW + timedelta(hours=1), ANN)
+    assert bank.jobs.all() == ()
 
 
 @pytest.mark.parametrize("table", [("0" * 63, 5), ("0" * 64, -1), ("0" * 64, 1 << 50)])
 def test_tables_that_cannot_be_are_refused(allies, table) -> None:
     _, insurer = allies
     assert say(insurer, BANK, TablesHeld(CREDIT, (TableHeld(BANK, "customers", *table),))) == ["signature"]
+
+
+def test_a_bad_letter_does_not_cost_reading_the_trail_anew(allies) -> None:
+    _, insurer = allies
+    with insurer.books.turn() as turn:
+        gate = turn.gate(CREDIT)
+    for _ in range(3):
+        assert say(insurer, BANK, TablesHeld(CREDIT, (TableHeld(INSURER, "customers", "0" * 64, 1),)))
+    with insurer.books.turn() as turn:
+        assert turn.gate(CREDIT) is gate

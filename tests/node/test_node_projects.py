@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+
 import pytest
 from organisations import (
     ANN,
@@ -36,7 +38,7 @@ from unseen.node.letters import (
     write_letter,
 )
 from unseen.node.usecases.asking import held_tables
-from unseen.trust.agreement import Agreement, Revocation
+from unseen.trust.agreement import Agreement, Member, Revocation
 from unseen.trust.audit import Event
 from unseen.trust.envelope import countersigned, read_envelope, read_statement, seal
 
@@ -254,3 +256,35 @@ def test_a_head_of_another_history_is_refused_and_kept_in_the_trail(tmp_path) ->
     back = held.head.model_copy(update={"count": held.head.count - 1})
     assert say(bank, INSURER, HeadSigned(CREDIT, seal(back, key_of(INSURER)).to_bytes())) == ["signature"]
     assert bank.audit.heads(CREDIT) == (held,)
+
+
+def test_drafts_of_others_are_not_pushed_aside(tmp_path) -> None:
+    """Mallory is a partner, and wants people to sign its form of somebody else's project."""
+    bank, insurer, mallory = nodes = acquainted(tmp_path, BANK, INSURER, MALLORY)
+    bank.projects.draft(agreement_text(BANK, INSURER), ANN)
+    deliver((bank, insurer))
+    mallory.projects.draft(agreement_text(MALLORY, INSURER, purpose="mine"), ANN)
+    deliver(nodes)
+    assert pending(insurer).purpose == "one credit score"
+    for node in (bank, insurer):
+        node.projects.sign(CREDIT, BEN)
+    deliver(nodes)
+    made = insurer.projects.get(CREDIT).current
+    stolen = agreement_text(MALLORY, INSURER)
+    stolen |= {"members": [m.model_dump(mode="json") for m in (made.member(INSURER), member_of(MALLORY))]}
+    forged = Agreement.model_validate_json(json.dumps({**stolen, "version": 2, "previous": made.digest}))
+    assert say(insurer, MALLORY, AgreementOffered(seal(forged, key_of(MALLORY)).to_bytes())) == ["signature"]
+    assert insurer.projects.pending() == ()
+
+
+def member_of(party: PartyId) -> Member:
+    return Member(party=party, key=key_of(party).public, certificate=root_of(party))
+
+
+def test_a_key_stays_through_all_versions(tmp_path) -> None:
+    bank, insurer = allied(tmp_path, BANK, INSURER)
+    card = Card(key_of("another").public, root_of(INSURER))
+    assert say(bank, INSURER, card) == []
+    with pytest.raises(UsageError, match="insurer has another key than in version 1: a new key takes a new project"):
+        bank.projects.draft(agreement_text(BANK, INSURER, purpose="another"), ANN)
+    assert insurer.projects.pending() == ()

@@ -61,7 +61,7 @@ class Workshop:
         self.tasks: list[Assignment] = []
         patch.setattr(module, "_spawn", self._spawn)
         runs = Runs(node.books, node.folder / "workspaces")
-        way = Way(self.relay, Path("/nowhere/socket"), self.files)
+        way = Way(self.relay, node.folder / "run" / "socket", self.files)
         self.supervisor = Supervisor(node.me, runs, node.jobs, way, settings)
 
     def _spawn(self, task: Assignment, home: Path) -> subprocess.Popen[str]:
@@ -122,6 +122,7 @@ def test_a_worker_that_is_done_ends_the_job_once_all_are(nodes, workshop) -> Non
     assert set(task.tables) == {"customers"}
     assert workshop.relay.forgotten[-1] == job
     assert workshop.files.open_now == 0
+    assert list((workshop.node.folder / "run").iterdir()) == []
     assert state(nodes, job)[1] is JobState.RUNNING
     deliver(nodes)
     do_the_other_side(nodes, job)

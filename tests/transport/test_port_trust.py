@@ -24,6 +24,7 @@ from unseen.node.folder import Node
 from unseen.transport.diagnosis import Cause
 from unseen.transport.doctor import visit
 from unseen.transport.facts import Facts
+from unseen.transport.grpc import GrpcChannel
 from unseen.transport.link import MAX_PACKET_BYTES, Kind, pack
 from unseen.transport.mail import LETTER_BYTES, MOST_LETTERS, MOST_WAIT, Exchange, Letter
 from unseen.transport.tls import host_name, issue, make_authority
@@ -284,11 +285,18 @@ def test_a_job_whose_admission_cannot_be_judged_is_not_allowed(sites, caplog, qu
     assert "job job-1 cannot be judged" in caplog.text
 
 
-@pytest.mark.parametrize("job", [(), ("Job 1",), ("../x",), ("job-1", "job-1"), ("",)])
+@pytest.mark.parametrize("job", [("Job 1",), ("../x",), ("job-1", "job-1"), ("",)])
 def test_a_stream_names_one_job(sites, identities, job):
     alice, _ = sites(ALICE, BOB)
     found = call(identities[BOB], alice.port.port, METHOD, [], metadata=[("unseen-job", name) for name in job])
     assert found == ("INVALID_ARGUMENT", "bob named no job")
+
+
+def test_a_process_that_runs_a_job_without_a_node_is_told(sites, identities, quick):
+    alice, _ = sites(ALICE, BOB)
+    channel = GrpcChannel(identities[BOB], {ALICE: alice.listen}, options=quick)
+    with channel, pytest.raises(HandshakeRefused, match="a node listens here, for jobs of nodes"):
+        channel.receive(ALICE, 20)
 
 
 # --- floods

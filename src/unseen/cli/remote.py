@@ -7,6 +7,7 @@ import json
 import os
 import sys
 from collections.abc import Mapping
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from string import ascii_letters, digits
 from typing import Any
@@ -18,11 +19,18 @@ from rich.text import Text
 
 from unseen.cli.terminal import harmless
 from unseen.client import Client, Json
+from unseen.component import installed_components
 from unseen.data.atomic import whole_file
 from unseen.errors import RemoteProtocolError, UsageError
+from unseen.flow.graph import build_graph
 from unseen.flow.spec import read_flow
+from unseen.ids import PartyId
+from unseen.node.drafting import agreement_for, policy_for
+from unseen.trust.policy import tables_of
+from unseen.trust.store import Lines
 
 _LONGEST_CELL = 60
+_UNKNOWN = "FILL-IN"
 
 
 def _session_file() -> Path:
@@ -110,10 +118,61 @@ def add_table(*, name: str, file: Path, how: Mapping[str, object], as_json: bool
         _say(f"  {note}")
 
 
-def draft(*, text: Path, as_json: bool) -> None:
-    """Write an agreement."""
+def template(*, project: str, flow: Path, out: Path, policy_out: Path, days: int, points: int) -> None:
+    """Write an agreement and a policy for a flow; what this node cannot know says so."""
+    spec, now = read_flow(flow), datetime.now(UTC).replace(microsecond=0)
     with _client() as client:
-        _print(client.draft(_mapping(text)), as_json=as_json)
+        me, own = client.node(), {table["name"]: table for table in client.tables() if not table["retired"]}
+    names = sorted(tables_of(build_graph(spec, installed_components())))
+    tables = [
+        _agreed(party, own[name] if party == me and name in own else None, name)
+        for party in spec.parties
+        for name in names
+    ]
+    text = agreement_for(spec, project, tables, (now, now + timedelta(days=days)), points)
+    policy = policy_for(spec, next(iter(spec.parties)), points)
+    for path, content in ((out, text), (policy_out, policy)):
+        with whole_file(path) as file:
+            plain = json.loads(json.dumps(content))  # identifiers are text of their own kinds
+            file.write(yaml.safe_dump(plain, sort_keys=False, allow_unicode=True).encode())
+    _say(f"{out}: complete what says {_UNKNOWN}, with what the partners tell you (unseen table list --json)")
+    _say(f"{policy_out}: what a site lets the project do; each party has its own")
+
+
+def _agreed(party: PartyId, table: Json | None, name: str) -> Json:
+    """Return what an agreement says of a table."""
+    if table is None:
+        return {"owner": party, "name": name, "schema_digest": _UNKNOWN, "columns": [("id", "id")]}
+    columns = [(column["name"], column["role"]) for column in table["columns"]]
+    return {"owner": party, "name": name, "schema_digest": table["schema_digest"], "columns": columns}
+
+
+def draft(*, text: Path, as_json: bool) -> None:
+    """Write an agreement, and say how to go on."""
+    with _client() as client:
+        made = client.draft(_mapping(text))
+        waiting = client.project(made["project"])["waiting"] or {}
+    if as_json:
+        _print(made, as_json=True)
+        return
+    _say(f"{made['project']}: drafted, and offered to its members; its digest is {waiting.get('digest')}")
+    _say(f"read it by `unseen project show {made['project']}`; an approver signs by `unseen project sign`")
+
+
+def change_project(call: str, *arguments: object, as_json: bool) -> None:
+    """Do something to a project, and say how it stands."""
+    with _client() as client:
+        _print_standing(getattr(client, call)(*arguments), as_json=as_json)
+
+
+def _print_standing(found: Json, *, as_json: bool) -> None:
+    if as_json:
+        _print(found, as_json=True)
+        return
+    waiting = found["waiting"] or {}
+    missing = f"; not signed by {', '.join(waiting['missing'])}" if waiting.get("missing") else ""
+    policy = "" if found["policy"] else "; this site has no policy for it, and allows nothing: unseen project policy"
+    _say(f"{found['project']}: {found['standing']}{missing}{policy}")
 
 
 def set_policy(*, project: str, file: Path | None, nothing: bool, as_json: bool) -> None:
@@ -121,16 +180,18 @@ def set_policy(*, project: str, file: Path | None, nothing: bool, as_json: bool)
     if (file is None) != nothing:
         raise UsageError("give a file with the policy, or --nothing")
     with _client() as client:
-        _print(client.set_policy(project, _mapping(file) if file else None), as_json=as_json)
+        _print_standing(client.set_policy(project, _mapping(file) if file else None), as_json=as_json)
 
 
 def trail(*, project: str, out: Path) -> None:
     """Write a trail to a file."""
+    if out.exists():
+        raise UsageError(f"{out} is there already: choose another name")
     with _client() as client:
-        content = client.audit(project)
-    with whole_file(out) as file:
-        file.write(content)
-    _say(f"{out}: {content.count(bytes([10]))} records; check them by `unseen audit verify {out}`")
+        records = client.audit(project).splitlines()
+    with Lines(out) as lines:
+        lines.append(*records)
+    _say(f"{out}: {len(records)} records; check them by `unseen audit verify {out}`")
 
 
 def propose(*, project: str, flow: Path, terms: Mapping[str, object], wait: bool, as_json: bool) -> None:
@@ -172,7 +233,18 @@ def _plain_name(name: str) -> str:
 
 def _follow(client: Client, project: str, job: str) -> None:
     for event in client.events(project, job):
-        _say("  ".join(_line(event[key]) for key in ("at", "step", "state", "text") if event.get(key)))
+        told = {key: "" if value is None else str(value) for key, value in event.items()}
+        if "state" in told:
+            _say(_line(f"{told['state']}  {told.get('reason', '')}".rstrip()))
+        else:
+            done = f"{told['done']} of {told['total']}" if event.get("total") else ""
+            words = (
+                f"  {told.get('step', ''):<16}",
+                f"{told.get('what', ''):<10}",
+                f"{done:<12}",
+                told.get("note", ""),
+            )
+            _say(_line(" ".join(words).rstrip()))
 
 
 # --- input and output ------------------------------------------------------------------------------------------------

@@ -132,6 +132,19 @@ def show_project(project: Project, json: Json = False) -> None:
     _work().show("project", project, as_json=json)
 
 
+@projects.command("template")
+def template(
+    project: Project,
+    flow: Annotated[Path, typer.Argument(help="The flow that is to run, in YAML or JSON.", metavar="FLOW")],
+    out: Annotated[Path, typer.Option(help="The agreement to write, for you to complete.")] = Path("agreement.yaml"),
+    policy_out: Annotated[Path, typer.Option("--policy", help="The policy to write.")] = Path("policy.yaml"),
+    days: Annotated[int, typer.Option(min=1, help="For how long it holds.")] = 90,
+    points: Annotated[int, typer.Option(min=1, help="Ids that an owner evaluates for a partner in one job.")] = 100_000,
+) -> None:
+    """Write an agreement and a site's policy under which one flow can run, as drafts to edit."""
+    _work().template(project=project, flow=flow, out=out, policy_out=policy_out, days=days, points=points)
+
+
 @projects.command("draft")
 def draft(
     text: Annotated[Path, typer.Argument(help="The agreement, in YAML or JSON; members are names.", metavar="FILE")],
@@ -148,13 +161,13 @@ def sign(
     json: Json = False,
 ) -> None:
     """Sign the agreement that waits."""
-    _work().show("sign", project, digest, as_json=json)
+    _work().change_project("sign", project, digest, as_json=json)
 
 
 @projects.command("revoke")
 def revoke(project: Project, reason: Reason, json: Json = False) -> None:
     """End an agreement, alone and for good; its jobs end with it."""
-    _work().show("revoke", project, reason, as_json=json)
+    _work().change_project("revoke", project, reason, as_json=json)
 
 
 @projects.command("policy")
@@ -195,7 +208,10 @@ def show_job(project: Project, job: Job, json: Json = False) -> None:
 def propose(  # noqa: PLR0913, PLR0917  each is an option
     project: Project,
     flow: Annotated[Path, typer.Argument(help="The flow, in YAML or JSON.", metavar="FLOW")],
-    points: Annotated[int, typer.Option(min=0, help="Ids that each owner evaluates for a partner, at most.")] = 0,
+    points: Annotated[
+        int | None,
+        typer.Option(min=0, help="Ids that an owner evaluates for a partner. Default: all that are needed."),
+    ] = None,
     epsilon: Annotated[float, typer.Option(min=0, help="Differential privacy to be spent.")] = 0.0,
     delta: Annotated[float, typer.Option(min=0, help="Differential privacy to be spent.")] = 0.0,
     hours: Annotated[

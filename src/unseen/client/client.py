@@ -109,6 +109,10 @@ class Client:
         """Return who is signed in, and what they may do."""
         return self._json("GET", "/session")
 
+    def node(self) -> str:
+        """Return the name of the organisation whose node it is."""
+        return str(self.me()["node"])
+
     def set_own_password(self, old: str, new: str) -> None:
         """Change one's own password; all sessions end."""
         self._call("PUT", "/session/password", json={"old": old, "password": new})
@@ -194,8 +198,12 @@ class Client:
         return self._json("PUT", f"/projects/{_segment(project)}/policy", json=policy)
 
     def audit(self, project: str) -> bytes:
-        """Return the trail of a project as lines, as ``unseen audit verify`` takes them."""
+        """Return the trail of a project, a record a line; see `unseen project trail`."""
         return self._call("GET", f"/projects/{_segment(project)}/trail").content
+
+    def trail(self, project: str) -> Json:
+        """Return whether the trail of a project is whole, and how far partners have signed that theirs had got."""
+        return self._json("GET", f"/projects/{_segment(project)}/trail/state")
 
     # --- jobs
 

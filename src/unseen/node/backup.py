@@ -89,12 +89,14 @@ def make_backup(node: Node, file: Path, passphrase: str, now: datetime) -> Manif
     """Write everything that a node has into a new file, which is there as a whole or not at all.
 
     Raises:
-        UsageError: The file is there already, or the passphrase is too short.
+        UsageError: The file is there already or in the node's folder, or the passphrase is too short.
         DataError: Something cannot be read or written.
     """
     _check_passphrase(passphrase)
     if file.exists():
         raise UsageError(f"{file} is there already: choose another name, or remove it")
+    if file.resolve().is_relative_to(node.folder.resolve()):
+        raise UsageError(f"{file} is in the node's own folder: the next backup would hold it; choose another place")
     with Scratch(scratch_folder(node)) as scratch, tempfile.TemporaryFile(dir=scratch.folder) as plain:
         with tarfile.open(fileobj=plain, mode="w", format=tarfile.PAX_FORMAT) as archive:
             manifest = _pack(archive, node, scratch.folder, now)

@@ -1,8 +1,8 @@
 """A node's transactions: the store together with what is derived from it, gates and ledgers, one turn at a time.
 
 Everything that a person or a partner brings about is one **turn**: it is there as a whole, with the letters that tell
-others, or not at all. What is derived stays in memory from turn to turn; a turn that fails throws it away, and it is
-made anew from the store's lines. The lines, by the names of their logs:
+others, or not at all. What is derived stays in memory from turn to turn; a turn that fails after it has changed some of
+it throws it away, and it is made anew from the store's lines. The lines, by the names of their logs:
 
 =====================================  =========================================================
 ``trail``                              what was refused before it could be told which project it was about
@@ -27,7 +27,7 @@ from datetime import datetime
 from unseen.clock import Clock
 from unseen.errors import LocalProtocolError, UsageError
 from unseen.ids import PartyId
-from unseen.node.letters import AnyLetter, write_letter
+from unseen.node.letters import MAX_LETTER, AnyLetter, write_letter
 from unseen.node.store import Kept, Store
 from unseen.trust.agreement import Agreement, Project, ProjectId
 from unseen.trust.audit import Code, Event, Trail
@@ -94,18 +94,42 @@ class Books:
                     turn = self._turn = Turn(kept, self, self._derived)
                     yield turn
             except BaseException:
-                self._derived = _Derived()
+                # What was only read stays: a partner's bad letter must not cost reading whole trails anew.
+                if self._turn is None or self._turn.touched:
+                    self._derived = _Derived()
                 raise
             finally:
                 self._turn = None
         for tell in self._listeners:
             tell(turn)
 
+    @property
+    def present(self) -> Turn | None:
+        """The turn that is under way."""
+        return self._turn
+
     def keep(self, log: str, line: bytes) -> None:
         """Add a line within the present turn."""
         if self._turn is None:
             raise LocalProtocolError(f"a line for {log} outside of any turn")
+        self._turn.touched = True
         self._turn.kept.lines.append(log, line)
+
+
+class _TurnClock:
+    """The moment of the present turn: a grant that is given and charged in one turn is valid from that moment on."""
+
+    def __init__(self, books: Books) -> None:
+        self._books = books
+
+    def now(self) -> datetime:
+        """Return the moment at which the turn began."""
+        turn = self._books.present
+        return self._books.clock.now() if turn is None else turn.now
+
+    def monotonic(self) -> float:
+        """Return the seconds of the clock behind it."""
+        return self._books.clock.monotonic()
 
 
 class Turn:
@@ -118,11 +142,20 @@ class Turn:
         self.posted: set[PartyId] = set()
         self.ready = False
         """Whether a job has become ready."""
+        self.touched = False
+        """Whether gates or ledgers may differ from what is in the store, should the turn fail."""
         self._books, self._derived = books, derived
 
     def post(self, peer: PartyId, letter: AnyLetter) -> None:
-        """Send a letter, once the turn is kept."""
-        self.kept.mail.post(peer, write_letter(letter))
+        """Send a letter, once the turn is kept.
+
+        Raises:
+            UsageError: It is longer than letters may be.
+        """
+        body = write_letter(letter)
+        if len(body) > MAX_LETTER:
+            raise UsageError(f"what {peer} is to be told has {len(body)} bytes, expected {MAX_LETTER} at most")
+        self.kept.mail.post(peer, body)
         self.posted.add(peer)
 
     def root(self, peer: PartyId) -> str | None:
@@ -154,12 +187,13 @@ class Turn:
             of = Project(_envelopes(versions), _envelopes(revocations))
             log, marks, lines = f"trail/{project}", f"marks/{project}", self.kept.lines
             memory = Memory(lines.read(log), lines.read(marks), _Keep(self._books, log), _Keep(self._books, marks))
-            known = Gate(self.me, self.owner.key, of, memory, self._books.clock)
+            known = Gate(self.me, self.owner.key, of, memory, _TurnClock(self._books))
             self._derived.gates[project] = known
         return known
 
     def reject(self, peer: PartyId, code: Code, project: ProjectId | None = None) -> None:
         """Record that something of a peer was refused."""
+        self.touched = True
         gate = self._gate(project) if project is not None else None
         if gate is not None:
             gate.note(Event.MESSAGE_REJECTED, code=code, party=peer, project=project)
@@ -192,6 +226,7 @@ class Turn:
 
     def enter(self, project: ProjectId, partner: PartyId, entry: Entry) -> Ledger:
         """Add an entry to a ledger, and return it."""
+        self.touched = True
         ledger = self.ledger(project, partner).after(entry)
         self.kept.lines.append(f"ledger/{project}/{partner}", entry_line(entry))
         self._derived.ledgers[project, partner] = ledger
@@ -216,6 +251,7 @@ class Turn:
         before = self.receipts(project, owner)
         after, signed = before.accept(envelope, self.owner.key)
         if after is not before:
+            self.touched = True
             self.kept.lines.append(f"receipts/{project}/{owner}", signed.to_bytes())
             self._derived.receipts[project, owner] = after
         return signed

@@ -20,6 +20,7 @@ from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager, ExitStack, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import IO, Protocol
 
 from unseen import errors
@@ -202,7 +203,7 @@ class Supervisor:
     def _begin(self, work: Work) -> None:
         files = ExitStack()
         try:
-            tables = {name: files.enter_context(self._way.files.open(digest)) for name, digest in work.tables.items()}
+            tables = self._lend(files, work.tables)
             token = self._way.relay.admit_worker(work.job.job, work.lease.fence)
             process = _spawn(self._assignment(work, tables, token), self._runs.workspace(work.job))
         except UnseenError as error:
@@ -216,6 +217,14 @@ class Supervisor:
         self._workers[work.job.job] = worker
         self._history.setdefault(work.job.job, _History()).attempts += 1
         threading.Thread(target=self._pump, args=(worker, process.stdout), daemon=True).start()
+
+    def _lend(self, files: ExitStack, wanted: Mapping[str, str]) -> dict[str, Path]:
+        """Return plain files of tables in a folder of their own, where reading may leave something beside them."""
+        self._way.socket.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+        folder = Path(files.enter_context(TemporaryDirectory(prefix="tables-", dir=self._way.socket.parent)))
+        for name, digest in wanted.items():
+            (folder / name).symlink_to(files.enter_context(self._way.files.open(digest)))
+        return {name: folder / name for name in wanted}
 
     def _assignment(self, work: Work, tables: Mapping[str, Path], token: str) -> Assignment:
         return Assignment(
@@ -262,7 +271,7 @@ class Supervisor:
                 case {"size": [str(step), int() | None as shared]}:
                     self._runs.note_size(lease, StepId(step), shared)
                 case {"again": str(text)}:
-                    _log.info("job %s begins anew from its checkpoints: %s", lease.job, text)
+                    _log.warning("job %s begins anew from its checkpoints: %s", lease.job, text)
                 case {"end": "done"}:
                     worker.end = "done"
                 case {"end": str(name), "text": str(text)}:

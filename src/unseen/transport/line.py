@@ -29,6 +29,7 @@ from unseen.transport.link import Kind, Limits, Link, Packet, Why, read_refusal,
 
 # An answer usually follows soon, and need not wait for an acknowledgement to be written before it.
 _ACK_DELAY = 0.005
+# A network that was cut is back sooner; a process that ended in haste is not.
 _FAREWELL = 2.0
 
 _log = logging.getLogger(__name__)
@@ -163,7 +164,7 @@ class Line:
     def _nobody_listens(self) -> bool:
         """Whether the peer has left (and was told that this was heard), or is away and would only get our goodbye.
 
-        If it may wait for a word that its last messages have arrived, it has some time to come back for it.
+        If it may still wait for a word that its last messages have arrived, it has some time to come back for that.
         """
         if self._stream is None or not self._link.welcomed:
             away = 0.0 if self._down_since is None else time.monotonic() - self._down_since

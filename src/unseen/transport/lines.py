@@ -111,7 +111,7 @@ class LineChannel:
         for peer, line in self._lines.items():
             with suppress(TransportError):
                 if not line.settle(deadline):
-                    _log.warning("%s left before %s had taken in everything", self.party, peer)
+                    _log.warning("%s left before %s had said that nothing is missing", self.party, peer)
         for line in self._lines.values():
             line.hang_up(LINGER)
         self._release()

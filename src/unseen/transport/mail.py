@@ -121,7 +121,7 @@ class Clerk:
             self._complain(
                 peer, f"{peer} does not take a letter of this node: {shown(heard.complaint, limit=_WORDS)}", None
             )
-        if heard.received and heard.received != self._acknowledged.get(peer):
+        if heard.received != self._acknowledged.get(peer):
             self._mail.delivered(peer, heard.received)
             self._acknowledged[peer] = heard.received
         self._take(peer, heard.letters)

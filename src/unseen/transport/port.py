@@ -44,6 +44,7 @@ from unseen.transport.diagnosis import examine
 from unseen.transport.facts import facts
 from unseen.transport.guard import Guard
 from unseen.transport.lines import LINGER
+from unseen.transport.link import Why, refusal
 from unseen.transport.listener import Credentials, Listener
 from unseen.transport.mail import Clerk, Mailroom
 from unseen.transport.relay import Frame
@@ -284,6 +285,11 @@ class Port:
     def _serve_stream(self, requests: Iterator[bytes], context: Any) -> Iterator[bytes]:
         with Quiet(context, self._complaints):
             peer = self._let_in(context)
+            if not any(key == _JOB for key, _ in context.invocation_metadata()):
+                yield refusal(
+                    Why.IDENTITY, f"a node listens here, for jobs of nodes: let {peer} run it in its node, too"
+                )
+                return
             with self._counted(context, peer, METHOD, self._options.streams):
                 worker = self._worker_for(peer, self._job_of(peer, context), context)
                 worker.join(context.cancel, certificate_of(context))

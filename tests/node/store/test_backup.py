@@ -152,6 +152,8 @@ def test_nothing_is_overwritten(paired, made, tmp_path, now):
         make_backup(paired[0], made, PHRASE, now)
     with pytest.raises(UsageError, match="holds something already"):
         restore(made, paired[0].folder, PHRASE, now)
+    with pytest.raises(UsageError, match="in the node's own folder"):
+        make_backup(paired[0], paired[0].folder / "workspaces" / "copy", PHRASE, now)
     with pytest.raises(UsageError, match="at least 12"):
         make_backup(paired[0], tmp_path / "other", "short", now)
     other = tmp_path / "old.db"
@@ -210,6 +212,17 @@ def _changed(made: Path, folder: Path, change: object) -> Path:
         path = folder / "changed.backup"
         path.write_bytes(backups._MAGIC + salt + sealed.read())
     return path
+
+
+def test_artifacts_go_to_another_place(made, digest, tmp_path, now):
+    elsewhere = (tmp_path / "else where").as_uri()
+    restore(made, tmp_path / "again", PHRASE, now, artifacts=elsewhere)
+    node = Node(tmp_path / "again")
+    assert (node.config.artifacts, node.config.listen) == (elsewhere, Node(tmp_path / "bank").config.listen)
+    assert not (node.folder / "artifacts").exists()
+    artifacts = open_node_artifacts(node)
+    assert artifacts.digests() == (digest,)
+    artifacts.close()
 
 
 def test_files_that_were_put_back_by_other_means_are_told(paired, digest, now):

@@ -106,6 +106,11 @@ class Needs:
         """
         person, project = signed_in(request), request.path_params.get("project")
         allowed = person.may(self.right) if project is None else person.may_in(self.right, ProjectId(project))
+        if not allowed and person.may(self.right):
+            raise PermissionDenied(
+                f"{person.name} does not work in project {project}; an admin adds it: unseen people change "
+                f"{person.name} --project {project}"
+            )
         if not allowed:
             raise PermissionDenied(f"{person.name} may not {self.right.replace('-', ' ')} here; an admin gives duties")
         return person

@@ -9,6 +9,7 @@ from fastapi import APIRouter, Depends, Request, Response
 from pydantic import BaseModel, ConfigDict, Field
 
 from unseen.errors import PermissionDenied
+from unseen.ids import PartyId
 from unseen.node.domain import RIGHTS, Duty, Person, Right
 from unseen.node.http.guard import COOKIE, PREFIX, HttpSettings, Me, Needs, services_of, token_of
 from unseen.node.http.problems import NotFound
@@ -95,8 +96,9 @@ class SignedIn(BaseModel):
 
 
 class MeShown(BaseModel):
-    """Who is signed in, and what they may do."""
+    """Who is signed in where, and what they may do."""
 
+    node: PartyId
     person: PersonShown
     rights: tuple[Right, ...]
 
@@ -125,10 +127,10 @@ def sign_in(request: Request, response: Response, body: Credentials) -> SignedIn
 
 
 @router.get("/session")
-def me(person: Me) -> MeShown:
+def me(request: Request, person: Me) -> MeShown:
     """Return who is signed in."""
     rights = sorted({right for duty in person.duties for right in RIGHTS[duty]})
-    return MeShown(person=PersonShown.of(person), rights=tuple(rights))
+    return MeShown(node=services_of(request).name, person=PersonShown.of(person), rights=tuple(rights))
 
 
 @router.delete("/session", status_code=204)

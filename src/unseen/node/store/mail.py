@@ -65,8 +65,10 @@ class MailRows:
         Raises:
             RemoteProtocolError: One before it is missing, or it is another one than came under this number.
         """
+        if not 1 <= number <= _MOST_LETTERS:
+            raise RemoteProtocolError(f"{peer}: {number} is no number of a letter")
         digest, last = hashlib.sha256(body).hexdigest(), self.received(peer)
-        if number == last + 1 or (last < number <= _MOST_LETTERS and self._recovery.may_skip(peer)):
+        if number == last + 1 or (last < number and self._recovery.may_skip(peer)):
             self._connection.execute(sql.insert(inbox).values(peer=peer, number=number, digest=digest))
             return True
         asked = sql.select(inbox.c.digest).where(inbox.c.peer == peer, inbox.c.number == number)

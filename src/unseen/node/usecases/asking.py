@@ -103,7 +103,11 @@ def _columns(graph: Graph, me: PartyId, entry: CatalogueTable) -> Mapping[str, R
             )
         recorded = {column.name: column.role for column in entry.columns if column.role is not None}
         given = with_recorded(params.columns.get(me, {}), recorded)
-        roles = assign_roles([column.name for column in entry.columns], given)
+        try:
+            roles = assign_roles([column.name for column in entry.columns], given)
+        except UsageError as error:
+            # Others read this: what the columns are called is not for everybody.
+            raise UsageError(f"steps.{node.step}: its columns do not fit table {entry.name} of {me}") from error
         left_out = params.leave_out.get(me, ())
         used |= {name: role for name, role in roles.items() if role is not Role.FEATURE or name not in left_out}
     return used

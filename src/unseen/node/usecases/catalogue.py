@@ -98,6 +98,8 @@ class Catalogue:
                 by=by.name,
                 created=self._clock.now(),
             )
+            if not self._artifacts.has(digest):
+                raise DataError(f"{how.origin}: its content was purged while it was imported: import it again")
             kept.tables.add(entry)
         return entry, report
 

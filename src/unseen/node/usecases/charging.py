@@ -22,6 +22,7 @@ from unseen.trust.grant import Grant
 LIVE = tuple(state for state in JobState if not state.is_over)
 _ALL = 1_000_000
 _SHOWN_AT_ONCE = 100
+_MOST_WAITING = 64
 _RELEASES = {
     Release: (Event.RELEASED, Code.DONE),
     Withhold: (Event.WITHHELD, Code.BUDGET),
@@ -90,7 +91,10 @@ def _settle(turn: Turn, job: Job, request: Request, sizes: dict[str, int | None]
         failed = Ended(partner=request.partner, session=request.session, at=turn.now, how="failed")
         turn.enter(job.project, request.partner, Noted(fact=failed))
         return
-    found = Result(at=turn.now, size=sizes[step])
+    size = sizes[step]
+    if size is not None and not 0 <= size <= min(request.own_rows, request.partner_rows):
+        size = None  # what cannot be is as good as not known
+    found = Result(at=turn.now, size=size)
     decision = ledger.release(request, found, points_of(gate.project.current, turn.me))
     for fact in decision.records:
         if not isinstance(fact, Request | Began):
@@ -165,6 +169,8 @@ def take_receipts(turn: Turn, peer: PartyId, letter: ReceiptsHeld) -> None:
 def take_question(turn: Turn, peer: PartyId, letter: ReceiptsAsked) -> None:
     """Show a partner that was put back from a backup what it has charged, and been charged, in projects of both."""
     del letter
+    if len(turn.kept.mail.waiting(peer, limit=_MOST_WAITING)) == _MOST_WAITING:
+        raise RemoteProtocolError(f"{peer}: asks again before it has taken what it was sent")
     for project in turn.kept.projects.all():
         of = turn.project(project)
         member = of.current.member(peer) if of is not None else None

@@ -18,6 +18,8 @@ from unseen.trust.audit import Code
 from unseen.trust.policy import Ask, Refused, Site, SitePolicy, decide
 
 _SIGHT = "0" * 32
+_MAX_REASONS = 20_000
+"""Characters of what stands against a job, in a letter."""
 
 
 def consider(turn: Turn, job: Job) -> None:
@@ -71,6 +73,7 @@ def pass_on(turn: Turn, job: Job, issuer: PartyId, frame: bytes) -> None:
 
 def refuse(turn: Turn, job: Job, code: Code, reasons: list[str]) -> None:
     """Refuse a job: its initiator is told all reasons, and tells the others."""
+    reasons = [reason[:_MAX_REASONS] for reason in reasons]
     if job.initiator != turn.me:
         turn.post(job.initiator, JobRefused(job.project, job.job, tuple(reasons)))
         end_job(turn, job, code, f"refused by {turn.me}: {'; '.join(reasons)}", by=job.initiator)

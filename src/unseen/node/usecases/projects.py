@@ -84,6 +84,7 @@ class Projects:
             made = _agreement(turn, text)
             if made.member(turn.me) is None:
                 raise UsageError(f"{made}: {turn.me} is not among its members")
+            _check_keys(turn, made)
             envelope = seal(made)
             _check_replaceable(turn, envelope)
             _keep_pending(turn, made, envelope)
@@ -198,6 +199,7 @@ class Projects:
         if _is_known(turn, made):
             return
         _check_follows(turn, made, peer)
+        _check_keys(turn, made)
         frame = turn.kept.projects.pending(made.project)
         pending = read_envelope(frame, sender="store") if frame is not None else None
         same = pending is not None and pending.digest == envelope.digest
@@ -207,6 +209,7 @@ class Projects:
             _complete(turn, made, envelope)
             return
         if not same:
+            _check_say(pending, peer)
             _check_replaceable(turn, envelope)
         _keep_pending(turn, made, envelope)
 
@@ -236,7 +239,9 @@ class Projects:
             tables = [snapshot_of(table).model_dump(mode="json") for table in letter.tables]
         except ValueError as error:
             raise RemoteProtocolError(f"{peer}: a table of {of.current} has no sound digest or size") from error
-        turn.kept.lines.append(f"held/{letter.project}/{peer}", json.dumps(tables).encode())
+        line = json.dumps(tables).encode()
+        if turn.kept.lines.last(f"held/{letter.project}/{peer}") != line:
+            turn.kept.lines.append(f"held/{letter.project}/{peer}", line)
 
 
 def site_policy(turn: Turn, project: ProjectId) -> SiteProject | None:
@@ -312,6 +317,31 @@ def _check_replaceable(turn: Turn, envelope: Envelope) -> None:
         raise UsageError(f"{made} waits with this node's signature in another form: withdraw that first")
 
 
+def _check_say(pending: Envelope | None, peer: PartyId) -> None:
+    """Pass if a peer may put a draft in place of the one that waits: its members may, nobody else."""
+    if pending is not None:
+        waiting = read_statement(pending, Agreement, sender="store")
+        if waiting.member(peer) is None:
+            raise RemoteProtocolError(f"{peer}: offers another {waiting}, whose draft waits here without it")
+
+
+def _check_keys(turn: Turn, made: Agreement) -> None:
+    """Refuse another key of a party than it had in an earlier version: receipts of the project are signed with it.
+
+    Raises:
+        UsageError: A party has another one.
+    """
+    for frame in turn.kept.projects.versions(made.project):
+        earlier = read_statement(read_envelope(frame, sender="store"), Agreement, sender="store")
+        for member in earlier.members:
+            now = made.member(member.party)
+            if now is not None and now.key != member.key:
+                raise UsageError(
+                    f"{made}: {member.party} has another key than in version {earlier.version}: a new key takes a new "
+                    "project"
+                )
+
+
 def _is_known(turn: Turn, made: Agreement) -> bool:
     frames = turn.kept.projects.versions(made.project)
     return made.digest in {read_envelope(frame, sender="store").digest for frame in frames}
@@ -319,6 +349,8 @@ def _is_known(turn: Turn, made: Agreement) -> bool:
 
 def _check_follows(turn: Turn, made: Agreement, peer: PartyId) -> None:
     known = turn.project(made.project)
+    if known is not None and known.current.member(peer) is None:
+        raise RemoteProtocolError(f"{peer}: offers {made}, and is no member of the version that is here")
     expected = (known.current.version + 1, known.current.digest) if known else (1, None)
     if (made.version, made.previous) != expected:
         raise RemoteProtocolError(f"{peer}: {made} does not follow version {expected[0] - 1}, which is here")
@@ -335,6 +367,7 @@ def _offer(turn: Turn, made: Agreement, envelope: Envelope) -> None:
 
 def _complete(turn: Turn, made: Agreement, envelope: Envelope) -> None:
     """Put an agreement into force that all have signed; jobs under the version before are over."""
+    turn.touched = True
     of = turn.project(made.project)
     if of is not None:
         end_jobs(turn, made.project, Code.AGREEMENT, f"{made} has taken the place of the version before")
@@ -351,6 +384,7 @@ def _complete(turn: Turn, made: Agreement, envelope: Envelope) -> None:
 
 
 def _revoked(turn: Turn, envelope: Envelope, word: Revocation) -> None:
+    turn.touched = True
     gate = turn.gate(word.project)
     gate.project.revoke(envelope)
     turn.kept.projects.add_revocation(word.project, envelope.to_bytes())

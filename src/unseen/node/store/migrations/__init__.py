@@ -1,1 +1,0 @@
-"""How a database becomes one of this version."""

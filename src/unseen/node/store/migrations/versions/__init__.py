@@ -1,1 +1,0 @@
-"""One step from each version of the schema to the next."""
