@@ -181,19 +181,21 @@ def cli_page() -> str:
         "one message on standard error and an [exit code](errors.md#exit-codes) of its own."
     )
     groups = (_group(info.typer_instance) for info in app.registered_groups)
-    return _page("# Command line", intro, *(_command(info.callback) for info in app.registered_commands), *groups)
+    return _page("# Command line", intro, *(_command(info) for info in app.registered_commands), *groups)
 
 
 def _group(group: typer.Typer) -> str:
     """Return the section of a command that has commands of its own."""
     name = str(group.info.name)
-    commands = (_command(info.callback, within=f"{name} ") for info in group.registered_commands)
+    commands = (_command(info, within=f"{name} ") for info in group.registered_commands)
     return "\n\n".join([f"## {name}", str(group.info.help), *commands])
 
 
-def _command(callback: Any, *, within: str = "") -> str:
+def _command(info: Any, *, within: str = "") -> str:
+    callback = info.callback
+    shown_name = info.name or callback.__name__
     hints = get_type_hints(callback, include_extras=True)
-    rows, usage = [], [f"unseen {within}{callback.__name__}", "[OPTIONS]"]
+    rows, usage = [], [f"unseen {within}{shown_name}", "[OPTIONS]"]
     for name, parameter in inspect.signature(callback).parameters.items():
         info = next(item for item in hints[name].__metadata__ if isinstance(item, typer.models.ParameterInfo))
         written = _written(name, info)
@@ -205,7 +207,7 @@ def _command(callback: Any, *, within: str = "") -> str:
             usage.append(f"{written} {name.upper()}")
         rows.append((f"`{written}`", default, info.help or ""))
     summary = inspect.getdoc(callback) or ""
-    head = [f"##{'#' if within else ''} {within}{callback.__name__}", summary, f"```text\n{' '.join(usage)}\n```"]
+    head = [f"##{'#' if within else ''} {within}{shown_name}", summary, f"```text\n{' '.join(usage)}\n```"]
     return "\n\n".join([*head, table(("argument or option", "default", "meaning"), rows)] if rows else head)
 
 

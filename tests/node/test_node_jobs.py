@@ -172,31 +172,15 @@ def test_four_eyes(tmp_path) -> None:
     assert "not on a Sunday" in bank.jobs.get(other).reason
 
 
-class Ticking:
-    """A clock on which time passes, as it does."""
-
-    def __init__(self) -> None:
-        self.time = NOW
-
-    def now(self):
-        self.time += timedelta(milliseconds=1)
-        return self.time
-
-    def monotonic(self) -> float:
-        return 0.0
-
-
-def test_a_grant_is_good_for_the_charge_of_the_same_turn(tmp_path) -> None:
-    nodes = allied(tmp_path, BANK, INSURER, automatic=False)
-    for node in nodes:
-        node.clock = Ticking()
-        node.start()
-    job = propose(nodes[0], BANK, INSURER)
+def test_who_approves_last_has_all_grants_and_charges_at_once(tmp_path) -> None:
+    bank, insurer = nodes = allied(tmp_path, BANK, INSURER, automatic=False)
+    job = propose(bank, BANK, INSURER)
+    bank.jobs.approve(job, BEN)
     deliver(nodes)
-    for node in nodes:
-        node.jobs.approve(job, BEN)
-        deliver(nodes)
-    assert states(nodes, job) == [JobState.READY, JobState.READY], nodes[0].jobs.get(job).reason
+    assert insurer.jobs.approve(job, BEN).state is JobState.GRANTED
+    assert spent(insurer, BANK) == 2000
+    deliver(nodes)
+    assert states(nodes, job) == [JobState.READY] * 2
 
 
 def test_a_job_that_is_out_of_order_by_the_time_of_its_approval_is_refused(tmp_path) -> None:

@@ -271,7 +271,7 @@ class Supervisor:
                 case {"size": [str(step), int() | None as shared]}:
                     self._runs.note_size(lease, StepId(step), shared)
                 case {"again": str(text)}:
-                    _log.info("job %s begins anew from its checkpoints: %s", lease.job, text)
+                    _log.warning("job %s begins anew from its checkpoints: %s", lease.job, text)
                 case {"end": "done"}:
                     worker.end = "done"
                 case {"end": str(name), "text": str(text)}:

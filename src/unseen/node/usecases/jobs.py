@@ -52,6 +52,7 @@ from unseen.trust.policy import tables_of
 
 _MOST_OPEN = 100
 """Jobs of one initiator that are not over, at most."""
+_ADMITTED = (JobState.GRANTED, JobState.READY, JobState.RUNNING)
 
 
 class Jobs:
@@ -215,7 +216,8 @@ class Jobs:
         """Return whether messages of a job may pass between this node and a peer now."""
         with self._books.turn() as turn:
             known = turn.kept.jobs.get(job)
-            if known is None or known.state not in (JobState.READY, JobState.RUNNING) or peer not in parties_of(known):
+            # Granted is enough: a partner that is ready first may wait here, and meets no worker before this node is.
+            if known is None or known.state not in _ADMITTED or peer not in parties_of(known):
                 return False
             of = turn.project(known.project)
             frame = turn.kept.jobs.grants(job).get(turn.me)
