@@ -55,6 +55,13 @@ def test_a_letter_comes_back_as_it_was_written(tmp_path) -> None:
         assert write_letter(read_letter(body, BANK)) == body
 
 
+def test_no_text_has_a_zero_character() -> None:
+    for bad in ("a\0", "\0"):
+        table = TableHeld("bank", bad, "0" * 64, 1)
+        with pytest.raises(RemoteProtocolError, match="zero character"):
+            read_letter(write_letter(TablesHeld("credit", (table,))), BANK)
+
+
 @settings(max_examples=200)
 @given(st.binary(max_size=200), st.sampled_from(["card", "job-proposed", "head-signed", "none", ""]))
 def test_no_letter_raises_anything_but_what_it_may(garbage, kind) -> None:

@@ -26,7 +26,8 @@ arrive in order, so nobody hears of a job before it was proposed.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import astuple
 from types import MappingProxyType
 
 from unseen.codec import decode, encode_bytes, message, shown
@@ -240,7 +241,19 @@ def read_letter(body: bytes, sender: PartyId) -> AnyLetter:
     kind = _KINDS.get(envelope.kind)
     if kind is None:
         raise RemoteProtocolError(f"{sender}: there is no letter of kind {shown(envelope.kind)}: is its node newer?")
-    return decode(kind, envelope.body, sender=sender)
+    letter = decode(kind, envelope.body, sender=sender)
+    if any("\0" in text for text in _texts(astuple(letter))):
+        raise RemoteProtocolError(f"{sender}: a text in a letter of kind {envelope.kind} has a zero character")
+    return letter
+
+
+def _texts(values: Iterable[object]) -> Iterator[str]:
+    """Yield the texts in a letter: PostgreSQL keeps none with a zero character, and such a letter would come again."""
+    for value in values:
+        if isinstance(value, str):
+            yield value
+        elif isinstance(value, tuple):
+            yield from _texts(value)
 
 
 def snapshot_of(table: TableHeld) -> Snapshot:

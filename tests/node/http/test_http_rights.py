@@ -99,6 +99,17 @@ def test_health_needs_nobody_and_metrics_a_token(bare):
     assert client.put(f"{PREFIX}/people").status_code == 405
 
 
+def test_a_node_whose_database_fails_is_alive_and_not_ready(bare, tmp_path):
+    bare.bank.store.close()
+    for left in tmp_path.glob("bank.db*"):
+        left.unlink()
+    (tmp_path / "bank.db").write_bytes(b"no database" * 100)
+    client = bare.client()
+    assert client.get("/healthz").status_code == 200
+    answer = client.get("/readyz")
+    assert (answer.status_code, answer.json()) == (503, {"status": "not ready"})
+
+
 def test_malformed_requests_are_told_where_and_quote_nothing(staffed):
     secret = "hunter2hunter2"
     admin = staffed.of(Duty.ADMIN)

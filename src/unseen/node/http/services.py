@@ -9,10 +9,10 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from prometheus_client import CollectorRegistry
-from sqlalchemy.exc import SQLAlchemyError
 
 from unseen.clock import Clock
 from unseen.data.atomic import whole_file
+from unseen.errors import DataError
 from unseen.ids import PartyId
 from unseen.node.domain import JobState
 from unseen.node.partners import Partners
@@ -75,6 +75,6 @@ class Services:
         try:
             with self.store.begin() as kept:
                 kept.jobs.count((JobState.RUNNING,))
-        except SQLAlchemyError:
+        except DataError:
             return False
         return True
