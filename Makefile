@@ -8,10 +8,13 @@ INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check $(CO
 TORCH ?= torch==2.13.0
 CODE := src tests benchmarks tools examples
 
-.PHONY: demo digits images test check format lint types imports docs evidence clean
+.PHONY: demo demo-nodes digits images test check format lint types imports docs evidence clean
 
 demo: $(VENV)/.installed  ## install, then run the main job by two processes on embedded data
 	$(BIN)/unseen demo
+
+demo-nodes: $(VENV)/.installed  ## install, then let two nodes go through a project, from pairing to revocation
+	$(BIN)/unseen demo-nodes
 
 digits: $(VENV)/.learning  ## fetch MNIST, then learn it from 300 simulated clients
 	$(BIN)/python tools/fetch_images.py mnist

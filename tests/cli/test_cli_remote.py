@@ -6,11 +6,13 @@ import json
 from datetime import UTC, datetime
 from pathlib import Path
 
+import httpx2
 import pytest
 import yaml
 
+from unseen.cli import remote
 from unseen.client import Client
-from unseen.errors import PeerUnreachable, PermissionDenied, UsageError
+from unseen.errors import PeerUnreachable, PermissionDenied, RemoteProtocolError, UsageError
 from unseen.ids import PartyId
 from unseen.node.folder import Node
 from unseen.node.http.serve import check_address
@@ -114,3 +116,77 @@ steps:
   read: {use: read_table, in: {source: tables.customers}}
   align: {use: psi_join, in: {table: read.table}}
 """
+
+
+@pytest.mark.parametrize(
+    "url", ["http://bank.example:8700", "http://127.0.0.1@bank.example", "http://127.0.0.1.example"]
+)
+def test_the_client_sends_no_password_over_a_network_in_the_clear(url):
+    with pytest.raises(UsageError, match=r"in the clear|is not where a node is"):
+        Client(url)
+
+
+def test_no_proxy_of_the_environment_sees_what_stays_on_this_machine(url, monkeypatch):
+    monkeypatch.setenv("HTTP_PROXY", "http://127.0.0.1:1")
+    monkeypatch.setenv("ALL_PROXY", "http://127.0.0.1:1")
+    with Client(url).sign_in("root", PASSWORD) as client:
+        assert client.me()["person"]["name"] == "root"
+
+
+@pytest.mark.parametrize("content", [b"<html>", b"[]", b"\xff"])
+def test_answers_that_are_not_a_nodes_are_told_as_such(content, monkeypatch):
+    client = Client("http://127.0.0.1:1")
+    client._http = httpx2.Client(transport=httpx2.MockTransport(lambda _: httpx2.Response(200, content=content)))
+    with client, pytest.raises(RemoteProtocolError, match="did not answer as a node does"):
+        client.me()
+
+
+class _Partner(Client):
+    """A node that shows what a partner wrote, and calls results as it likes."""
+
+    file = "read.table.parquet"
+
+    def project(self, name: str):
+        return {"project": name, "reason": "enough\nstanding       in-force\x1b[2J", "revoked_by": "insurer"}
+
+    def results(self, project: str, job: str):
+        return [{"name": "read.table", "file": self.file}]
+
+    def events(self, project: str, job: str):
+        return iter([{"text": "done\n  finished"}])
+
+
+def _partner(monkeypatch, content: list[bytes]):
+    def answer(_):
+        return httpx2.Response(200, content=iter(content))
+
+    def client():
+        made = _Partner("http://127.0.0.1:1")
+        made._http = httpx2.Client(transport=httpx2.MockTransport(answer))
+        return made
+
+    monkeypatch.setattr(remote, "_client", client)
+
+
+def test_what_a_partner_wrote_stays_on_its_line_and_obeys_nobody(monkeypatch, unseen):
+    _partner(monkeypatch, [])
+    shown = unseen("project", "show", "credit").out
+    assert len(shown.splitlines()) == 3
+    assert "\x1b" not in shown
+    assert len(unseen("job", "watch", "credit", "job-1").out.splitlines()) == 1
+
+
+def test_results_are_written_whole_under_plain_names_into_the_folder_and_nowhere_else(monkeypatch, tmp_path, unseen):
+    _partner(monkeypatch, [b"one", b"two"])
+    outside = tmp_path / "outside"
+    outside.write_bytes(b"mine")
+    out = tmp_path / "out"
+    out.mkdir()
+    (out / _Partner.file).symlink_to(outside)
+    assert unseen("job", "results", "credit", "job-1", "--out", out).code == 0
+    assert ((out / _Partner.file).read_bytes(), outside.read_bytes()) == (b"onetwo", b"mine")
+    for name in ("../outside", "/etc/x", ".bashrc", "a\nb", ""):
+        monkeypatch.setattr(_Partner, "file", name)
+        assert unseen("job", "results", "credit", "job-1", "--out", out).code != 0
+    assert [path.name for path in out.iterdir()] == ["read.table.parquet"]
+    assert outside.read_bytes() == b"mine"

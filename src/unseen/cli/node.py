@@ -138,16 +138,16 @@ def invite(*, folder: Path, to: str | None, address: str | None, minutes: int) -
     _say(f"{encounter.found.peer} is a partner: it dials this node")
 
 
-def join(*, line: str, folder: Path, name: str | None) -> None:
+def join(*, line: str, folder: Path, name: str | None, http: str | None = None) -> None:
     """Dial the inviter; without a node in the folder, make one first."""
     invitation = Invitation.read(_line(line))
-    node = _own_node(folder, name, invitation)
+    node = _own_node(folder, name, http, invitation)
     with dial_inviter(node, invitation) as encounter:
         _compare(encounter)
     _say(f"{invitation.inviter} is a partner: this node dials it at {invitation.endpoint}")
 
 
-def _own_node(folder: Path, name: str | None, invitation: Invitation) -> Node:
+def _own_node(folder: Path, name: str | None, http: str | None, invitation: Invitation) -> Node:
     if is_node(folder):
         node = Node(folder)
         if name not in (None, node.name):
@@ -158,7 +158,7 @@ def _own_node(folder: Path, name: str | None, invitation: Invitation) -> Node:
         raise UsageError(f"there is no node in {folder} yet: say --name, so that one can be made")
     if PartyId(own) == invitation.inviter or invitation.joiner not in (None, own):
         raise UsageError(f"the invitation is not for {own}, but for {invitation.joiner or 'a partner'}")
-    init(folder=folder, name=own, listen=None)
+    init(folder=folder, name=own, listen=None, http=http)
     return Node(folder)
 
 

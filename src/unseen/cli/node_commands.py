@@ -18,7 +18,9 @@ app = typer.Typer(
 
 Folder = Annotated[Path, typer.Argument(help="Folder of the node.", metavar="DIR")]
 RootKey = Annotated[Path | None, typer.Option(help="File with the root's key, if it is not in the folder.")]
+Http = Annotated[str, typer.Option(help='HOST:PORT for its own people; "none" for a node without.')]
 HERE = Path("node")
+LOOPBACK = "127.0.0.1:8700"
 
 
 def _work() -> ModuleType:
@@ -30,12 +32,10 @@ def init(
     name: Annotated[str, typer.Option(help="The organisation's name, by which partners know it.")],
     folder: Folder = HERE,
     listen: Annotated[str | None, typer.Option(help="HOST:PORT of its one port; without, it can only dial.")] = None,
-    http: Annotated[str, typer.Option(help='HOST:PORT for its own people; "none" for a node without.')] = (
-        "127.0.0.1:8700"
-    ),
+    http: Http = LOOPBACK,
 ) -> None:
     """Make a node: a root of its own, a key, and a certificate for 90 days."""
-    _work().init(folder=folder, name=name, listen=listen, http=None if http == "none" else http)
+    _work().init(folder=folder, name=name, listen=listen, http=_place(http))
 
 
 @app.command()
@@ -92,9 +92,10 @@ def join(
     line: Annotated[str, typer.Argument(help="What `unseen node invite` printed; - to be asked.", metavar="LINE")],
     folder: Folder = HERE,
     name: Annotated[str | None, typer.Option(help="Name of the node, if it has to be made first.")] = None,
+    http: Http = LOOPBACK,
 ) -> None:
     """Pair with the one who made an invitation, and compare a short code with the people there."""
-    _work().join(line=line, folder=folder, name=name)
+    _work().join(line=line, folder=folder, name=name, http=_place(http))
 
 
 PassphraseFile = Annotated[
@@ -138,6 +139,10 @@ def purge(
 ) -> None:
     """Remove jobs that are over and the content of tables out of use; trails, ledgers and agreements stay."""
     _storage().purge(folder=folder, days=days)
+
+
+def _place(http: str) -> str | None:
+    return None if http == "none" else http
 
 
 def _storage() -> ModuleType:

@@ -9,6 +9,7 @@ import sys
 from collections.abc import Mapping
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
+from string import ascii_letters, digits
 from typing import Any
 
 import yaml
@@ -20,7 +21,7 @@ from unseen.cli.terminal import harmless
 from unseen.client import Client, Json
 from unseen.component import installed_components
 from unseen.data.atomic import whole_file
-from unseen.errors import UsageError
+from unseen.errors import RemoteProtocolError, UsageError
 from unseen.flow.graph import build_graph
 from unseen.flow.spec import read_flow
 from unseen.ids import PartyId
@@ -147,9 +148,31 @@ def _agreed(party: PartyId, table: Json | None, name: str) -> Json:
 
 
 def draft(*, text: Path, as_json: bool) -> None:
-    """Write an agreement."""
+    """Write an agreement, and say how to go on."""
     with _client() as client:
-        _print(client.draft(_mapping(text)), as_json=as_json)
+        made = client.draft(_mapping(text))
+        waiting = client.project(made["project"])["waiting"] or {}
+    if as_json:
+        _print(made, as_json=True)
+        return
+    _say(f"{made['project']}: drafted, and offered to its members; its digest is {waiting.get('digest')}")
+    _say(f"read it by `unseen project show {made['project']}`; an approver signs by `unseen project sign`")
+
+
+def change_project(call: str, *arguments: object, as_json: bool) -> None:
+    """Do something to a project, and say how it stands."""
+    with _client() as client:
+        _print_standing(getattr(client, call)(*arguments), as_json=as_json)
+
+
+def _print_standing(found: Json, *, as_json: bool) -> None:
+    if as_json:
+        _print(found, as_json=True)
+        return
+    waiting = found["waiting"] or {}
+    missing = f"; not signed by {', '.join(waiting['missing'])}" if waiting.get("missing") else ""
+    policy = "" if found["policy"] else "; this site has no policy for it, and allows nothing: unseen project policy"
+    _say(f"{found['project']}: {found['standing']}{missing}{policy}")
 
 
 def set_policy(*, project: str, file: Path | None, nothing: bool, as_json: bool) -> None:
@@ -157,7 +180,7 @@ def set_policy(*, project: str, file: Path | None, nothing: bool, as_json: bool)
     if (file is None) != nothing:
         raise UsageError("give a file with the policy, or --nothing")
     with _client() as client:
-        _print(client.set_policy(project, _mapping(file) if file else None), as_json=as_json)
+        _print_standing(client.set_policy(project, _mapping(file) if file else None), as_json=as_json)
 
 
 def trail(*, project: str, out: Path) -> None:
@@ -197,17 +220,31 @@ def results(*, project: str, job: str, out: Path | None, as_json: bool) -> None:
             return
         out.mkdir(parents=True, exist_ok=True)
         for result in found:
-            client.download(project, job, result["name"], path := out / result["file"])
+            client.download(project, job, result["name"], path := out / _plain_name(result["file"]))
             _say(f"{path}")
+
+
+def _plain_name(name: str) -> str:
+    """Return the name of a file, if it is one and nothing more."""
+    if not name or name.startswith(".") or not set(name) <= set(f"{ascii_letters}{digits}._-"):
+        raise RemoteProtocolError(f"the node calls a result {name!r}, which is no name of a file here")
+    return name
 
 
 def _follow(client: Client, project: str, job: str) -> None:
     for event in client.events(project, job):
-        if event["what"] == "state":
-            _say(f"{event['state']}  {event['reason']}".rstrip())
+        told = {key: "" if value is None else str(value) for key, value in event.items()}
+        if "state" in told:
+            _say(_line(f"{told['state']}  {told.get('reason', '')}".rstrip()))
         else:
-            done = f"{event['done']} of {event['total']}" if event.get("total") else ""
-            _say(f"  {event['step']:<16} {event['what']:<10} {done:<12} {event.get('note') or ''}".rstrip())
+            done = f"{told['done']} of {told['total']}" if event.get("total") else ""
+            words = (
+                f"  {told.get('step', ''):<16}",
+                f"{told.get('what', ''):<10}",
+                f"{done:<12}",
+                told.get("note", ""),
+            )
+            _say(_line(" ".join(words).rstrip()))
 
 
 # --- input and output ------------------------------------------------------------------------------------------------
@@ -283,12 +320,17 @@ def _short(value: object) -> str:
 
 def _cell(value: object) -> str:
     if isinstance(value, list) and all(not isinstance(one, dict | list) for one in value):
-        return harmless(", ".join(map(str, value)))
+        return ", ".join(map(_line, value))
     if isinstance(value, list) and all(isinstance(one, dict) and "name" in one for one in value):
-        return harmless(", ".join(str(one["name"]) for one in value))
+        return ", ".join(_line(one["name"]) for one in value)
     if isinstance(value, dict):
         return harmless(json.dumps(value, indent=2))
-    return harmless("" if value is None else str(value))
+    return "" if value is None else _line(value)
+
+
+def _line(value: object) -> str:
+    """Return text on one line: what a partner wrote must not look like lines of this program."""
+    return harmless(str(value)).replace("\n", "\\n")
 
 
 def _say(text: str) -> None:

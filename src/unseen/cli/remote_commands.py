@@ -161,13 +161,13 @@ def sign(
     json: Json = False,
 ) -> None:
     """Sign the agreement that waits."""
-    _work().show("sign", project, digest, as_json=json)
+    _work().change_project("sign", project, digest, as_json=json)
 
 
 @projects.command("revoke")
 def revoke(project: Project, reason: Reason, json: Json = False) -> None:
     """End an agreement, alone and for good; its jobs end with it."""
-    _work().show("revoke", project, reason, as_json=json)
+    _work().change_project("revoke", project, reason, as_json=json)
 
 
 @projects.command("policy")

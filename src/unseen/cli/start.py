@@ -7,6 +7,7 @@ from pathlib import Path
 
 from rich.console import Console
 
+from unseen.node.folder import CONFIG_FILE
 from unseen.node.http.services import SetUpToken
 from unseen.node.start import Running, run_node
 
@@ -24,6 +25,9 @@ def _say_ready(running: Running) -> None:
     Console().print(f"{running.node.name} {where}; partners: {partners}", highlight=False, markup=False, soft_wrap=True)
     if running.url is not None:
         _say_people(running, running.url)
+    else:
+        place = running.node.folder / CONFIG_FILE
+        Console().print(f"people are not served: {place} says no `http`", highlight=False, markup=False, soft_wrap=True)
 
 
 def _say_people(running: Running, url: str) -> None:

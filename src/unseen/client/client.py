@@ -19,9 +19,11 @@ from contextlib import contextmanager
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self, TypeAlias
+from urllib.parse import urlsplit
 
 import httpx2
 
+from unseen.data.atomic import whole_file
 from unseen.errors import (
     DeadlineExceeded,
     PeerFailed,
@@ -37,6 +39,7 @@ PREFIX = "/api/v1"
 _PIECE = 1 << 20
 _OVER = frozenset({"finished", "failed", "cancelled", "refused"})
 _POLL_SECONDS = 1.0
+_HERE = frozenset({"localhost", "127.0.0.1", "::1"})
 
 
 class Client:
@@ -52,11 +55,17 @@ class Client:
     def __init__(
         self, url: str, token: str | None = None, *, timeout: float = 60.0, authority: Path | None = None
     ) -> None:
-        if not url.startswith(("http://", "https://")):
-            raise UsageError(f"{url!r} is not where a node is: expected http://HOST:PORT or https://HOST:PORT")
+        here = _is_here(url)
+        if not here and not url.startswith("https://"):
+            raise UsageError(f"{url}: passwords and tokens would go there in the clear: expected https://HOST:PORT")
         self.url = url.rstrip("/")
         self._http = httpx2.Client(
-            base_url=self.url, timeout=timeout, verify=str(authority) if authority else True, follow_redirects=False
+            base_url=self.url,
+            timeout=timeout,
+            verify=str(authority) if authority else True,
+            follow_redirects=False,
+            # No proxy that the environment names gets to see what stays on this machine.
+            trust_env=not here,
         )
         self._token = token
 
@@ -227,8 +236,8 @@ class Client:
 
     def events(self, project: str, job: str) -> Iterator[Json]:
         """Yield what happens to a job, from its beginning until it is over."""
-        with self._stream(f"{_job(project, job)}/events") as lines:
-            for line in lines:
+        with self._stream(f"{_job(project, job)}/events", timeout=None) as answer:
+            for line in answer.iter_lines():
                 if line.startswith("data: "):
                     yield json.loads(line[6:])
 
@@ -260,22 +269,29 @@ class Client:
 
     def download(self, project: str, job: str, result: str, path: Path) -> None:
         """Write a result to a file; ``result`` is STEP.PORT."""
-        response = self._call("GET", f"{_job(project, job)}/results/{_segment(result)}")
-        path.write_bytes(response.content)
+        with self._stream(f"{_job(project, job)}/results/{_segment(result)}") as answer, whole_file(path) as file:
+            for piece in answer.iter_bytes():
+                file.write(piece)
 
     # --- HTTP
 
     def _json(self, method: str, path: str, **more: Any) -> Json:
-        body = self._call(method, path, **more).json()
+        body = self._body(method, path, **more)
         if not isinstance(body, dict):
             raise RemoteProtocolError(f"{self.url}{PREFIX}{path} did not answer as a node does")
         return body
 
     def _list(self, path: str, **more: Any) -> list[Json]:
-        body = self._call("GET", path, **more).json()
+        body = self._body("GET", path, **more)
         if not isinstance(body, list):
             raise RemoteProtocolError(f"{self.url}{PREFIX}{path} did not answer as a node does")
         return body
+
+    def _body(self, method: str, path: str, **more: Any) -> object:
+        try:
+            return self._call(method, path, **more).json()
+        except ValueError as error:
+            raise RemoteProtocolError(f"{self.url}{PREFIX}{path} did not answer as a node does") from error
 
     def _call(self, method: str, path: str, **more: Any) -> httpx2.Response:
         with self._reaching():
@@ -285,12 +301,12 @@ class Client:
         raise _error(response)
 
     @contextmanager
-    def _stream(self, path: str) -> Iterator[Iterator[str]]:
-        with self._reaching(), self._http.stream("GET", PREFIX + path, headers=self._headers(), timeout=None) as answer:
+    def _stream(self, path: str, **more: Any) -> Iterator[httpx2.Response]:
+        with self._reaching(), self._http.stream("GET", PREFIX + path, headers=self._headers(), **more) as answer:
             if not answer.is_success:
                 answer.read()
                 raise _error(answer)
-            yield answer.iter_lines()
+            yield answer
 
     def _headers(self) -> dict[str, str]:
         return {"authorization": f"Bearer {self._token}"} if self._token else {}
@@ -305,6 +321,21 @@ class Client:
             raise PeerUnreachable(
                 f"there is no node at {self.url}: {error}; start it with `unseen node start`"
             ) from error
+
+
+def _is_here(url: str) -> bool:
+    """Return whether a URL is of this machine.
+
+    Raises:
+        UsageError: It is none of a node.
+    """
+    try:
+        parts = urlsplit(url)
+    except ValueError as error:
+        raise UsageError(f"{url!r} is not where a node is: {error}") from error
+    if parts.scheme not in {"http", "https"} or not parts.hostname or parts.username is not None:
+        raise UsageError(f"{url!r} is not where a node is: expected http://HOST:PORT or https://HOST:PORT")
+    return parts.hostname in _HERE
 
 
 def _error(response: httpx2.Response) -> UnseenError:

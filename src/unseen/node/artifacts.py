@@ -85,6 +85,12 @@ class Artifacts:
                     raise DataError(f"artifact {digest} holds something else: restore it from a backup")
             yield plain
 
+    @contextmanager
+    def room(self) -> Iterator[Path]:
+        """Lend an empty folder for plain content; it is gone with the block, or when the next process begins."""
+        with tempfile.TemporaryDirectory(dir=self._scratch.folder) as folder:
+            yield Path(folder)
+
     def has(self, digest: str) -> bool:
         """Return whether the content is here; whether it is whole, ``open`` finds out."""
         return self._blobs.has(self._name(digest))

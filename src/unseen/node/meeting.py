@@ -310,7 +310,8 @@ def _listen(endpoint: str) -> socket.socket:
         return socket.create_server((host, port), family=family)
     except OSError as error:
         raise UsageError(
-            f"cannot wait at {endpoint}: {error.strerror or error}; while a job uses the port nobody can be invited"
+            f"cannot wait at {endpoint}: {error.strerror or error}; nobody can be invited while the node or a job uses "
+            "the port: stop it, invite, and start it again"
         ) from error
 
 

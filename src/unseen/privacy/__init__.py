@@ -1,5 +1,5 @@
 """Privacy: what has been told about people, counted and bounded.
 
-Guards against enumeration (``enumeration``, with facts, limits and decisions that a node will enforce) and differential
+Guards against enumeration (``enumeration``, with facts, limits and decisions that a node enforces) and differential
 privacy (``events``, ``accounting``, ``epsilon``, ``mechanisms``).
 """

@@ -98,6 +98,8 @@ class Lines:
 def read_lines(path: Path) -> tuple[bytes, ...]:
     """Return the lines of a file that nobody needs to hold; an unfinished last line is damage here.
 
+    Records that a node hands out (``unseen project trail``) have no mark before them; their chain tells of damage.
+
     Raises:
         DataError: It cannot be read, or is damaged.
     """
@@ -107,6 +109,8 @@ def read_lines(path: Path) -> tuple[bytes, ...]:
         raise DataError(f"{path} cannot be read: {error.strerror}") from error
     if content and not content.endswith(b"\n"):
         raise DataError(f"{path}: the last line is not finished")
+    if content.startswith(b"{"):
+        return tuple(content.split(b"\n")[:-1])
     return tuple(_lines(content, path))
 
 

@@ -2,19 +2,31 @@
 
 from __future__ import annotations
 
+import json
+import socket
+import tempfile
 import threading
 from concurrent.futures import ThreadPoolExecutor, as_completed
+from contextlib import ExitStack
 from itertools import islice
 
 import pytest
 from tests.node.http.conftest import PASSWORD
-from tests.node.organisations import BANK, INSURER, agreement_text
+from tests.node.organisations import BANK, INSURER, agreement_text, small_flow
+from tests.node.organisations import CREDIT as CREDIT_ID
 
+from unseen.client import Client
+from unseen.errors import PermissionDenied
 from unseen.node.domain import Duty
-from unseen.node.http.app import PREFIX
+from unseen.node.http import jobs as jobs_module
+from unseen.node.http import serve as serve_module
+from unseen.node.http.app import PREFIX, make_app
+from unseen.node.http.guard import HttpSettings
+from unseen.node.http.serve import serving
 from unseen.node.usecases.people import MOST_FAILURES, Crowded, SignInRefused
 
 PROJECTS = f"{PREFIX}/projects"
+CREDIT = f"{PROJECTS}/credit"
 
 
 def test_nobody_signs_what_was_not_read_with_the_digest_of_another_projects_agreement(staffed):
@@ -100,3 +112,149 @@ def test_a_flood_of_sign_ins_is_refused_at_once_and_whoever_is_signed_in_goes_on
 def test_a_name_that_can_be_nobodys_reaches_no_database(staffed, name, monkeypatch):
     monkeypatch.setattr(staffed.services.people, "_store", None)
     assert _guess(staffed.services.people, name) == "name or password are wrong"
+
+
+# --- what broke the node down
+
+
+@pytest.mark.parametrize(
+    ("path", "headers", "status"),
+    [
+        ("/metrics", {"authorization": b"Bearer \xe9"}, 401),
+        ("/healthz", {"origin": "http://["}, 403),
+        ("/healthz", {"origin": "http://[::1"}, 403),
+        ("/healthz", {"host": "["}, 403),
+    ],
+)
+def test_headers_that_are_none_are_refused_without_a_session(bare, path, headers, status):
+    assert bare.client().get(path, headers=headers).status_code == status
+
+
+@pytest.mark.parametrize(
+    "more",
+    [
+        {"points": 2**63},
+        {"points": 10**30},
+        {"tables": {"customers": 10**30}},
+        {"epsilon": float("inf")},
+        {"epsilon": float("nan")},
+        {"delta": float("nan")},
+        {"hours": float("inf")},
+    ],
+)
+def test_numbers_of_a_job_are_finite_and_no_larger_than_the_store_keeps(allied, more):
+    content = json.dumps({"flow": small_flow(BANK, INSURER), **more})
+    analyst = allied.of(Duty.ANALYST)
+    answer = analyst.post(f"{CREDIT}/jobs", content=content, headers={"content-type": "application/json"})
+    assert answer.status_code == 422
+    assert analyst.get(f"{PREFIX}/jobs").json() == []
+
+
+def test_numbers_of_queries_and_headers_are_bounded(allied):
+    analyst, huge = allied.of(Duty.ANALYST), "9" * 30
+    for number in (huge, f"-{huge}", "9" * 5000):
+        assert analyst.get(f"{PREFIX}/jobs", params={"before": number}).status_code == 422
+    job = analyst.post(f"{CREDIT}/jobs", json={"flow": small_flow(BANK, INSURER)}).json()["job"]
+    analyst.post(f"{CREDIT}/jobs/{job}/cancellation", json={"reason": "over"})
+    events = analyst.get(f"{CREDIT}/jobs/{job}/events", headers={"last-event-id": "9" * 5000})
+    assert events.status_code == 200
+
+
+# --- watching jobs
+
+
+@pytest.fixture
+def watched(allied, monkeypatch):
+    """The address of a server, and the analyst's token and job, which waits for approval."""
+    monkeypatch.setattr(jobs_module, "_LOOK_SECONDS", 0.01)
+    analyst = allied.of(Duty.ANALYST)
+    job = analyst.post(f"{CREDIT}/jobs", json={"flow": small_flow(BANK, INSURER)}).json()["job"]
+    with serving(allied.app, "127.0.0.1:0") as (host, port):
+        yield f"http://{host}:{port}", analyst.headers["authorization"].partition(" ")[2], job
+
+
+def test_whoever_loses_a_right_or_a_session_sees_nothing_more_of_a_job_that_they_watch(allied, watched):
+    (url, token, job), people = watched, allied.services.people
+    admin = people.get("admin")
+    for take, give in (
+        (
+            lambda: people.change("analyst", admin, projects=()),
+            lambda: people.change("analyst", admin, projects=[CREDIT_ID]),
+        ),
+        (lambda: people.sign_out(token), lambda: None),
+    ):
+        with Client(url, token) as client:
+            events = client.events("credit", job)
+            assert next(events)["state"] == "proposed"
+            take()
+            assert list(events) == []
+        give()
+
+
+def test_watchers_have_a_number_and_give_their_places_back(allied, watched):
+    url, token, job = watched
+    allied.app.state.watchers.most = 1
+    with Client(url, token) as client, Client(url, token) as other:
+        events = client.events("credit", job)
+        next(events)
+        with pytest.raises(PermissionDenied, match="too many watch"):
+            next(other.events("credit", job))
+        allied.of(Duty.ANALYST).post(f"{CREDIT}/jobs/{job}/cancellation", json={"reason": "over"})
+        assert list(events)[-1]["state"] == "cancelled"
+        assert next(other.events("credit", job))["state"] == "cancelled"
+
+
+# --- slow ones, and many
+
+
+def test_a_body_that_comes_too_slowly_is_ended_and_its_connection_too(bare):
+    app = make_app(bare.services, HttpSettings(body_seconds=0.05))
+    with serving(app, "127.0.0.1:0") as (host, port), socket.create_connection((host, port), timeout=20) as line:
+        head = f"POST {PREFIX}/session HTTP/1.1\r\nhost: localhost\r\ncontent-type: application/json\r\n"
+        line.sendall(f"{head}content-length: 100\r\n\r\n{{".encode())
+        answer = b"".join(iter(lambda: line.recv(65536), b""))
+    assert answer.startswith(b"HTTP/1.1 408 ")
+    assert b"came too slowly" in answer
+
+
+def test_connections_have_a_number_and_those_that_ask_for_nothing_are_ended(bare, monkeypatch):
+    monkeypatch.setattr(serve_module, "MOST_CONNECTIONS", 2)
+    monkeypatch.setattr(serve_module, "HEAD_SECONDS", 0.5)
+    with serving(bare.app, "127.0.0.1:0") as (host, port), ExitStack() as open_lines:
+        lines = [open_lines.enter_context(socket.create_connection((host, port), timeout=20)) for _ in range(3)]
+        lines[0].sendall(b"GET /heal")
+        assert lines[2].recv(1) == b"", "one too many"
+        assert [line.recv(1) for line in lines[:2]] == [b"", b""], "nobody waits for ever"
+        with Client(f"http://{host}:{port}") as client, pytest.raises(PermissionDenied, match="sign in first"):
+            client.me()
+
+
+# --- uploads
+
+
+def test_plain_content_lies_in_the_nodes_own_folder_only_while_it_comes_in(staffed, tmp_path, monkeypatch):
+    """What a process that is killed leaves there, the next one removes; the system's folder would keep it."""
+    elsewhere = tmp_path / "system"
+    elsewhere.mkdir()
+    monkeypatch.setattr(tempfile, "tempdir", str(elsewhere))
+    add, seen = staffed.services.catalogue.add, []
+
+    def look(*arguments):
+        seen.extend(tmp_path.glob("scratch/*/*/upload"))
+        return add(*arguments)
+
+    monkeypatch.setattr(staffed.services.catalogue, "add", look)
+    query, content = {"id": "phone", "lenient": True}, b"phone,income\n1,2\n1,3\n2,4\n"
+    owner = staffed.of(Duty.DATA_OWNER)
+    assert owner.post(f"{PREFIX}/tables/clients/versions", params=query, content=content).status_code == 201
+    assert len(seen) == 1
+    assert list(elsewhere.iterdir()) == []
+    assert list(tmp_path.glob("scratch/*/*")) == []
+
+
+def test_a_file_for_a_table_that_cannot_be_is_refused_before_it_comes_in_and_only_so_many_come_at_once(staffed):
+    owner, path = staffed.of(Duty.DATA_OWNER), f"{PREFIX}/tables/{{}}/versions"
+    too_much = bytes(300_000)
+    assert owner.post(path.format("Clients"), content=too_much).status_code == 422, "not 413: nobody read it"
+    staffed.app.state.uploads.most = 0
+    assert owner.post(path.format("clients"), content=b"phone\n1\n").status_code == 429

@@ -6,7 +6,7 @@ from fastapi import FastAPI
 from fastapi.routing import APIRoute
 
 from unseen.node.http import audit, jobs, people, problems, projects, status, tables
-from unseen.node.http.guard import PREFIX, Ceiling, Doorkeeper, HttpSettings, Needs, signed_in
+from unseen.node.http.guard import PREFIX, Ceiling, Doorkeeper, HttpSettings, Needs, Places, signed_in
 from unseen.node.http.services import Services
 from unseen.version import VERSION
 
@@ -36,6 +36,7 @@ def make_app(services: Services, settings: HttpSettings | None = None) -> FastAP
         redoc_url=None,
     )
     app.state.services, app.state.settings = services, settings
+    app.state.watchers, app.state.uploads = Places(64), Places(4)
     problems.install(app)
     # Not by `include_router`, which keeps routes where nobody who checks them finds them.
     for module in (people, tables, projects, jobs, audit, status):

@@ -8,7 +8,9 @@ that no other name can be made to point here (DNS rebinding).
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable
+import asyncio
+from collections.abc import Awaitable, Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Annotated, TypeAlias
 from urllib.parse import urlsplit
@@ -49,6 +51,8 @@ class HttpSettings:
     body_bytes: int = 1 << 20
     """Most bytes of a request that is not an upload."""
     upload_bytes: int = 4 << 30
+    body_seconds: float = 30.0
+    """For a body that is not an upload; of an upload, for each piece."""
     metrics_token: str | None = field(default=None, repr=False)
     """Bearer token of whoever reads ``/metrics``; nobody does without one."""
 
@@ -102,9 +106,35 @@ class Needs:
         """
         person, project = signed_in(request), request.path_params.get("project")
         allowed = person.may(self.right) if project is None else person.may_in(self.right, ProjectId(project))
+        if not allowed and person.may(self.right):
+            raise PermissionDenied(
+                f"{person.name} does not work in project {project}; an admin adds it: unseen people change "
+                f"{person.name} --project {project}"
+            )
         if not allowed:
             raise PermissionDenied(f"{person.name} may not {self.right.replace('-', ' ')} here; an admin gives duties")
         return person
+
+
+class Places:
+    """Counts what goes on at once in the event loop's thread, and costs the node something as long as it does."""
+
+    def __init__(self, most: int) -> None:
+        self.most, self._count = most, 0
+
+    @property
+    def full(self) -> bool:
+        """Whether there is no place for one more."""
+        return self._count >= self.most
+
+    @contextmanager
+    def place(self) -> Iterator[None]:
+        """Count one more as long as the block lasts."""
+        self._count += 1
+        try:
+            yield
+        finally:
+            self._count -= 1
 
 
 Me: TypeAlias = Annotated[Person, Depends(signed_in)]
@@ -132,13 +162,13 @@ class Doorkeeper(BaseHTTPMiddleware):
         if host not in self._settings.hosts:
             return "the name in Host is not one of this node's: add it to `http_hosts` if it is"
         origin = request.headers.get("origin")
-        if origin is not None and _without_port(urlsplit(origin).netloc) not in self._settings.hosts:
+        if origin is not None and _without_port(_place_of(origin)) not in self._settings.hosts:
             return "requests from other sites are refused"
         return None
 
 
 class Ceiling:
-    """Ends a body that is larger than allowed, whatever its length header says."""
+    """Ends a body that is larger than allowed, whatever its length header says, or that comes too slowly."""
 
     def __init__(self, app: ASGIApp, settings: HttpSettings, uploads: str) -> None:
         self._app, self._settings, self._uploads = app, settings, uploads
@@ -149,18 +179,44 @@ class Ceiling:
             await self._app(scope, receive, send)
             return
         upload = scope["method"] == "POST" and scope["path"].startswith(self._uploads)
-        most = self._settings.upload_bytes if upload else self._settings.body_bytes
-        seen = 0
+        await self._app(scope, _Counted(receive, self._settings, upload=upload), send)
 
-        async def counted() -> Message:
-            nonlocal seen
-            message = await receive()
-            seen += len(message.get("body", b""))
-            if seen > most:
-                raise HTTPException(413, f"the body has more than {most} bytes")
-            return message
 
-        await self._app(scope, counted, send)
+class _Counted:
+    """Receives a request's body, of so many bytes in so much time at most; what comes after it may take any time."""
+
+    def __init__(self, receive: Receive, settings: HttpSettings, *, upload: bool) -> None:
+        self._receive, self._upload, self._seconds = receive, upload, settings.body_seconds
+        self._most = settings.upload_bytes if upload else settings.body_bytes
+        self._seen, self._whole = 0, False
+        self._until: float | None = None
+
+    async def __call__(self) -> Message:
+        if self._whole:
+            return await self._receive()
+        now = asyncio.get_running_loop().time()
+        if self._until is None or self._upload:
+            self._until = now + self._seconds
+        try:
+            message = await asyncio.wait_for(self._receive(), self._until - now)
+        except TimeoutError as error:
+            raise HTTPException(408, "the body came too slowly", _HANG_UP) from error
+        self._whole = not message.get("more_body", False)
+        self._seen += len(message.get("body", b""))
+        if self._seen > self._most:
+            raise HTTPException(413, f"the body has more than {self._most} bytes", _HANG_UP)
+        return message
+
+
+_HANG_UP = {"connection": "close"}
+
+
+def _place_of(origin: str) -> str:
+    """Return host and port of an origin; nothing, if it is none."""
+    try:
+        return urlsplit(origin).netloc
+    except ValueError:
+        return ""
 
 
 def _without_port(host: str) -> str:

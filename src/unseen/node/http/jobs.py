@@ -6,21 +6,22 @@ import asyncio
 import json
 from collections.abc import AsyncIterator, Mapping
 from datetime import datetime, timedelta
-from typing import Annotated
+from typing import Annotated, TypeAlias
 
 from fastapi import APIRouter, Depends, Query, Request
 from fastapi.responses import FileResponse, StreamingResponse
 from pydantic import BaseModel, Field, JsonValue
 from starlette.concurrency import run_in_threadpool
 
+from unseen.errors import PermissionDenied, UsageError
 from unseen.flow.spec import FlowSpec, parse_flow
 from unseen.ids import JobId, PartyId
 from unseen.node.domain import Job, JobState, Person, Right
-from unseen.node.http.guard import PREFIX, Me, Needs, services_of
+from unseen.node.http.guard import PREFIX, Me, Needs, Places, services_of
 from unseen.node.http.people import Body
-from unseen.node.http.problems import NotFound
+from unseen.node.http.problems import NotFound, TooMany
 from unseen.trust.agreement import ProjectId
-from unseen.trust.grant import MAX_VALIDITY
+from unseen.trust.grant import MAX_VALIDITY, Rows
 
 router = APIRouter(prefix=PREFIX, tags=["jobs"])
 Reader = Annotated[Person, Depends(Needs(Right.SEE_JOBS))]
@@ -31,6 +32,9 @@ Receiver = Annotated[Person, Depends(Needs(Right.SEE_RESULTS))]
 PATH = "/projects/{project}/jobs"
 _LOOK_SECONDS = 0.5
 _BEAT_LOOKS = 30
+_MOST_NUMBER = 10**15
+"""Of what the store numbers."""
+_LONGEST_NUMBER = 16
 _MOST_HOURS = MAX_VALIDITY / timedelta(hours=1)
 
 
@@ -38,11 +42,11 @@ class Proposal(Body):
     """A job to be asked for."""
 
     flow: dict[str, JsonValue]
-    tables: dict[str, Annotated[int, Field(ge=1)]] = Field(default_factory=dict)
+    tables: dict[str, Annotated[int, Field(ge=1, le=_MOST_NUMBER)]] = Field(default_factory=dict)
     """Own tables whose version is not to be the newest one → their version."""
-    points: Annotated[int, Field(ge=0)] | None = None
+    points: Rows | None = None
     """Ids that each owner evaluates for a partner, at most; as many as the tables have, if it is left out."""
-    epsilon: Annotated[float, Field(ge=0)] = 0.0
+    epsilon: Annotated[float, Field(ge=0, allow_inf_nan=False)] = 0.0
     delta: Annotated[float, Field(ge=0, lt=1)] = 0.0
     hours: Annotated[float, Field(gt=0, le=_MOST_HOURS)] = 12.0
     """After so many hours the job is over, finished or not."""
@@ -101,7 +105,7 @@ def jobs(
     person: Me,
     project: ProjectId | None = None,
     state: Annotated[list[JobState] | None, Query()] = None,
-    before: int | None = None,
+    before: Annotated[int | None, Query(le=_MOST_NUMBER, ge=0)] = None,
 ) -> list[JobShown]:
     """Return the newest jobs that one may see, those before the ``order`` given by ``before``."""
     found = services_of(request).jobs.all(project, state, before)
@@ -156,15 +160,17 @@ def cancel(request: Request, project: ProjectId, job: JobId, person: Canceller, 
 def events(
     request: Request, project: ProjectId, job: JobId, person: Reader, after: Annotated[int, Query(ge=0)] = 0
 ) -> StreamingResponse:
-    """Tell what happens to a job as it happens (server-sent events), until it is over.
+    """Tell what happens to a job as it happens (server-sent events), until it is over or one may not see it any more.
 
     A browser that was cut off says by ``Last-Event-ID`` where it goes on.
     """
     del person
     _found(request, project, job)
+    if _watchers(request).full:
+        raise TooMany("too many watch jobs at this moment: look at the job itself, or try again later")
     last = request.headers.get("last-event-id", "")
-    start = int(last) if last.isascii() and last.isdigit() else after
-    return StreamingResponse(_told(request, job, start), media_type="text/event-stream")
+    start = int(last) if last.isascii() and last.isdigit() and len(last) < _LONGEST_NUMBER else after
+    return StreamingResponse(_told(request, project, job, start), media_type="text/event-stream")
 
 
 @router.get(f"{PATH}/{{job}}/results")
@@ -193,32 +199,54 @@ def result(request: Request, project: ProjectId, job: JobId, result: str, person
 
 def _found(request: Request, project: ProjectId, job: JobId) -> Job:
     """Return a job, if it is one of this project; the caller's right was checked for this project alone."""
-    known = services_of(request).jobs.all(project, limit=_MOST_JOBS)
-    found = next((one for one in known if one.job == job), None)
-    if found is None:
+    try:
+        found = services_of(request).jobs.get(job)
+    except UsageError:
+        found = None
+    if found is None or found.project != project:
         raise NotFound(f"there is no job {job} in project {project}")
     return found
 
 
-_MOST_JOBS = 1_000_000
+def _watchers(request: Request) -> Places:
+    watchers: Places = request.app.state.watchers
+    return watchers
 
 
-async def _told(request: Request, job: JobId, after: int) -> AsyncIterator[str]:
-    jobs, looks, state = services_of(request).jobs, 0, None
-    while not await request.is_disconnected():
-        found = await run_in_threadpool(jobs.get, job)
-        for number, event in await run_in_threadpool(jobs.events, job, after):
-            after = number
-            yield _event(event, number)
-        if found.state is not state:
-            state = found.state
-            yield _event({"what": "state", "state": state, "reason": found.reason})
-        if found.state.is_over:
-            return
-        looks += 1
-        if looks % _BEAT_LOOKS == 0:
-            yield ": still here\n\n"
-        await asyncio.sleep(_LOOK_SECONDS)
+async def _told(request: Request, project: ProjectId, job: JobId, after: int) -> AsyncIterator[str]:
+    looks, state = 0, None
+    with _watchers(request).place():
+        while not await request.is_disconnected():
+            seen = await run_in_threadpool(_look, request, project, job, after)
+            if seen is None:
+                return
+            found, news = seen
+            for number, event in news:
+                after = number
+                yield _event(event, number)
+            if found.state is not state:
+                state = found.state
+                yield _event({"what": "state", "state": state, "reason": found.reason})
+            if found.state.is_over:
+                return
+            looks += 1
+            if looks % _BEAT_LOOKS == 0:
+                yield ": still here\n\n"
+            await asyncio.sleep(_LOOK_SECONDS)
+
+
+def _look(request: Request, project: ProjectId, job: JobId, after: int) -> tuple[Job, _Numbered] | None:
+    """Return a job and what is new of it; ``None`` if the caller may not see it any more."""
+    try:
+        _may_watch(request)
+    except PermissionDenied:
+        return None
+    found = _found(request, project, job)
+    return found, services_of(request).jobs.events(job, after)
+
+
+_may_watch = Needs(Right.SEE_JOBS)
+_Numbered: TypeAlias = tuple[tuple[int, Mapping[str, object]], ...]
 
 
 def _event(facts: Mapping[str, object], number: int | None = None) -> str:

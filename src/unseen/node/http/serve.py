@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+import asyncio
+import socket
 import ssl
 import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import cast
 
 import uvicorn
 from fastapi import FastAPI
+from uvicorn.protocols.http.h11_impl import H11Protocol, RequestResponseCycle
 
 from unseen.errors import UsageError
 from unseen.transport.diagnosis import split_endpoint
@@ -18,6 +22,9 @@ from unseen.transport.diagnosis import split_endpoint
 _LOOPBACK = frozenset({"127.0.0.1", "localhost", "::1"})
 _START_SECONDS = 20.0
 _STOP_SECONDS = 10.0
+MOST_CONNECTIONS = 256
+HEAD_SECONDS = 20.0
+"""For the head of a connection's first request."""
 
 
 def check_address(listen: str, certificate: Path | None) -> tuple[str, int]:
@@ -49,6 +56,8 @@ def serving(
         app,
         host=host,
         port=port,
+        http=_Patient,
+        ws="none",
         log_config=None,
         access_log=False,
         server_header=False,
@@ -60,22 +69,50 @@ def serving(
     server = _Server(config)
     try:
         config.load()
-        socket = config.bind_socket()
-    except (SystemExit, OSError, ssl.SSLError) as error:
-        raise UsageError(
-            f"http: nobody can be served at {listen}: another process uses the port, or {error}"
-        ) from error
-    thread = threading.Thread(target=server.run, kwargs={"sockets": [socket]}, name="http", daemon=True)
+        listener = _bound(host, port)
+    except (OSError, ssl.SSLError) as error:
+        raise UsageError(f"http: nobody can be served at {listen}: {error.strerror or error}") from error
+    thread = threading.Thread(target=server.run, kwargs={"sockets": [listener]}, name="http", daemon=True)
     thread.start()
     deadline = time.monotonic() + _START_SECONDS
     while not server.started and thread.is_alive() and time.monotonic() < deadline:
         time.sleep(0.01)
     try:
-        yield host, socket.getsockname()[1]
+        yield host, listener.getsockname()[1]
     finally:
         server.should_exit = True
         thread.join(_STOP_SECONDS)
-        socket.close()
+        listener.close()
+
+
+class _Patient(H11Protocol):
+    """A connection; not one too many, and not of somebody who asks for nothing: files are needed for jobs as well."""
+
+    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]  # as uvicorn has it
+        """Begin, or hang up."""
+        super().connection_made(transport)
+        if len(self.connections) > MOST_CONNECTIONS:
+            transport.close()
+        else:
+            self.loop.call_later(HEAD_SECONDS, self._look)
+
+    def _look(self) -> None:
+        begun = cast("RequestResponseCycle | None", self.cycle)
+        if begun is None and not self.transport.is_closing():
+            self.transport.close()
+
+
+def _bound(host: str, port: int) -> socket.socket:
+    """Return a socket that says that it is TCP's: else asyncio leaves Nagle's algorithm on, and answers wait 40 ms."""
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    listener = socket.socket(family, socket.SOCK_STREAM, socket.IPPROTO_TCP)
+    listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    try:
+        listener.bind((host, port))
+    except OSError:
+        listener.close()
+        raise
+    return listener
 
 
 class _Server(uvicorn.Server):

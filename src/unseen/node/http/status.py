@@ -47,8 +47,8 @@ def readiness(request: Request, response: Response) -> dict[str, str]:
 def metrics(request: Request) -> Response:
     """Return figures for Prometheus."""
     settings: HttpSettings = request.app.state.settings
-    given = request.headers.get("authorization", "")
-    if settings.metrics_token is None or not hmac.compare_digest(given, f"Bearer {settings.metrics_token}"):
+    given = request.headers.get("authorization", "").encode()
+    if settings.metrics_token is None or not hmac.compare_digest(given, f"Bearer {settings.metrics_token}".encode()):
         raise NotSignedIn("metrics are for whoever has the token `metrics_token` of the node's settings")
     return Response(generate_latest(services_of(request).registry), media_type=CONTENT_TYPE_LATEST)
 

@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import tempfile
 from collections.abc import Mapping
 from datetime import datetime
-from pathlib import Path
 from typing import Annotated
 
 from fastapi import APIRouter, Depends, Query, Request
@@ -15,10 +13,11 @@ from starlette.concurrency import run_in_threadpool
 from unseen.data.import_report import ImportReport
 from unseen.data.schema import Kind, Role
 from unseen.node.domain import CatalogueTable, Person, Right
-from unseen.node.http.guard import PREFIX, Needs, services_of
+from unseen.node.http.guard import PREFIX, Needs, Places, services_of
 from unseen.node.http.people import Body
-from unseen.node.http.problems import NotFound
+from unseen.node.http.problems import NotFound, TooMany
 from unseen.node.usecases.catalogue import Import
+from unseen.privacy.facts import TableId
 
 router = APIRouter(prefix=f"{PREFIX}/tables", tags=["tables"])
 Reader = Annotated[Person, Depends(Needs(Right.SEE_TABLES))]
@@ -141,13 +140,16 @@ def tables(request: Request, person: Reader) -> list[TableShown]:
 @router.post("/{name}/versions", status_code=201)
 async def upload(request: Request, name: str, person: Owner, how: Annotated[How, Query()]) -> Imported:
     """Import the body, a CSV or Parquet file, as the next version of a table."""
-    with tempfile.TemporaryDirectory(prefix="unseen-upload-") as folder:
-        path = Path(folder) / "upload"
+    uploads: Places = request.app.state.uploads
+    if uploads.full:
+        raise TooMany("other files come in at this moment: try again when they are there")
+    table_name, catalogue = TableId(name), services_of(request).catalogue
+    with uploads.place(), catalogue.room() as folder:
+        path = folder / "upload"
         with path.open("wb") as file:
             async for piece in request.stream():
                 await run_in_threadpool(file.write, piece)
-        catalogue = services_of(request).catalogue
-        table, report = await run_in_threadpool(catalogue.add, name, path, how.as_import(), person)
+        table, report = await run_in_threadpool(catalogue.add, table_name, path, how.as_import(), person)
     return Imported(table=TableShown.of(table), report=ReportShown.of(report))
 
 

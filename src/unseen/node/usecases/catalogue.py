@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import hashlib
-import tempfile
 from collections.abc import Iterable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -66,6 +65,10 @@ class Catalogue:
     def __init__(self, store: Store, artifacts: Artifacts, clock: Clock, limits: Limits | None = None) -> None:
         self._store, self._artifacts, self._clock, self._limits = store, artifacts, clock, limits or Limits()
 
+    def room(self) -> AbstractContextManager[Path]:
+        """Lend an empty folder for files that are to be imported: plain content lies nowhere else."""
+        return self._artifacts.room()
+
     def add(self, name: str, source: Path, how: Import, by: Person) -> tuple[CatalogueTable, ImportReport]:
         """Import a CSV or Parquet file as the next version; the same content again is the version that is there.
 
@@ -74,10 +77,10 @@ class Catalogue:
             UsageError: The name is none, or roles, kinds or columns to be left out do not fit.
         """
         table_name = TableId(name)
-        with tempfile.TemporaryDirectory(prefix="unseen-import-") as folder:
-            quarantine = Path(folder) / "quarantine.csv" if how.lenient else None
+        with self.room() as folder:
+            quarantine = folder / "quarantine.csv" if how.lenient else None
             table, report = self._read(source, how, quarantine)
-            made = Path(folder) / "table.parquet"
+            made = folder / "table.parquet"
             table.write(made)
             digest = self._artifacts.put(made)
         with self._store.begin() as kept:
