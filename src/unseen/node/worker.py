@@ -48,7 +48,7 @@ BUSY = 75
 """Exit status if an earlier worker of the job has not ended yet; EX_TEMPFAIL of sysexits.h."""
 _LOCK_SECONDS = 10.0
 _EVENT_SECONDS = 0.5
-_FIRST_PAUSE, _LONGEST_PAUSE = 0.5, 30.0
+_FIRST_PAUSE, _LONGEST_PAUSE = 0.5, 4.0
 _OPEN_FILES = 4096
 
 Tell = Callable[[Mapping[str, object]], None]
