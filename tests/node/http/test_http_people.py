@@ -121,6 +121,22 @@ def test_passwords_are_hashed_as_rfc_9106_says(monkeypatch, staffed):
     assert (found.type.name, found.memory_cost, found.time_cost, found.parallelism) == ("ID", 65_536, 3, 4)
 
 
+def test_the_log_says_who_changed_whom_and_who_was_guessed_at_and_obeys_nobody(staffed, caplog):
+    admin, secret = staffed.of(Duty.ADMIN), "a password of somebody"
+    admin.post(f"{PREFIX}/people", json={"name": "eve", "password": secret, "duties": ["approver"]})
+    admin.patch(f"{PREFIX}/people/eve", json={"active": False})
+    admin.put(f"{PREFIX}/people/eve/password", json={"password": secret})
+    for _ in range(MOST_FAILURES + 1):
+        staffed.client().post(SESSION_PATH, json={"name": "x\nadmin added mallory\x1b", "password": secret})
+    assert [record.getMessage() for record in caplog.records if record.name.startswith("unseen")] == [
+        "admin added eve: approver",
+        "admin changed eve: approver; projects: none, not active any more",
+        "admin gave eve another password",
+        r"sign-in as x\nadmin added mallory\x1b: too many attempts",
+    ]
+    assert secret not in caplog.text
+
+
 def test_no_secret_is_in_a_repr(staffed):
     session = staffed.services.people.sign_in("analyst", PASSWORD)
     assert session.token not in repr(session)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from datetime import datetime
 from typing import Annotated
 
@@ -15,6 +16,8 @@ from unseen.node.http.guard import COOKIE, PREFIX, HttpSettings, Me, Needs, serv
 from unseen.node.http.problems import NotFound
 from unseen.node.usecases.people import SESSION
 from unseen.trust.agreement import ProjectId
+
+_log = logging.getLogger(__name__)
 
 router = APIRouter(prefix=PREFIX, tags=["people"])
 Manager = Annotated[Person, Depends(Needs(Right.MANAGE_PEOPLE))]
@@ -159,8 +162,9 @@ def everybody(request: Request, person: Manager) -> list[PersonShown]:
 @router.post("/people", status_code=201)
 def add(request: Request, person: Manager, body: NewPerson) -> PersonShown:
     """Add somebody."""
-    del person
-    return PersonShown.of(services_of(request).people.add(body.name, body.password, body.duties))
+    made = PersonShown.of(services_of(request).people.add(body.name, body.password, body.duties))
+    _log.warning("%s added %s: %s", person.name, made.name, ", ".join(made.duties))
+    return made
 
 
 @router.patch("/people/{name}")
@@ -168,7 +172,11 @@ def change(request: Request, name: str, person: Manager, body: Change) -> Person
     """Change what somebody may do."""
     people = services_of(request).people
     _check_there(request, name)
-    return PersonShown.of(people.change(name, person, duties=body.duties, active=body.active, projects=body.projects))
+    made = PersonShown.of(people.change(name, person, duties=body.duties, active=body.active, projects=body.projects))
+    standing = "" if made.active else ", not active any more"
+    projects = ", ".join(made.projects) or "none"
+    _log.warning("%s changed %s: %s; projects: %s%s", person.name, name, ", ".join(made.duties), projects, standing)
+    return made
 
 
 @router.put("/people/{name}/password", status_code=204)
@@ -178,6 +186,7 @@ def set_password(request: Request, name: str, person: Manager, body: NewPassword
         raise PermissionDenied("one's own password takes the old one: PUT /api/v1/session/password")
     _check_there(request, name)
     services_of(request).people.set_password(name, body.password)
+    _log.warning("%s gave %s another password", person.name, name)
 
 
 def _check_there(request: Request, name: str) -> None:

@@ -9,6 +9,7 @@ hashed, so that a flood of them takes neither the memory nor the threads that ot
 from __future__ import annotations
 
 import hashlib
+import logging
 import secrets
 import threading
 from collections.abc import Iterable, Iterator
@@ -22,11 +23,14 @@ from argon2.exceptions import InvalidHashError, VerificationError
 from argon2.profiles import RFC_9106_LOW_MEMORY
 
 from unseen.clock import Clock
+from unseen.codec import shown
 from unseen.errors import PermissionDenied, UsageError
 from unseen.ids import Identifier
 from unseen.node.domain import Duty, Person
 from unseen.node.store import Kept, Store
 from unseen.trust.agreement import ProjectId
+
+_log = logging.getLogger(__name__)
 
 SESSION = timedelta(hours=12)
 LEAST_PASSWORD, MOST_PASSWORD = 12, 256
@@ -262,6 +266,7 @@ class _Brake:
             count, since = self._attempts.get(name, (0, now))
             wait = since + PENALTY - now
             if count >= MOST_FAILURES and wait > timedelta(0):
+                _log.warning("sign-in as %s: too many attempts", shown(name))
                 raise SignInRefused(f"too many attempts under this name: wait {wait.total_seconds():.0f} s")
             self._attempts[name] = (count + 1 if wait > timedelta(0) else 1, now)
 
