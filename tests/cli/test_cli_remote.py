@@ -73,6 +73,16 @@ def test_the_client_and_the_command_line_reach_a_running_node(url, tmp_path: Pat
     assert "sign in first" in unseen("table", "list").err
 
 
+def test_one_process_runs_a_node(tmp_path, unseen):
+    folder = tmp_path / "node"
+    Node.create(folder, PartyId("bank"), None, datetime.now(UTC))
+    with open_node(folder):
+        ended = unseen("node", "start", folder)
+        assert (ended.code, "runs already, in another process: stop that one first" in ended.err) == (2, True)
+    with open_node(folder):
+        pass
+
+
 def test_nobody_at_home_is_told_and_so_is_what_is_no_url(tmp_path):
     with pytest.raises(PeerUnreachable, match="unseen node start"), Client("http://127.0.0.1:1") as client:
         client.tables()

@@ -27,6 +27,7 @@ from unseen.transport.tls import fingerprint
 PARTNERS_FILE = "partners.json"
 LIST_FILE = "revoked.crl"
 _LOCK_FILE = "lock"
+_RUNNING_FILE = ".running"
 
 M = TypeVar("M", bound=BaseModel)
 
@@ -179,6 +180,21 @@ def locked(folder: Path) -> Iterator[None]:
     """Let one process at a time change a node's files; a killed process loses its lock by itself."""
     with open(folder / _LOCK_FILE, "a", opener=lambda path, flags: os.open(path, flags, 0o600)) as file:
         fcntl.flock(file, fcntl.LOCK_EX)
+        yield
+
+
+@contextmanager
+def alone(folder: Path) -> Iterator[None]:
+    """Be the one process that runs the node in a folder; a killed process loses its place by itself.
+
+    Raises:
+        UsageError: Another one runs it.
+    """
+    with open(folder / _RUNNING_FILE, "a", opener=lambda path, flags: os.open(path, flags, 0o600)) as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as error:
+            raise UsageError(f"the node in {folder} runs already, in another process: stop that one first") from error
         yield
 
 

@@ -29,6 +29,7 @@ from unseen.node.http.metrics import registry_of
 from unseen.node.http.serve import serving
 from unseen.node.http.services import Services, SetUpToken
 from unseen.node.mailroom import Mailroom
+from unseen.node.partners import alone
 from unseen.node.storage import RUN_FOLDER, open_node_artifacts, open_node_store
 from unseen.node.store import Store
 from unseen.node.supervisor import Settings, Supervisor, Way
@@ -72,6 +73,7 @@ def open_node(folder: Path) -> Iterator[Running]:
     node = Node(folder)
     identity = node.identity()
     with ExitStack() as opened:
+        opened.enter_context(alone(folder))
         store, artifacts = opened.enter_context(open_node_store(node)), open_node_artifacts(node)
         opened.callback(artifacts.close)
         owner = Owner(node.name, _signing_key(folder), certificate_fingerprint(identity.ca_pem))
