@@ -19,6 +19,7 @@ from rich.text import Text
 
 from unseen.cli.terminal import harmless
 from unseen.client import Client, Json
+from unseen.codec import read_json
 from unseen.component import installed_components
 from unseen.data.atomic import whole_file
 from unseen.errors import RemoteProtocolError, UsageError
@@ -66,7 +67,7 @@ def _client() -> Client:
     if url and token:
         return Client(url, token)
     try:
-        kept = json.loads(_session_file().read_text(encoding="utf-8"))
+        kept = read_json(_session_file().read_text(encoding="utf-8"))
     except FileNotFoundError as error:
         raise UsageError("sign in first: unseen login URL --name NAME") from error
     except ValueError as error:
@@ -133,7 +134,7 @@ def template(*, project: str, flow: Path, out: Path, policy_out: Path, days: int
     policy = policy_for(spec, next(iter(spec.parties)), points)
     for path, content in ((out, text), (policy_out, policy)):
         with whole_file(path) as file:
-            plain = json.loads(json.dumps(content))  # identifiers are text of their own kinds
+            plain = read_json(json.dumps(content))  # identifiers are text of their own kinds
             file.write(yaml.safe_dump(plain, sort_keys=False, allow_unicode=True).encode())
     _say(f"{out}: complete what says {_UNKNOWN}, with what the partners tell you (unseen table list --json)")
     _say(f"{policy_out}: what a site lets the project do; each party has its own")

@@ -12,7 +12,6 @@ Answers are what the node sends, as mappings; its OpenAPI description (``/api/v1
 
 from __future__ import annotations
 
-import json
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
@@ -23,6 +22,7 @@ from urllib.parse import urlsplit
 
 import httpx2
 
+from unseen.codec import read_json
 from unseen.data.atomic import whole_file
 from unseen.errors import (
     DeadlineExceeded,
@@ -239,7 +239,7 @@ class Client:
         with self._stream(f"{_job(project, job)}/events", timeout=None) as answer:
             for line in answer.iter_lines():
                 if line.startswith("data: "):
-                    yield json.loads(line[6:])
+                    yield read_json(line[6:])
 
     def wait(
         self, project: str, job: str, *, seconds: float = 3600.0, observe: Callable[[Json], None] | None = None

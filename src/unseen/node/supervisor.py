@@ -7,7 +7,6 @@ the job at all parties.
 
 from __future__ import annotations
 
-import json
 import logging
 import os
 import queue
@@ -24,6 +23,7 @@ from tempfile import TemporaryDirectory
 from typing import IO, Protocol
 
 from unseen import errors
+from unseen.codec import read_json
 from unseen.errors import Cancelled, LocalProtocolError, UnseenError
 from unseen.flow.spec import FlowSpec
 from unseen.ids import JobId, PartyId, StepId
@@ -263,7 +263,7 @@ class Supervisor:
         """Act on what a worker says; its memory has seen partners' data, so that nothing in it is taken for granted."""
         lease = worker.work.lease
         try:
-            match json.loads(line):
+            match read_json(line):
                 case {"event": dict(event)} if len(line) < 4096:
                     if event.get("what") == "leave":
                         self._history[lease.job].crashes = 0

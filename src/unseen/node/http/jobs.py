@@ -13,6 +13,7 @@ from fastapi.responses import FileResponse, StreamingResponse
 from pydantic import BaseModel, Field, JsonValue
 from starlette.concurrency import run_in_threadpool
 
+from unseen.codec import read_json
 from unseen.errors import PermissionDenied, UsageError
 from unseen.flow.spec import FlowSpec, parse_flow
 from unseen.ids import JobId, PartyId
@@ -136,7 +137,7 @@ def job(request: Request, project: ProjectId, job: JobId, person: Reader) -> Job
     del person
     found = _found(request, project, job)
     tables = tuple(snapshot.model_dump(mode="json") for snapshot in found.snapshots)
-    return JobWhole(**JobShown.of(found).model_dump(), flow=json.loads(found.flow), tables=tables)
+    return JobWhole(**JobShown.of(found).model_dump(), flow=read_json(found.flow), tables=tables)
 
 
 @router.post(f"{PATH}/{{job}}/approval")

@@ -16,6 +16,7 @@ from alembic import command
 from alembic.runtime.migration import MigrationContext
 from alembic.script import ScriptDirectory
 
+from unseen.codec import read_json
 from unseen.errors import DataError, UsageError
 from unseen.node.store.engine import configuration, shown, unopened
 from unseen.node.store.schema import metadata
@@ -87,13 +88,13 @@ def _plain(value: object) -> object:
 
 def _load(connection: sql.Connection, found: sql.MetaData, name: str, lines: Iterable[bytes]) -> None:
     table, rows = found.tables[name], iter(lines)
-    names = json.loads(next(rows))
+    names = read_json(next(rows))
     if not set(names) <= set(table.columns.keys()):
         raise DataError(f"the backup's table {name} has columns that its version does not have")
     zoned = connection.dialect.name != "sqlite"
     batch: list[dict[str, object]] = []
     for line in rows:
-        batch.append({key: _value(value, zoned) for key, value in zip(names, json.loads(line), strict=True)})
+        batch.append({key: _value(value, zoned) for key, value in zip(names, read_json(line), strict=True)})
         if len(batch) == _ROWS:
             connection.execute(sql.insert(table), batch)
             batch = []

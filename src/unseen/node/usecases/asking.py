@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 
@@ -12,6 +11,7 @@ from unseen.catalog.prepare_lookup import PrepareLookupParams
 from unseen.catalog.psi_lookup import PsiLookupParams
 from unseen.catalog.psi_sum import PsiSumParams
 from unseen.catalog.read_table import ReadTableParams
+from unseen.codec import read_json
 from unseen.component import installed_components
 from unseen.data.readers import assign_roles, with_recorded
 from unseen.data.schema import Role
@@ -62,7 +62,7 @@ def ask_of(job: Job) -> Ask:
 def held_tables(turn: Turn, project: str, party: PartyId) -> dict[str, Snapshot]:
     """Return the versions of tables that a party last said it holds, by name."""
     line = turn.kept.lines.last(f"held/{project}/{party}") or b"[]"
-    return {found["name"]: Snapshot.model_validate(found) for found in json.loads(line)}
+    return {found["name"]: Snapshot.model_validate(found) for found in read_json(line)}
 
 
 def own_table(turn: Turn, ask: Ask, name: str) -> CatalogueTable | None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 
+from unseen.codec import read_json
 from unseen.errors import PermissionDenied, RemoteProtocolError
 from unseen.ids import PartyId, StepId
 from unseen.node.books import Turn
@@ -104,7 +105,7 @@ def _settle(turn: Turn, job: Job, request: Request, sizes: dict[str, int | None]
 
 
 def _sizes(turn: Turn, job: Job) -> dict[str, int | None]:
-    return dict(json.loads(line) for line in turn.kept.lines.read(f"sizes/{job.job}"))
+    return dict(read_json(line) for line in turn.kept.lines.read(f"sizes/{job.job}"))
 
 
 def _own_grant(turn: Turn, job: Job) -> Grant:

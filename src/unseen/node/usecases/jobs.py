@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import json
 import secrets
 from collections.abc import Iterable, Mapping
 from dataclasses import replace
 from datetime import datetime
 
-from unseen.codec import shown
+from unseen.codec import read_json, shown
 from unseen.errors import PermissionDenied, RemoteProtocolError, UsageError
 from unseen.flow.spec import FlowSpec, canonical_json
 from unseen.ids import JobId, PartyId
@@ -89,7 +88,7 @@ class Jobs:
         """Return what was told of a job's progress, numbered from 1, after a number."""
         with self._books.turn() as turn:
             lines = list(turn.kept.lines.read(f"events/{known_job(turn, job).job}"))
-            return tuple((number, json.loads(line)) for number, line in enumerate(lines, 1) if number > after)
+            return tuple((number, read_json(line)) for number, line in enumerate(lines, 1) if number > after)
 
     # --- what people do ----------------------------------------------------------------------------------------------
 

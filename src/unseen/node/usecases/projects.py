@@ -9,7 +9,7 @@ from datetime import datetime
 
 from pydantic import JsonValue, ValidationError
 
-from unseen.codec import shown
+from unseen.codec import read_json, shown
 from unseen.errors import RemoteProtocolError, UsageError
 from unseen.flow.spec import problems_text
 from unseen.ids import PartyId
@@ -291,7 +291,7 @@ def _member(turn: Turn, party: PartyId) -> dict[str, JsonValue]:
 def _card(turn: Turn, party: PartyId) -> str | None:
     """Return the key that a partner introduced, if that was with the root that is pinned now."""
     line = turn.kept.lines.last(f"cards/{party}")
-    card = json.loads(line) if line is not None else None
+    card = read_json(line) if line is not None else None
     return str(card["key"]) if card is not None and card["certificate"] == turn.root(party) else None
 
 
