@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from typing import Self
 
 from pydantic import Field
 
 from unseen.component import SOURCE, TABLE, Component, Document, Input, Kind, Output, Params, Source, Task, Value
+from unseen.data.import_report import ImportReport
 from unseen.data.readers import read_table
 from unseen.data.schema import Kind as ColumnKind
 from unseen.data.schema import Role
-from unseen.data.table import Table
 from unseen.dialogue import Dialogue
 from unseen.errors import UsageError
 from unseen.ids import PartyId
@@ -48,6 +49,18 @@ class ImportSummary(Document):
     notes: tuple[str, ...]
     """What was taken as something else, or passed over."""
 
+    @classmethod
+    def of(cls, report: ImportReport) -> Self:
+        """Return the counts and places of a report, without the cells that it quotes."""
+        return cls(
+            rows_read=report.rows_read,
+            rows_kept=report.rows_kept,
+            problems={problem.cause.value: problem.count for problem in report.problems},
+            places={problem.cause.value: tuple(map(str, problem.places)) for problem in report.problems},
+            missing=dict(report.missing),
+            notes=report.notes,
+        )
+
 
 IMPORT_SUMMARY = Kind("import_summary", ImportSummary)
 
@@ -66,22 +79,7 @@ def _run(task: Task) -> Dialogue[Mapping[str, Value]]:
         repeated_ids=task.me in params.repeated_ids,
         quarantine=quarantine,
     )
-    summary = ImportSummary(
-        rows_read=report.rows_read,
-        rows_kept=report.rows_kept,
-        problems={problem.cause.value: problem.count for problem in report.problems},
-        places={problem.cause.value: tuple(map(str, problem.places)) for problem in report.problems},
-        missing=dict(report.missing),
-        notes=report.notes,
-    )
-    return {"table": _without(table, params.leave_out.get(task.me, ())), "report": summary}
-
-
-def _without(table: Table, names: tuple[str, ...]) -> Table:
-    """Return the table without some of its features."""
-    for name in names:
-        table.schema.column(name)  # a column that is not there is a mistake to be told
-    return table.select([name for name in table.schema.feature_names if name not in names])
+    return {"table": table.leave_out(params.leave_out.get(task.me, ())), "report": ImportSummary.of(report)}
 
 
 COMPONENT = Component(

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -127,6 +127,15 @@ class Table:
                 raise UsageError(f"column {column.name} is the {column.role}, not a feature")
         others = [column.name for column in self._schema.columns if column.role is not Role.FEATURE]
         return self._keep(self._schema.keep([*others, *features]))
+
+    def leave_out(self, names: Iterable[str]) -> Table:
+        """Return the table without some of its features; names of other columns change nothing.
+
+        Raises:
+            UsageError: There is no such column.
+        """
+        left_out = {self._schema.column(name).name for name in names}
+        return self.select([name for name in self._schema.feature_names if name not in left_out])
 
     def without(self, role: Role) -> Table:
         """Return the table without the columns of this role.

@@ -10,8 +10,7 @@ from pydantic import BaseModel
 from unseen.errors import DataError
 from unseen.ids import PartyId
 from unseen.node.domain import Person, Right
-from unseen.node.http.guard import PREFIX, Needs, services_of
-from unseen.node.http.problems import NotFound
+from unseen.node.http.guard import PREFIX, Needs, check_project, services_of
 from unseen.trust.agreement import ProjectId
 from unseen.trust.audit import Record
 
@@ -41,7 +40,7 @@ class TrailShown(BaseModel):
 def trail(request: Request, project: ProjectId, person: Auditor) -> Response:
     """Return the whole trail of a project, one record a line, for ``unseen audit verify``."""
     del person
-    _check_there(request, project)
+    check_project(request, project)
     lines = services_of(request).audit.lines(project)
     return Response(b"".join(line + b"\n" for line in lines), media_type="application/x-ndjson")
 
@@ -52,7 +51,7 @@ def records(
 ) -> list[Record]:
     """Return up to 1,000 records after a number."""
     del person
-    _check_there(request, project)
+    check_project(request, project)
     return list(services_of(request).audit.records(project, after))
 
 
@@ -60,7 +59,7 @@ def records(
 def state(request: Request, project: ProjectId, person: Auditor) -> TrailShown:
     """Check the trail's chain, and return the newest heads that partners signed."""
     del person
-    _check_there(request, project)
+    check_project(request, project)
     audit = services_of(request).audit
     heads = tuple(
         HeadShown(party=held.party, count=held.head.count, digest=held.head.last) for held in audit.heads(project)
@@ -78,8 +77,3 @@ def own_trail(request: Request, person: Auditor) -> Response:
     del person
     lines = services_of(request).audit.lines(None)
     return Response(b"".join(line + b"\n" for line in lines), media_type="application/x-ndjson")
-
-
-def _check_there(request: Request, project: ProjectId) -> None:
-    if project not in services_of(request).projects.all():
-        raise NotFound(f"there is no project {project} here")

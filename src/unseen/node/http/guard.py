@@ -22,7 +22,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from unseen.errors import PermissionDenied
 from unseen.node.domain import Person, Right
-from unseen.node.http.problems import NotSignedIn, told
+from unseen.node.http.problems import NotFound, NotSignedIn, told
 from unseen.node.http.services import Services
 from unseen.trust.agreement import ProjectId
 
@@ -61,6 +61,16 @@ def services_of(request: Request) -> Services:
     """Return the node's use cases."""
     services: Services = request.app.state.services
     return services
+
+
+def check_project(request: Request, project: ProjectId) -> None:
+    """Pass if this node knows a project.
+
+    Raises:
+        NotFound: It does not.
+    """
+    if project not in services_of(request).projects.all():
+        raise NotFound(f"there is no project {project} here")
 
 
 def token_of(request: Request) -> str | None:

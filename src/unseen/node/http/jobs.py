@@ -18,7 +18,7 @@ from unseen.errors import PermissionDenied, UsageError
 from unseen.flow.spec import FlowSpec, parse_flow
 from unseen.ids import JobId, PartyId
 from unseen.node.domain import Job, JobState, Person, Right
-from unseen.node.http.guard import PREFIX, Me, Needs, Places, services_of
+from unseen.node.http.guard import PREFIX, Me, Needs, Places, check_project, services_of
 from unseen.node.http.people import Body
 from unseen.node.http.problems import NotFound, TooMany
 from unseen.trust.agreement import ProjectId
@@ -123,8 +123,7 @@ def jobs(
 def propose(request: Request, project: ProjectId, person: Proposer, body: Proposal) -> JobShown:
     """Ask all data owners for a job."""
     services = services_of(request)
-    if project not in services.projects.all():
-        raise NotFound(f"there is no project {project} here")
+    check_project(request, project)
     flow: FlowSpec = parse_flow(json.dumps(body.flow), name="flow")
     until = services.clock.now() + timedelta(hours=body.hours)
     name = services.jobs.propose(project, flow, body.tables, body.points, body.epsilon, body.delta, until, person)

@@ -15,9 +15,8 @@ from unseen.errors import PermissionDenied, UsageError
 from unseen.flow.spec import problems_text
 from unseen.ids import PartyId
 from unseen.node.domain import Person, Right
-from unseen.node.http.guard import PREFIX, Needs, services_of
+from unseen.node.http.guard import PREFIX, Needs, check_project, services_of
 from unseen.node.http.people import Body
-from unseen.node.http.problems import NotFound
 from unseen.node.usecases.projects import Pending
 from unseen.trust.agreement import Agreement, ProjectId
 from unseen.trust.keys import Digest
@@ -120,14 +119,14 @@ def draft(request: Request, person: Drafter, body: dict[str, JsonValue]) -> Draf
 def project_(request: Request, project: ProjectId, person: Reader) -> ProjectShown:
     """Return a project."""
     del person
-    _check_there(request, project)
+    check_project(request, project)
     return _shown(request, project)
 
 
 @router.post("/{project}/signature")
 def sign(request: Request, project: ProjectId, person: Signer, body: Signing) -> ProjectShown:
     """Sign the agreement that waits, if it is the one that was read."""
-    _check_there(request, project)
+    check_project(request, project)
     services_of(request).projects.sign(project, person, body.digest)
     return _shown(request, project)
 
@@ -135,7 +134,7 @@ def sign(request: Request, project: ProjectId, person: Signer, body: Signing) ->
 @router.delete("/{project}/signature")
 def withdraw(request: Request, project: ProjectId, person: Signer) -> ProjectShown:
     """Put the agreement that waits aside."""
-    _check_there(request, project)
+    check_project(request, project)
     services_of(request).projects.withdraw(project, person)
     return _shown(request, project)
 
@@ -143,7 +142,7 @@ def withdraw(request: Request, project: ProjectId, person: Signer) -> ProjectSho
 @router.post("/{project}/revocation")
 def revoke(request: Request, project: ProjectId, person: Revoker, body: Revoking) -> ProjectShown:
     """End the agreement, alone and for good; its jobs end with it, here and at the partners."""
-    _check_there(request, project)
+    check_project(request, project)
     services_of(request).projects.revoke(project, body.reason, person)
     return _shown(request, project)
 
@@ -151,7 +150,7 @@ def revoke(request: Request, project: ProjectId, person: Revoker, body: Revoking
 @router.put("/{project}/policy")
 def set_policy(request: Request, project: ProjectId, person: PolicyMaker, body: dict[str, JsonValue]) -> ProjectShown:
     """Say what this site lets the project do, at most: the fields of a ``SiteProject``."""
-    _check_there(request, project)
+    check_project(request, project)
     try:
         policy = SiteProject.model_validate_json(json.dumps(body))
     except ValidationError as error:
@@ -164,14 +163,9 @@ def set_policy(request: Request, project: ProjectId, person: PolicyMaker, body: 
 @router.delete("/{project}/policy")
 def drop_policy(request: Request, project: ProjectId, person: PolicyMaker) -> ProjectShown:
     """Let the project do nothing here."""
-    _check_there(request, project)
+    check_project(request, project)
     services_of(request).projects.set_policy(project, None, person)
     return _shown(request, project)
-
-
-def _check_there(request: Request, project: ProjectId) -> None:
-    if project not in services_of(request).projects.all():
-        raise NotFound(f"there is no project {project} here")
 
 
 def _shown(request: Request, name: ProjectId) -> ProjectShown:

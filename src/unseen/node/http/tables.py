@@ -10,13 +10,13 @@ from fastapi import APIRouter, Depends, Query, Request
 from pydantic import BaseModel
 from starlette.concurrency import run_in_threadpool
 
-from unseen.data.import_report import ImportReport
+from unseen.catalog.read_table import ImportSummary
 from unseen.data.schema import Kind, Role
 from unseen.node.domain import CatalogueTable, Person, Right
 from unseen.node.http.guard import PREFIX, Needs, Places, services_of
 from unseen.node.http.people import Body
 from unseen.node.http.problems import NotFound, TooMany
-from unseen.node.usecases.catalogue import Import
+from unseen.node.usecases.catalogue import ColumnProfile, Import
 from unseen.privacy.facts import TableId
 
 router = APIRouter(prefix=f"{PREFIX}/tables", tags=["tables"])
@@ -88,46 +88,12 @@ class TableShown(BaseModel):
         )
 
 
-class ReportShown(BaseModel):
-    """What an import found: counts and places, no cells."""
-
-    rows_read: int
-    rows_kept: int
-    problems: dict[str, int]
-    places: dict[str, tuple[str, ...]]
-    missing: dict[str, int]
-    notes: tuple[str, ...]
-
-    @classmethod
-    def of(cls, report: ImportReport) -> ReportShown:
-        """Return what is shown of a report."""
-        return cls(
-            rows_read=report.rows_read,
-            rows_kept=report.rows_kept,
-            problems={problem.cause.value: problem.count for problem in report.problems},
-            places={problem.cause.value: tuple(map(str, problem.places)) for problem in report.problems},
-            missing=dict(report.missing),
-            notes=report.notes,
-        )
-
-
 class Imported(BaseModel):
     """A table that was imported, and what the import found."""
 
     table: TableShown
-    report: ReportShown
-
-
-class ProfileShown(BaseModel):
-    """Figures of a column; no cell is quoted."""
-
-    name: str
-    role: Role
-    kind: Kind
-    missing: int
-    distinct: int
-    mean: float | None
-    deviation: float | None
+    report: ImportSummary
+    """Counts and places, no cells."""
 
 
 @router.get("")
@@ -150,7 +116,7 @@ async def upload(request: Request, name: str, person: Owner, how: Annotated[How,
             async for piece in request.stream():
                 await run_in_threadpool(file.write, piece)
         table, report = await run_in_threadpool(catalogue.add, table_name, path, how.as_import(), person)
-    return Imported(table=TableShown.of(table), report=ReportShown.of(report))
+    return Imported(table=TableShown.of(table), report=ImportSummary.of(report))
 
 
 @router.get("/{name}/versions/{version}")
@@ -161,22 +127,10 @@ def table(request: Request, name: str, version: int, person: Reader) -> TableSho
 
 
 @router.get("/{name}/versions/{version}/profile")
-def profile(request: Request, name: str, version: int, person: Owner) -> list[ProfileShown]:
+def profile(request: Request, name: str, version: int, person: Owner) -> list[ColumnProfile]:
     """Return figures of the columns, for those who look after the data."""
     del person
-    found = services_of(request).catalogue.profile(_found(request, name, version))
-    return [
-        ProfileShown(
-            name=one.name,
-            role=one.role,
-            kind=one.kind,
-            missing=one.missing,
-            distinct=one.distinct,
-            mean=one.mean,
-            deviation=one.deviation,
-        )
-        for one in found
-    ]
+    return list(services_of(request).catalogue.profile(_found(request, name, version)))
 
 
 @router.delete("/{name}/versions/{version}")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -113,7 +113,7 @@ class Catalogue:
                 quarantine=quarantine,
                 limits=self._limits,
             )
-            return _without(table, how.leave_out), report
+            return table.leave_out(how.leave_out), report
         except (DataError, UsageError) as error:
             # Where the file lies here says nothing to whoever sent it.
             raise type(error)(str(error).replace(str(source), how.origin)) from error
@@ -184,10 +184,3 @@ def _profiled(schema: Schema, name: str, values: pl.Series) -> ColumnProfile:
 
 def _figure(value: object) -> float | None:
     return value if isinstance(value, float) else None
-
-
-def _without(table: Table, names: Iterable[str]) -> Table:
-    left_out = set(names)
-    for name in left_out:
-        table.schema.column(name)  # one that is not there is a mistake to be told
-    return table.select([name for name in table.schema.feature_names if name not in left_out])
