@@ -126,7 +126,6 @@ def split_in_three(files: dict[PartyId, Path]) -> dict[PartyId, Path]:
     return {**files, SHOP: shop}
 
 
-@pytest.mark.evidence
 def test_three_nodes_with_postgresql(tmp_path: Path, files: dict[PartyId, Path], postgres: str) -> None:  # noqa: F811
     files, said = split_in_three(files), list[str]()
     folders = make_nodes(tmp_path, [BANK, PARTNER, SHOP], said.append)
