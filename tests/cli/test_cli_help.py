@@ -37,7 +37,7 @@ COMMANDS = (
 GROUPS = {
     "agreement": ("check", "key", "new", "show", "sign"),
     "audit": ("verify",),
-    "job": ("approve", "cancel", "list", "propose", "refuse", "results", "show", "watch"),
+    "job": ("approve", "cancel", "list", "pause", "propose", "refuse", "results", "resume", "show", "watch"),
     "node": (
         "backup",
         "init",

@@ -195,7 +195,10 @@ def test_what_a_worker_babbles_is_passed_over(nodes, workshop) -> None:
     assert state(nodes, job) == [JobState.FINISHED] * 2
 
 
-@pytest.mark.parametrize("how", ["cancelled here", "cancelled there", "revoked", "over time", "leased by another"])
+@pytest.mark.parametrize(
+    "how",
+    ["cancelled here", "cancelled there", "paused here", "paused there", "revoked", "over time", "leased by another"],
+)
 def test_a_worker_that_may_not_go_on_is_stopped(nodes, workshop, how) -> None:
     job = ready(nodes)
     workshop.script = HANGS
@@ -206,6 +209,10 @@ def test_a_worker_that_may_not_go_on_is_stopped(nodes, workshop, how) -> None:
         insurer.jobs.cancel(job, "enough", ANN)
     elif how == "cancelled there":
         bank.jobs.cancel(job, "enough", ANN)
+    elif how == "paused here":
+        insurer.jobs.pause(job, "later", ANN)
+    elif how == "paused there":
+        bank.jobs.pause(job, "later", ANN)
     elif how == "revoked":
         bank.projects.revoke("credit", "enough", ANN)
     elif how == "over time":
@@ -218,6 +225,24 @@ def test_a_worker_that_may_not_go_on_is_stopped(nodes, workshop, how) -> None:
     workshop.until(workshop.idle)
     assert workshop.relay.forgotten[-1] == job
     assert workshop.files.open_now == 0
+
+
+def test_a_job_that_was_paused_goes_on_at_once_when_it_is_let_go(nodes, workshop) -> None:
+    job = ready(nodes)
+    workshop.script = HANGS
+    workshop.until(lambda: len(workshop.tasks) == 1)
+    nodes[1].jobs.pause(job, "later", ANN)
+    workshop.until(workshop.idle)
+    workshop.script = DONE
+    workshop.supervisor.tick()
+    assert len(workshop.tasks) == 1
+    nodes[1].jobs.resume(job, ANN)
+    workshop.until(lambda: len(workshop.tasks) == 2)
+    assert [fence for _, fence in workshop.relay.tokens] == [1, 2]
+    workshop.until(workshop.idle)
+    deliver(nodes)
+    do_the_other_side(nodes, job)
+    assert state(nodes, job) == [JobState.FINISHED] * 2
 
 
 def test_no_more_jobs_run_at_once_than_may(nodes, workshop) -> None:

@@ -236,7 +236,8 @@ def _follow(client: Client, project: str, job: str) -> None:
     for event in client.events(project, job):
         told = {key: "" if value is None else str(value) for key, value in event.items()}
         if "state" in told:
-            _say(_line(f"{told['state']}  {told.get('reason', '')}".rstrip()))
+            holders = f"paused by {', '.join(map(str, held))}" if (held := _listed(event.get("paused"))) else ""
+            _say(_line(f"{told['state']}  {holders or told.get('reason', '')}".rstrip()))
         else:
             done = f"{told['done']} of {told['total']}" if event.get("total") else ""
             words = (
@@ -246,6 +247,10 @@ def _follow(client: Client, project: str, job: str) -> None:
                 told.get("note", ""),
             )
             _say(_line(" ".join(words).rstrip()))
+
+
+def _listed(value: object) -> list[object]:
+    return value if isinstance(value, list) else []
 
 
 # --- input and output ------------------------------------------------------------------------------------------------

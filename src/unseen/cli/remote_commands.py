@@ -17,7 +17,7 @@ def _group(name: str, about: str) -> typer.Typer:
 people = _group("people", "Who works at a node, and what they may do.")
 tables = _group("table", "A node's own tables.")
 projects = _group("project", "Agreements with partners at a node: drafts, signatures, revocations, what a site allows.")
-jobs = _group("job", "Jobs at a node: proposed, approved, watched, cancelled; and their results.")
+jobs = _group("job", "Jobs at a node: proposed, approved, watched, paused, cancelled; and their results.")
 
 Json = Annotated[bool, typer.Option("--json", help="Print as JSON.")]
 Project = Annotated[str, typer.Argument(help="The project's name.", metavar="PROJECT")]
@@ -241,6 +241,18 @@ def approve(project: Project, job: Job, json: Json = False) -> None:
 def refuse(project: Project, job: Job, reason: Reason, json: Json = False) -> None:
     """Refuse a job that waits for an approval here."""
     _work().show("refuse", project, job, reason, as_json=json)
+
+
+@jobs.command("pause")
+def pause(project: Project, job: Job, reason: Reason, json: Json = False) -> None:
+    """Let nobody work on a job, at no party, until you let it go on; its time runs on."""
+    _work().show("pause", project, job, reason, as_json=json)
+
+
+@jobs.command("resume")
+def resume(project: Project, job: Job, json: Json = False) -> None:
+    """Let a job go on that was paused here."""
+    _work().show("resume", project, job, as_json=json)
 
 
 @jobs.command("cancel")

@@ -234,6 +234,14 @@ class Client:
         """End a job, at all parties."""
         return self._json("POST", f"{_job(project, job)}/cancellation", json={"reason": reason})
 
+    def pause(self, project: str, job: str, reason: str) -> Json:
+        """Let nobody work on a job, at no party, until this node lets it go on."""
+        return self._json("POST", f"{_job(project, job)}/pause", json={"reason": reason})
+
+    def resume(self, project: str, job: str) -> Json:
+        """Let a job go on that this node paused."""
+        return self._json("POST", f"{_job(project, job)}/resumption", json={})
+
     def events(self, project: str, job: str) -> Iterator[Json]:
         """Yield what happens to a job, from its beginning until it is over."""
         with self._stream(f"{_job(project, job)}/events", timeout=None) as answer:

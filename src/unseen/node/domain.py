@@ -161,6 +161,15 @@ COURSE: Mapping[JobState, frozenset[JobState]] = MappingProxyType(
 
 
 @dataclass(frozen=True, slots=True)
+class Pause:
+    """A party's wish that nobody works on a job for a while."""
+
+    party: PartyId
+    reason: str
+    since: datetime
+
+
+@dataclass(frozen=True, slots=True)
 class Job:
     """A job as this node knows it."""
 
@@ -183,6 +192,8 @@ class Job:
     changed: datetime | None = None
     order: int = 0
     """Numbers jobs of this node in the order in which it heard of them; set by the store."""
+    paused: tuple[Pause, ...] = ()
+    """Who holds it now; nobody works on it as long as somebody does."""
 
 
 @dataclass(frozen=True, slots=True)

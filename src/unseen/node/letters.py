@@ -15,6 +15,8 @@ letter                  from → to           says
 ``ReceiptsHeld``        partner → owner     receipts that the owner's ledger has lost
 ``ReceiptsAsked``       each → partner      the sender was put back from a backup, and asks what it has lost
 ``ReceiptsShown``       partner → asker     that is all
+``JobPaused``           see below           a party wants nobody to work on the job for a while
+``JobResumed``          see below           that party lets it go on
 ``JobDone``             owner → initiator   the sender has all its results
 ``JobEnded``            see below           the job is over, and why
 ``HeadSigned``          each → members      how far the sender's trail has got
@@ -123,6 +125,25 @@ class JobRefused:
     reasons: tuple[str, ...]
 
 
+@message("node/letter/job-paused")
+class JobPaused:
+    """``party`` wants nobody to work on the job until it says so."""
+
+    project: str
+    job: str
+    party: str
+    reason: str
+
+
+@message("node/letter/job-resumed")
+class JobResumed:
+    """``party`` lets the job go on."""
+
+    project: str
+    job: str
+    party: str
+
+
 @message("node/letter/job-done")
 class JobDone:
     """The sender's side of the job is finished."""
@@ -192,6 +213,8 @@ AnyLetter = (
     | JobProposed
     | JobGranted
     | JobRefused
+    | JobPaused
+    | JobResumed
     | JobDone
     | JobEnded
     | Charged
@@ -211,6 +234,8 @@ _KINDS: Mapping[str, type[AnyLetter]] = MappingProxyType(
         "job-proposed": JobProposed,
         "job-granted": JobGranted,
         "job-refused": JobRefused,
+        "job-paused": JobPaused,
+        "job-resumed": JobResumed,
         "job-done": JobDone,
         "job-ended": JobEnded,
         "charged": Charged,

@@ -308,6 +308,7 @@ class Supervisor:
         history = self._history[job]
         if not self._runs.stands(lease):
             self._history.pop(job)
+            self._runs.let_go(lease)
             return
         if worker.end == "done":
             self._runs.done(lease)

@@ -67,6 +67,7 @@ def bodies() -> dict[str, object]:
         f"{one}/jobs": job,
         f"{one}/jobs/{{job}}/refusal": {"reason": "x"},
         f"{one}/jobs/{{job}}/cancellation": {"reason": "x"},
+        f"{one}/jobs/{{job}}/pause": {"reason": "x"},
     }
 
 

@@ -12,6 +12,9 @@ from datetime import timedelta
 from pathlib import Path
 
 import pytest
+import sqlalchemy as sql
+from alembic import command
+from alembic.script import ScriptDirectory
 
 from unseen.data.schema import Role
 from unseen.errors import DataError, UsageError
@@ -24,6 +27,7 @@ from unseen.node.retention import purge
 from unseen.node.sealed import seal_file
 from unseen.node.storage import open_node_artifacts, open_node_store
 from unseen.node.store import Kept
+from unseen.node.store.engine import configuration, unopened
 from unseen.privacy.facts import TableId
 from unseen.trust.agreement import ProjectId
 from unseen.trust.grant import Snapshot
@@ -31,6 +35,7 @@ from unseen.trust.grant import Snapshot
 PHRASE = "correct horse battery"
 BANK, PARTNER, CREDIT = PartyId("bank"), PartyId("partner"), ProjectId("credit")
 ONE, TWO = JobId("one"), JobId("two")
+OLDER = [script.revision for script in ScriptDirectory.from_config(configuration()).walk_revisions()][1:]
 
 
 @pytest.fixture(autouse=True)
@@ -163,11 +168,35 @@ def test_nothing_is_overwritten(paired, made, tmp_path, now):
     assert not (tmp_path / "two").exists()
 
 
-def test_a_backup_of_an_older_version_is_brought_up(made, tmp_path, now):
+def as_of(revision: str, folder: Path) -> sql.MetaData:
+    """The tables of an older version of the schema."""
+    found, engine = sql.MetaData(), unopened(f"sqlite:///{folder}/older.db")
+    with engine.begin() as connection:
+        command.upgrade(configuration(connection), revision)
+        found.reflect(connection)
+    engine.dispose()
+    return found
+
+
+def trimmed(lines: bytes, columns: list[str]) -> bytes:
+    """A table's lines with these columns only."""
+    names, *rows = (json.loads(line) for line in lines.splitlines())
+    kept = [names.index(name) for name in columns]
+    return b"".join(json.dumps([row[at] for at in kept]).encode() + b"\n" for row in (names, *rows))
+
+
+@pytest.mark.parametrize("revision", OLDER)
+def test_a_backup_of_an_older_version_is_brought_up(made, tmp_path, now, revision):
+    known = as_of(revision, tmp_path)
+
     def older(members: dict[str, bytes]) -> None:
         manifest = json.loads(members["manifest.json"])
-        members["manifest.json"] = json.dumps(manifest | {"revision": "0001"}).encode()
-        del members["database/recovering"]
+        members["manifest.json"] = json.dumps(manifest | {"revision": revision}).encode()
+        for member in [name for name in members if name.startswith("database/")]:
+            table = known.tables.get(member.removeprefix("database/"))
+            lines = members.pop(member)
+            if table is not None:
+                members[member] = trimmed(lines, [column.name for column in table.columns])
 
     restore(_changed(made, tmp_path, older), tmp_path / "again", PHRASE, now)
     with open_node_store(Node(tmp_path / "again")) as store, store.begin() as kept:

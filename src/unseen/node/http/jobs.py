@@ -17,7 +17,7 @@ from unseen.codec import read_json
 from unseen.errors import PermissionDenied, UsageError
 from unseen.flow.spec import FlowSpec, parse_flow
 from unseen.ids import JobId, PartyId
-from unseen.node.domain import Job, JobState, Person, Right
+from unseen.node.domain import Job, JobState, Pause, Person, Right
 from unseen.node.http.guard import PREFIX, Me, Needs, Places, check_project, services_of
 from unseen.node.http.people import Body
 from unseen.node.http.problems import NotFound, TooMany
@@ -76,6 +76,8 @@ class JobShown(BaseModel):
     changed: datetime | None
     valid_until: datetime
     order: int
+    paused: tuple[Pause, ...]
+    """Who holds it now, and why: nobody works on it meanwhile."""
 
     @classmethod
     def of(cls, job: Job) -> JobShown:
@@ -162,6 +164,20 @@ def cancel(request: Request, project: ProjectId, job: JobId, person: Canceller, 
     return JobShown.of(_found(request, project, job))
 
 
+@router.post(f"{PATH}/{{job}}/pause")
+def pause(request: Request, project: ProjectId, job: JobId, person: Canceller, body: Why) -> JobShown:
+    """Let nobody work on a job, at no party, until this node lets it go on."""
+    _found(request, project, job)
+    return JobShown.of(services_of(request).jobs.pause(job, body.reason, person))
+
+
+@router.post(f"{PATH}/{{job}}/resumption")
+def resume(request: Request, project: ProjectId, job: JobId, person: Canceller) -> JobShown:
+    """Let a job go on that this node paused; others may hold it still."""
+    _found(request, project, job)
+    return JobShown.of(services_of(request).jobs.resume(job, person))
+
+
 @router.get(f"{PATH}/{{job}}/events")
 def events(
     request: Request, project: ProjectId, job: JobId, person: Reader, after: Annotated[int, Query(ge=0)] = 0
@@ -220,7 +236,7 @@ def _watchers(request: Request) -> Places:
 
 
 async def _told(request: Request, project: ProjectId, job: JobId, after: int) -> AsyncIterator[str]:
-    looks, state = 0, None
+    looks, shown = 0, None
     with _watchers(request).place():
         while not await request.is_disconnected():
             seen = await run_in_threadpool(_look, request, project, job, after)
@@ -230,9 +246,10 @@ async def _told(request: Request, project: ProjectId, job: JobId, after: int) ->
             for number, event in news:
                 after = number
                 yield _event(event, number)
-            if found.state is not state:
-                state = found.state
-                yield _event({"what": "state", "state": state, "reason": found.reason})
+            standing = {"state": found.state, "reason": found.reason, "paused": [held.party for held in found.paused]}
+            if standing != shown:
+                shown = standing
+                yield _event({"what": "state", **standing})
             if found.state.is_over:
                 return
             looks += 1

@@ -10,8 +10,8 @@ import sqlalchemy as sql
 
 from unseen.errors import LocalProtocolError
 from unseen.ids import JobId, PartyId
-from unseen.node.domain import COURSE, Job, JobState, Lease
-from unseen.node.store.schema import Moment, grants, jobs, steps
+from unseen.node.domain import COURSE, Job, JobState, Lease, Pause
+from unseen.node.store.schema import Moment, grants, jobs, pauses, steps
 from unseen.privacy.facts import TableId
 from unseen.trust.agreement import ProjectId
 from unseen.trust.grant import Snapshot
@@ -48,7 +48,7 @@ class JobRows:
     def get(self, job: JobId) -> Job | None:
         """Return a job."""
         row = self._connection.execute(sql.select(jobs).where(jobs.c.job == job)).one_or_none()
-        return None if row is None else _job(row)
+        return None if row is None else _job(row, self._pauses(job))
 
     def all(
         self,
@@ -65,7 +65,8 @@ class JobRows:
             asked = asked.where(jobs.c.state.in_(states))
         if before_order is not None:
             asked = asked.where(jobs.c.number < before_order)
-        return tuple(map(_job, self._connection.execute(asked)))
+        held = self._pauses()
+        return tuple(_job(row, held) for row in self._connection.execute(asked))
 
     def count(self, states: Collection[JobState]) -> int:
         """Return how many jobs are in these states."""
@@ -82,6 +83,8 @@ class JobRows:
         if found is None or to not in COURSE[found.state]:
             raise LocalProtocolError(f"job {job} cannot become {to}: it is {found.state if found else 'not here'}")
         self._set(job, state=to, reason=reason, changed=now)
+        if to.is_over:
+            self._connection.execute(sql.delete(pauses).where(pauses.c.job == job))
 
     def forget(self, before: datetime) -> tuple[JobId, ...]:
         """Remove the jobs that were over before a time, with their grants and steps; return which those were."""
@@ -90,9 +93,33 @@ class JobRows:
             sql.func.coalesce(jobs.c.changed, jobs.c.created, type_=Moment) < before,
         )
         found = tuple(self._connection.execute(over.order_by(jobs.c.number)).scalars())
-        for table in (grants, steps, jobs):  # the jobs last: they say which
+        for table in (grants, steps, pauses, jobs):  # the jobs last: they say which
             self._connection.execute(sql.delete(table).where(table.c.job.in_(over)))
         return tuple(map(JobId, found))
+
+    # --- pauses
+
+    def pause(self, job: JobId, held: Pause) -> None:
+        """Let nobody work on a job until this party lets it go on.
+
+        Raises:
+            LocalProtocolError: It holds the job already, or there is none.
+        """
+        self._connection.execute(
+            sql.insert(pauses).values(job=job, party=held.party, reason=held.reason, since=held.since)
+        )
+
+    def resume(self, job: JobId, party: PartyId) -> None:
+        """End the pause of one party."""
+        self._connection.execute(sql.delete(pauses).where(pauses.c.job == job, pauses.c.party == party))
+
+    def _pauses(self, job: JobId | None = None) -> Mapping[str, tuple[Pause, ...]]:
+        """Return the pauses of one job, or of all: few, since those of jobs that are over are gone."""
+        asked = sql.select(pauses).order_by(pauses.c.party)
+        found: dict[str, tuple[Pause, ...]] = {}
+        for row in self._connection.execute(asked if job is None else asked.where(pauses.c.job == job)):
+            found[row.job] = (*found.get(row.job, ()), Pause(PartyId(row.party), row.reason, row.since))
+        return found
 
     # --- grants and steps
 
@@ -119,11 +146,13 @@ class JobRows:
     # --- leases
 
     def lease(self, worker: str, now: datetime, until: datetime) -> Lease | None:
-        """Return a right to drive the oldest job that waits, or whose worker was lost."""
+        """Return a right to drive the oldest job that waits, or whose worker was lost, and that nobody holds."""
         lost = sql.and_(
             jobs.c.state == JobState.RUNNING, sql.or_(jobs.c.leased_until.is_(None), jobs.c.leased_until <= now)
         )
-        asked = sql.select(jobs).where(sql.or_(jobs.c.state == JobState.READY, lost)).order_by(jobs.c.number).limit(1)
+        free = sql.or_(jobs.c.state == JobState.READY, lost)
+        held = sql.exists().where(pauses.c.job == jobs.c.job)
+        asked = sql.select(jobs).where(free, ~held).order_by(jobs.c.number).limit(1)
         row = self._connection.execute(asked).one_or_none()
         if row is None:
             return None
@@ -151,7 +180,7 @@ class JobRows:
         self._connection.execute(sql.update(jobs).where(jobs.c.job == job).values(**values))
 
 
-def _job(row: sql.Row[tuple[object, ...]]) -> Job:
+def _job(row: sql.Row[tuple[object, ...]], held: Mapping[str, tuple[Pause, ...]]) -> Job:
     snapshots = tuple(
         Snapshot(owner=PartyId(owner), name=TableId(name), digest=digest, rows=rows)
         for owner, name, digest, rows in row.snapshots
@@ -169,4 +198,11 @@ def _job(row: sql.Row[tuple[object, ...]]) -> Job:
         created=row.created,
         by=row.person,
     )
-    return replace(job, state=JobState(row.state), reason=row.reason, changed=row.changed, order=row.number)
+    return replace(
+        job,
+        state=JobState(row.state),
+        reason=row.reason,
+        changed=row.changed,
+        order=row.number,
+        paused=held.get(row.job, ()),
+    )

@@ -121,6 +121,15 @@ grants = sql.Table(
     _text("issuer", primary_key=True),
     sql.Column("frame", sql.LargeBinary, nullable=False),
 )
+pauses = sql.Table(
+    "pauses",
+    metadata,
+    sql.Column("job", sql.Text, sql.ForeignKey("jobs.job"), primary_key=True),
+    _text("party", primary_key=True),
+    _text("reason"),
+    sql.Column("since", Moment, nullable=False),
+)
+"""Of jobs that are not over."""
 steps = sql.Table(
     "steps",
     metadata,

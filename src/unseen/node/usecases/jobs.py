@@ -18,8 +18,10 @@ from unseen.node.letters import (
     JobDone,
     JobEnded,
     JobGranted,
+    JobPaused,
     JobProposed,
     JobRefused,
+    JobResumed,
     ReceiptsAsked,
     ReceiptsHeld,
     ReceiptsShown,
@@ -39,6 +41,7 @@ from unseen.node.usecases.deciding import (
     refuse,
 )
 from unseen.node.usecases.endings import end_job, parties_of
+from unseen.node.usecases.pausing import pause, resume, take_pause, take_resumption
 from unseen.node.usecases.proposals import newest_table, proposal, read_proposal
 from unseen.node.usecases.rights import demand
 from unseen.node.usecases.signatures import membership
@@ -194,6 +197,30 @@ class Jobs:
                 raise UsageError(f"job {job} is over: {live.state}")
             end_job(turn, live, Code.CANCELLED, f"{turn.me} cancelled it: {shown(reason, limit=400)}")
 
+    def pause(self, job: JobId, reason: str, by: Person) -> Job:
+        """Let nobody work on a job, at no party, until this node lets it go on; its time runs on.
+
+        Raises:
+            UsageError: It is over, or paused by this node already.
+        """
+        with self._books.turn() as turn:
+            live = known_job(turn, job)
+            demand(by, Right.CANCEL_JOBS, live.project)
+            pause(turn, live, reason)
+            return known_job(turn, job)
+
+    def resume(self, job: JobId, by: Person) -> Job:
+        """Let a job go on that this node paused; return it, since others may still hold it.
+
+        Raises:
+            UsageError: This node did not pause it.
+        """
+        with self._books.turn() as turn:
+            held = known_job(turn, job)
+            demand(by, Right.CANCEL_JOBS, held.project)
+            resume(turn, held)
+            return known_job(turn, job)
+
     # --- what time and revocation do ---------------------------------------------------------------------------------
 
     def expire(self) -> None:
@@ -294,6 +321,22 @@ class Jobs:
         if code is Code.DONE and (peer != job.initiator or turn.me not in done_at(turn, job)):
             raise RemoteProtocolError(f"{peer}: says that job {job.job} is done, which it is not at {turn.me}")
         end_job(turn, job, code, shown(letter.reason, limit=500), by=peer)
+
+    def take_pause(self, turn: Turn, peer: PartyId, letter: JobPaused) -> None:
+        """Hold a job on a party's word.
+
+        Raises:
+            RemoteProtocolError: The peer has no say in the job, or speaks for somebody else.
+        """
+        take_pause(turn, peer, _concerning(turn, peer, letter.project, letter.job), letter)
+
+    def take_resumption(self, turn: Turn, peer: PartyId, letter: JobResumed) -> None:
+        """Let a job go on as far as a party held it.
+
+        Raises:
+            RemoteProtocolError: The peer has no say in the job, or speaks for somebody else.
+        """
+        take_resumption(turn, peer, _concerning(turn, peer, letter.project, letter.job), letter)
 
     def take_done(self, turn: Turn, peer: PartyId, letter: JobDone) -> None:
         """Note that a party has all its results; once all have, the job is finished everywhere.

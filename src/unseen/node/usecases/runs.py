@@ -83,8 +83,13 @@ class Runs:
             stands = _stands(turn, lease)
             return stands and turn.kept.jobs.renew(lease, turn.now + timedelta(seconds=seconds))
 
+    def let_go(self, lease: Lease) -> None:
+        """Let the job of a lease be leased anew, now that its worker has ended; nothing, if it is over."""
+        with self._books.turn() as turn:
+            turn.kept.jobs.release(lease)
+
     def stands(self, lease: Lease) -> bool:
-        """Return whether the job of a lease still runs under it."""
+        """Return whether the job of a lease still runs under it; a job that somebody holds does not run."""
         with self._books.turn() as turn:
             return _stands(turn, lease)
 
@@ -167,7 +172,8 @@ def _work(turn: Turn, lease: Lease, job: Job) -> Work:
 
 def _stands(turn: Turn, lease: Lease) -> bool:
     job = turn.kept.jobs.get(lease.job)
-    return job is not None and job.state is JobState.RUNNING and turn.kept.jobs.fence(lease.job) == lease.fence
+    runs = job is not None and job.state is JobState.RUNNING and not job.paused
+    return runs and turn.kept.jobs.fence(lease.job) == lease.fence
 
 
 def _told(error: UnseenError) -> str:
