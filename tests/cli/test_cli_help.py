@@ -37,7 +37,8 @@ COMMANDS = (
 GROUPS = {
     "agreement": ("check", "key", "new", "show", "sign"),
     "audit": ("verify",),
-    "job": ("approve", "cancel", "list", "pause", "propose", "refuse", "results", "resume", "show", "watch"),
+    "job": ("approve", "cancel", "list", "pause", "propose", "refuse", "report", "results", "resume", "show", "watch"),
+    "model": ("list", "save"),
     "node": (
         "backup",
         "init",

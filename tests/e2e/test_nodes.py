@@ -95,6 +95,12 @@ def test_two_nodes_run_the_main_job_though_a_worker_is_killed(tmp_path: Path, fi
         until(lambda: ended(nodes, job), "it is finished", 120)
         results = {node.name: node.results(job) for node in nodes}
         assert results == simulated(tmp_path, job, files)
+        found = {model["name"]: model["digest"] for model in bank.ann.models("credit")}
+        assert found == {name: results[BANK][name] for name in ("train.model", "train_alone.model")}
+        bank.ann.report("credit", job, tmp_path / "bank.html")
+        page = (tmp_path / "bank.html").read_text()
+        assert page.startswith("<!DOCTYPE html>")
+        assert "gradient" in page
         revoke(partner, nodes, FLOW, said.append)
         verify_trails(nodes, said.append)
     assert any("the next job is refused" in line for line in said)

@@ -225,6 +225,20 @@ def results(*, project: str, job: str, out: Path | None, as_json: bool) -> None:
             _say(f"{path}")
 
 
+def report(*, project: str, job: str, out: Path) -> None:
+    """Write a page about a job."""
+    with _client() as client:
+        client.report(project, job, out)
+    _say(f"{out}")
+
+
+def save(*, project: str, job: str, result: str, out: Path) -> None:
+    """Write one result to a file."""
+    with _client() as client:
+        client.download(project, job, result, out)
+    _say(f"{out}")
+
+
 def _plain_name(name: str) -> str:
     """Return the name of a file, if it is one and nothing more."""
     if not name or name.startswith(".") or not set(name) <= set(f"{ascii_letters}{digits}._-"):

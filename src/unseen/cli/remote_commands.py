@@ -18,6 +18,7 @@ people = _group("people", "Who works at a node, and what they may do.")
 tables = _group("table", "A node's own tables.")
 projects = _group("project", "Agreements with partners at a node: drafts, signatures, revocations, what a site allows.")
 jobs = _group("job", "Jobs at a node: proposed, approved, watched, paused, cancelled; and their results.")
+models = _group("model", "A node's own parts of the models that jobs have trained.")
 
 Json = Annotated[bool, typer.Option("--json", help="Print as JSON.")]
 Project = Annotated[str, typer.Argument(help="The project's name.", metavar="PROJECT")]
@@ -272,9 +273,36 @@ def results(
     _work().results(project=project, job=job, out=out, as_json=json)
 
 
+@jobs.command("report")
+def report(
+    project: Project,
+    job: Job,
+    out: Annotated[Path, typer.Option(help="The page to write.")] = Path("report.html"),
+) -> None:
+    """Write what a job left behind at this node as one HTML page: models, curves, costs, who learned what."""
+    _work().report(project=project, job=job, out=out)
+
+
+@models.command("list")
+def list_models(project: Project, json: Json = False) -> None:
+    """List this node's parts of the models that finished jobs have trained, the newest first."""
+    _work().show("models", project, as_json=json)
+
+
+@models.command("save")
+def save_model(
+    project: Project,
+    job: Job,
+    name: Annotated[str, typer.Argument(help="STEP.PORT, as the list has it.", metavar="MODEL")],
+    out: Annotated[Path, typer.Option(help="The file to write.")],
+) -> None:
+    """Write this node's part of a model to a file."""
+    _work().save(project=project, job=job, result=name, out=out)
+
+
 def add_to(app: typer.Typer) -> None:
     """Add all of these to the command line."""
     app.command()(login)
     app.command()(logout)
-    for group in (people, tables, projects, jobs):
+    for group in (people, tables, projects, jobs, models):
         app.add_typer(group)

@@ -275,6 +275,16 @@ class Client:
         """Return what a job left behind at this node."""
         return self._list(f"{_job(project, job)}/results")
 
+    def report(self, project: str, job: str, path: Path) -> None:
+        """Write a page about what a job left behind at this node to a file."""
+        with self._stream(f"{_job(project, job)}/report") as answer, whole_file(path) as file:
+            for piece in answer.iter_bytes():
+                file.write(piece)
+
+    def models(self, project: str) -> list[Json]:
+        """Return this node's parts of the models of a project, the newest first."""
+        return self._list(f"/projects/{_segment(project)}/models")
+
     def download(self, project: str, job: str, result: str, path: Path) -> None:
         """Write a result to a file; ``result`` is STEP.PORT."""
         with self._stream(f"{_job(project, job)}/results/{_segment(result)}") as answer, whole_file(path) as file:

@@ -161,6 +161,9 @@ def run_nodes(out: Path, say: Say, *, rows: int | None = None) -> Outcome:
         job = run_job(nodes, flow, say)
         results = {node.name: node.results(job) for node in nodes}
         say(f"scores of people without a label are at {active}: artifact {results[active]['score_new.scores'][:16]}…")
+        for node in nodes:
+            node.ann.report(PROJECT, job, page := out / f"{node.name}.html")
+            say(f"what the job left at {node.name}: {page}")
         revoke(partner, nodes, flow, say)
         verify_trails(nodes, say)
     return Outcome(job, flow, results)

@@ -68,7 +68,9 @@ def test_a_job_waits_for_somebody_who_did_not_propose_it(allied):
     assert (ended["state"], "wrong flow" in ended["reason"]) == ("cancelled", True)
     deliver((allied.bank, allied.insurer))
     assert allied.insurer.jobs.get(JobId(name)).state == "cancelled"
-    assert allied.of(Duty.ANALYST).get(f"{path}/results").status_code == 422
+    for what in ("results", "report"):
+        assert allied.of(Duty.ANALYST).get(f"{path}/{what}").status_code == 422
+    assert allied.of(Duty.ANALYST).get(f"{CREDIT}/models").json() == []
 
 
 def test_a_job_can_be_refused_and_everybody_hears_why(allied):

@@ -8,7 +8,7 @@ from collections.abc import AsyncIterator, Mapping
 from datetime import datetime, timedelta
 from typing import Annotated, TypeAlias
 
-from fastapi import APIRouter, Depends, Query, Request
+from fastapi import APIRouter, Depends, Query, Request, Response
 from fastapi.responses import FileResponse, StreamingResponse
 from pydantic import BaseModel, Field, JsonValue
 from starlette.concurrency import run_in_threadpool
@@ -21,6 +21,7 @@ from unseen.node.domain import Job, JobState, Pause, Person, Right
 from unseen.node.http.guard import PREFIX, Me, Needs, Places, check_project, services_of
 from unseen.node.http.people import Body
 from unseen.node.http.problems import NotFound, TooMany
+from unseen.report.html import render
 from unseen.trust.agreement import ProjectId
 from unseen.trust.grant import MAX_VALIDITY, Rows
 
@@ -101,6 +102,19 @@ class ResultShown(BaseModel):
     digest: str
     file: str
     """A name under which to save it."""
+
+
+class ModelShown(BaseModel):
+    """This node's part of a trained model."""
+
+    job: JobId
+    name: str
+    """STEP.PORT, under which it is fetched as a result of the job."""
+    component: str
+    """What trained it."""
+    kind: str
+    digest: str
+    trained: datetime | None
 
 
 @router.get("/jobs")
@@ -217,6 +231,33 @@ def result(request: Request, project: ProjectId, job: JobId, result: str, person
         raise NotFound(f"job {job} left no such result at this node")
     path = runs.result_file(job, result)
     return FileResponse(path, media_type="application/octet-stream", filename=f"{result}{path.suffix}")
+
+
+@router.get(f"{PATH}/{{job}}/report")
+def report(request: Request, project: ProjectId, job: JobId, person: Receiver) -> Response:
+    """Return what a finished job left behind at this node as a page, to be saved."""
+    del person
+    _found(request, project, job)
+    page = render(services_of(request).runs.report(job))
+    return Response(page, media_type="text/html", headers={"content-disposition": f'attachment; filename="{job}.html"'})
+
+
+@router.get("/projects/{project}/models")
+def models(request: Request, project: ProjectId, person: Receiver) -> list[ModelShown]:
+    """Return this node's parts of the models that finished jobs have trained, the newest first."""
+    del person
+    check_project(request, project)
+    return [
+        ModelShown(
+            job=model.job.job,
+            name=model.output,
+            component=model.component,
+            kind=model.ref.kind,
+            digest=model.ref.digest,
+            trained=model.job.changed,
+        )
+        for model in services_of(request).runs.models(project)
+    ]
 
 
 def _found(request: Request, project: ProjectId, job: JobId) -> Job:

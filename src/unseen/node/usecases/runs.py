@@ -3,20 +3,25 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from datetime import timedelta
 from pathlib import Path
 
+from unseen.component import MODEL
 from unseen.errors import DataError, UnseenError, UsageError
+from unseen.flow.job_report import job_report
+from unseen.flow.spec import FlowSpec
 from unseen.flow.store import Ref, Workspace
 from unseen.ids import JobId, PartyId, StepId
 from unseen.node.books import Books, Turn
 from unseen.node.domain import Job, JobState, Lease
-from unseen.node.usecases.asking import ask_of, limits_of
+from unseen.node.usecases.asking import ask_of, graph_of, limits_of
 from unseen.node.usecases.charging import note_size
 from unseen.node.usecases.deciding import known_job, note_done
 from unseen.node.usecases.endings import end_job
+from unseen.report.model import Report
+from unseen.trust.agreement import ProjectId
 from unseen.trust.audit import Code
 from unseen.trust.checks import grant_times
 from unseen.trust.envelope import read_envelope, read_statement
@@ -38,6 +43,18 @@ class Work:
     tables: Mapping[str, str]
     """Name → digest of the version."""
     points: Mapping[StepId, Mapping[PartyId, int]]
+
+
+@dataclass(frozen=True, slots=True)
+class Model:
+    """This node's part of a trained model."""
+
+    job: Job
+    output: str
+    """STEP.PORT."""
+    component: str
+    """What trained it."""
+    ref: Ref
 
 
 class Runs:
@@ -138,6 +155,34 @@ class Runs:
             if record is not None:
                 found |= {f"{step}.{port}": ref for port, ref in record.outputs.items()}
         return found
+
+    def report(self, name: JobId) -> Report:
+        """Return what a finished job left at this node as the content of a report.
+
+        Raises:
+            UsageError: There is no such job, or it has not finished.
+            DataError: A result is damaged.
+        """
+        self.results(name)
+        with self._books.turn() as turn:
+            job = known_job(turn, name)
+        graph = graph_of(FlowSpec.model_validate_json(job.flow))
+        workspace = Workspace(self.workspace(job))
+        return job_report(graph, name, {self._books.owner.me: workspace}, job.changed or job.created)
+
+    def models(self, project: ProjectId) -> tuple[Model, ...]:
+        """Return this node's parts of the models that finished jobs of a project have trained, the newest first."""
+        with self._books.turn() as turn:
+            jobs = turn.kept.jobs.all(project=project, states=(JobState.FINISHED,), limit=1_000_000)
+        return tuple(model for job in jobs for model in self._models(job))
+
+    def _models(self, job: Job) -> Iterator[Model]:
+        nodes = graph_of(FlowSpec.model_validate_json(job.flow)).nodes
+        for output, ref in self.results(job.job).items():
+            step, _, port = output.partition(".")
+            component = nodes[StepId(step)].component
+            if component.outputs[port].kind.fits(MODEL):
+                yield Model(job, output, component.name, ref)
 
     def result_file(self, name: JobId, output: str) -> Path:
         """Return the file that holds one result, ``step.port``.
