@@ -13,7 +13,7 @@ from unseen import errors
 from unseen.errors import UnseenError, UsageError
 from unseen.ids import Identifier, JobId, PartyId, StepId
 
-ERRORS = [kind for _, kind in inspect.getmembers(errors, inspect.isclass)]
+ERRORS = [kind for _, kind in inspect.getmembers(errors, inspect.isclass) if kind.__module__ == errors.__name__]
 
 
 def drawn_tree() -> dict[str, str]:
@@ -38,6 +38,10 @@ def test_all_errors_have_one_root_and_say_what_they_mean() -> None:
         assert issubclass(kind, UnseenError)
         assert (kind.__doc__ or "").endswith(".")
     assert UnseenError.__bases__ == (Exception,)
+
+
+def test_the_table_of_names_holds_every_error_and_nothing_else() -> None:
+    assert dict(errors.ERRORS) == {kind.__name__: kind for kind in ERRORS}
 
 
 def test_errors_survive_the_way_back_from_a_worker() -> None:

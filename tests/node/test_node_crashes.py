@@ -155,8 +155,10 @@ def test_a_crash_changes_nothing(undisturbed, tmp_path, part, kept) -> None:
 
 @pytest.mark.evidence
 @pytest.mark.parametrize("kept", [False, True], ids=["lost", "kept"])
-def test_no_crash_anywhere_changes_anything(undisturbed, tmp_path, kept) -> None:
+def test_no_crash_anywhere_changes_anything(undisturbed, tmp_path, kept, record_count) -> None:
     for n in range(1, undisturbed[2] + 1):
         (folder := tmp_path / str(n)).mkdir()
         survive(undisturbed, folder, n, kept=kept)
     assert undisturbed[2] > 50
+    how = "kept" if kept else "lost"
+    record_count(f"crashes of nodes, one for each transaction of {len(undisturbed[1])} nodes, {how}", undisturbed[2])

@@ -16,11 +16,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import IO, Any, TypeAlias
 
-from unseen import errors
 from unseen.codec import read_json
 from unseen.demo.prepare import DemoPlan
 from unseen.dialogue import CancelToken, Event, Observer, Usage
-from unseen.errors import Cancelled, PeerFailed, UnseenError, UsageError
+from unseen.errors import ERRORS, Cancelled, PeerFailed, TransportError, UnseenError, UsageError
 from unseen.ids import PartyId, StepId
 
 PATIENCE = 2.0
@@ -192,8 +191,7 @@ def _said(line: str) -> Event | UnseenError | None:
 
 
 def _error(name: str, text: str, notes: list[Any]) -> UnseenError:
-    kind = getattr(errors, name, None)
-    error = kind(text) if isinstance(kind, type) and issubclass(kind, UnseenError) else UnseenError(text)
+    error = ERRORS.get(name, UnseenError)(text)
     for note in notes:
         error.add_note(str(note))
     return error
@@ -210,7 +208,7 @@ def _cause(plan: DemoPlan, failed: list[_Child]) -> UnseenError:
                 f"go on with `unseen resume {plan.out}`"
             )
     told = [child.error for child in failed if child.error is not None]
-    own = [error for error in told if not isinstance(error, (errors.PeerFailed, errors.TransportError))]
+    own = [error for error in told if not isinstance(error, (PeerFailed, TransportError))]
     if own or told:
         return (own or told)[0]
     first = failed[0]

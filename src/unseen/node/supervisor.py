@@ -22,9 +22,8 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import IO, Protocol
 
-from unseen import errors
 from unseen.codec import read_json
-from unseen.errors import Cancelled, LocalProtocolError, UnseenError
+from unseen.errors import ERRORS, Cancelled, LocalProtocolError, UnseenError
 from unseen.flow.spec import FlowSpec
 from unseen.ids import JobId, PartyId, StepId
 from unseen.node.books import Turn
@@ -373,5 +372,4 @@ def _spawn(task: Assignment, home: Path) -> subprocess.Popen[str]:
 
 
 def _error(name: str, text: str) -> UnseenError:
-    kind = getattr(errors, name, None)
-    return kind(text) if isinstance(kind, type) and issubclass(kind, UnseenError) else LocalProtocolError(text)
+    return ERRORS.get(name, LocalProtocolError)(text)

@@ -67,7 +67,8 @@ def unopened(url: str) -> sql.Engine:
     except ArgumentError as error:
         raise UsageError(f"{url.partition(':')[0]}: is no URL of a database") from error
     if parsed.get_backend_name() == _SQLITE:
-        if not parsed.database:
+        if not parsed.database or parsed.database.startswith((":", "file:")) or parsed.query:
+            # What SQLite keeps in memory would forget budgets and jobs with the process.
             raise UsageError("a node's database is a file: sqlite:///PATH")
         _make_private(Path(parsed.database))
         engine = sql.create_engine(parsed, connect_args={"timeout": _BUSY_MS / 1000}, hide_parameters=True)

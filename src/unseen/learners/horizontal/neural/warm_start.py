@@ -1,20 +1,18 @@
 """Models by the names of their parameters: a training that begins with weights from a file, and ends in one.
 
 Files are those of safetensors (https://huggingface.co/docs/safetensors, "Format": eight bytes with the length of a JSON
-header, the header, raw numbers) or what ``torch.save`` makes of a state dict. Neither can run code: the latter are
-read with ``weights_only``.
+header, the header, raw numbers), which cannot run code. What ``torch.save`` makes is a pickle, and is not read: twice
+the restricted reader of PyTorch has let files run code or corrupt memory (CVE-2025-32434, CVE-2026-24747).
 """
 
 from __future__ import annotations
 
 import json
-import pickle
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 
 from unseen.codec import read_json
@@ -61,13 +59,18 @@ def named_of(shapes: Shapes, model: Vector) -> dict[str, NDArray[np.float32]]:
 
 
 def read_weights(path: Path) -> dict[str, NDArray[Any]]:
-    """Return what a file of weights holds: ``*.safetensors``, or else a state dict of PyTorch.
+    """Return what a file of weights holds, ``*.safetensors``.
 
     Raises:
         DataError: The file cannot be read, or is not what its name says.
     """
+    if path.suffix != _SUFFIX:
+        raise DataError(
+            f"{path}: expected weights in a file *{_SUFFIX}; where they were trained, write a state dict with "
+            "safetensors.torch.save_file, not with torch.save, whose files can run code"
+        )
     try:
-        return _safetensors(path, path.read_bytes()) if path.suffix == _SUFFIX else _state_dict(path)
+        return _safetensors(path, path.read_bytes())
     except OSError as error:
         raise DataError(f"{path} cannot be read: {error.strerror or error}") from error
 
@@ -113,19 +116,3 @@ def _entry(path: Path, name: str, entry: Mapping[str, Any], content: memoryview)
         raise DataError(f"{path}: {name} of shape {shape} takes {expected} bytes, found {start} to {stop}")
     values = np.frombuffer(content[start:stop], _TYPES[kind]).reshape(shape)
     return (values.astype(np.uint32) << 16).view(np.float32) if kind == "BF16" else values
-
-
-def _state_dict(path: Path) -> dict[str, NDArray[Any]]:
-    try:
-        found = torch.load(path, map_location="cpu", weights_only=True)
-    except (pickle.UnpicklingError, RuntimeError, EOFError, ValueError) as error:
-        raise DataError(f"{path} is not a state dict of PyTorch: {error}") from error
-    if not isinstance(found, dict) or not all(isinstance(value, torch.Tensor) for value in found.values()):
-        raise DataError(f"{path} holds {type(found).__name__}, expected a state dict: tensors by name")
-    return {str(name): _array(value) for name, value in found.items()}
-
-
-def _array(value: torch.Tensor) -> NDArray[Any]:
-    if value.is_floating_point():
-        return value.detach().float().numpy()
-    return value.detach().numpy()
