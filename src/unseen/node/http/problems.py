@@ -22,7 +22,8 @@ from unseen.errors import (
     UnseenError,
     UsageError,
 )
-from unseen.node.usecases.people import Crowded, SignInRefused
+from unseen.node.usecases.brake import SignInRefused
+from unseen.node.usecases.people import Crowded
 
 _log = logging.getLogger(__name__)
 
