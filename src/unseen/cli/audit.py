@@ -16,7 +16,7 @@ from unseen.trust.store import read_lines
 
 def show(file: Path, *, as_json: bool) -> None:
     """Print the records of a trail, one a line, if they follow each other."""
-    lines = list(read_lines(file))
+    lines = read_lines(file)
     verify_trail(lines)
     records = [Record.model_validate_json(line) for line in lines]
     if as_json:

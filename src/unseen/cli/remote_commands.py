@@ -73,7 +73,7 @@ def add_person(
 
 
 @people.command("change")
-def change_person(
+def change_person(  # noqa: PLR0913, PLR0917  # each is an option
     name: Annotated[str, typer.Argument(help="Who.")],
     duty: Annotated[list[str] | None, typer.Option(help="All duties they have from now on.")] = None,
     project: Annotated[list[str] | None, typer.Option(help="All projects an analyst works on.")] = None,

@@ -22,6 +22,7 @@ from unseen.errors import (
     UnseenError,
     UsageError,
 )
+from unseen.node.oidc import NotBelieved
 from unseen.node.usecases.brake import SignInRefused
 from unseen.node.usecases.people import Crowded
 
@@ -45,6 +46,7 @@ class TooMany(PermissionDenied):
 STATUS: tuple[tuple[type[UnseenError], HTTPStatus], ...] = (
     (NotSignedIn, HTTPStatus.UNAUTHORIZED),
     (SignInRefused, HTTPStatus.UNAUTHORIZED),
+    (NotBelieved, HTTPStatus.UNAUTHORIZED),
     (NotFound, HTTPStatus.NOT_FOUND),
     (Crowded, HTTPStatus.TOO_MANY_REQUESTS),
     (TooMany, HTTPStatus.TOO_MANY_REQUESTS),
