@@ -9,8 +9,37 @@ from rich.text import Text
 
 from unseen.cli.agreement import read_file
 from unseen.cli.terminal import harmless
+from unseen.trust.audit import Colleague, Record
 from unseen.trust.audit import verify as verify_trail
 from unseen.trust.store import read_lines
+
+
+def show(file: Path, *, as_json: bool) -> None:
+    """Print the records of a trail, one a line, if they follow each other."""
+    lines = read_lines(file)
+    verify_trail(lines)
+    records = [Record.model_validate_json(line) for line in lines]
+    if as_json:
+        Console().print_json(data=[record.model_dump(mode="json", exclude_none=True) for record in records])
+        return
+    for record in records:
+        Console().print(Text(harmless(_line(record))), highlight=False, soft_wrap=True)
+
+
+def _line(record: Record) -> str:
+    about = (record.party, record.project, record.job, record.step, record.subject and f"{record.subject[:16]}…")
+    words = [f"{record.number:>6}  {record.at:%Y-%m-%d %H:%M:%S}  {record.event:<16}", record.code, *about]
+    if record.person is not None:
+        words.append(_colleague(record.person))
+    if record.by is not None:
+        words.append(f"by {record.by}")
+    return " ".join(word for word in words if word)
+
+
+def _colleague(person: Colleague) -> str:
+    projects = f", in {' '.join(person.projects)}" if person.projects else ""
+    standing = "" if person.active else ", not active"
+    return f"{person.name} ({' '.join(person.duties)}{projects}{standing}; added {person.added:%Y-%m-%d %H:%M:%S})"
 
 
 def verify(file: Path, heads: list[Path], *, as_json: bool) -> None:

@@ -360,6 +360,15 @@ def verify(
     _command("audit").verify(file, head or [], as_json=json)
 
 
+@audits.command("show")
+def show_trail(
+    file: Annotated[Path, typer.Argument(help="The trail.", metavar="FILE")],
+    json: Annotated[bool, typer.Option("--json", help="Print as JSON.")] = False,
+) -> None:
+    """Show the records of a trail: what was decided when, and, in a node's own, who added and approved."""
+    _command("audit").show(file, as_json=json)
+
+
 def _version(wanted: bool) -> None:
     if wanted:
         Console().print(f"unseen {VERSION}", highlight=False)

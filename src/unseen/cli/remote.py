@@ -39,19 +39,51 @@ def _session_file() -> Path:
     return base / "unseen" / "session.json"
 
 
-def login(*, url: str, name: str, set_up: bool, authority: Path | None) -> None:
+def login(*, url: str, name: str | None, set_up: bool, sso: bool, authority: Path | None) -> None:
     """Sign in, and keep the session for later commands in a file that only its owner may read."""
+    if sso == (name is not None) or (sso and set_up):
+        raise UsageError("say who you are by --name NAME, or let the identity provider do it by --sso")
     with Client(url, authority=authority) as client:
-        if set_up:
-            client.set_up(_asked("set-up token", "UNSEEN_SETUP_TOKEN"), name, _password(twice=True))
-        client.sign_in(name, _password())
-        path = _session_file()
-        path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+        if name is None:
+            _by_provider(client)
+        else:
+            if set_up:
+                client.set_up(_asked("set-up token", "UNSEEN_SETUP_TOKEN"), name, _password(twice=True))
+            _by_password(client, name)
         kept = {"url": client.url, "token": client.token, "authority": str(authority.resolve()) if authority else None}
-        with whole_file(path) as file:
-            file.write(json.dumps(kept).encode())
+        _keep(_session_file(), kept)
         person = client.me()["person"]
-    _say(f"signed in at {client.url} as {name}: {', '.join(person['duties'])}")
+    _say(f"signed in at {client.url} as {person['name']}: {', '.join(person['duties'])}")
+
+
+def _by_password(client: Client, name: str) -> None:
+    """Sign in, and keep what lets this device sign in again while others guess at the name."""
+    path, place = _session_file().with_name("devices.json"), f"{name} at {client.url}"
+    known = _kept(path) if path.exists() else {}
+    client.sign_in(name, _password(), known.get(place))
+    _keep(path, {**known, place: client.device})
+
+
+def _by_provider(client: Client) -> None:
+    begun = client.begin_sso()
+    _say(f"open this in a browser, here or elsewhere, and sign in:\n{_line(begun['url'])}")
+    client.finish_sso(begun["secret"], _asked("code that the browser shows", "UNSEEN_SSO_CODE"))
+
+
+def _keep(path: Path, content: Json) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+    with whole_file(path) as file:
+        file.write(json.dumps(content).encode())
+
+
+def _kept(path: Path) -> Json:
+    try:
+        found = read_json(path.read_text(encoding="utf-8"))
+    except ValueError:
+        found = None
+    if not isinstance(found, dict):
+        raise UsageError(f"{path} is damaged: remove it, and sign in again")
+    return found
 
 
 def logout() -> None:
@@ -67,11 +99,9 @@ def _client() -> Client:
     if url and token:
         return Client(url, token)
     try:
-        kept = read_json(_session_file().read_text(encoding="utf-8"))
+        kept = _kept(_session_file())
     except FileNotFoundError as error:
         raise UsageError("sign in first: unseen login URL --name NAME") from error
-    except ValueError as error:
-        raise UsageError(f"{_session_file()} is damaged: sign in again") from error
     return Client(kept["url"], kept["token"], authority=Path(kept["authority"]) if kept["authority"] else None)
 
 
@@ -84,20 +114,18 @@ def show(call: str, *arguments: object, as_json: bool) -> None:
         _print(getattr(client, call)(*arguments), as_json=as_json)
 
 
-def add_person(*, name: str, duties: list[str], as_json: bool) -> None:
-    """Add somebody."""
+def add_person(*, name: str, duties: list[str], sso: str | None, with_password: bool, as_json: bool) -> None:
+    """Add somebody; who comes by the identity provider has a password if it is asked for."""
     with _client() as client:
-        _print(client.add_person(name, _password(twice=True), duties), as_json=as_json)
+        password = _password(twice=True) if sso is None or with_password else None
+        _print(client.add_person(name, password, duties, sso=sso), as_json=as_json)
 
 
-def change_person(
-    *, name: str, duties: list[str] | None, projects: list[str] | None, active: bool | None, as_json: bool
-) -> None:
-    """Change what somebody may do."""
-    said = {"duties": duties, "projects": projects, "active": active}
+def change_person(name: str, *, as_json: bool, **said: object) -> None:
+    """Change what somebody may do; ``said`` are the fields of ``Client.change_person``, what is ``None`` stays."""
     changes = {key: value for key, value in said.items() if value is not None}
     if not changes:
-        raise UsageError("say what is to change: --duty, --project, --active or --inactive")
+        raise UsageError("say what is to change: --duty, --project, --sso, --no-sso, --active or --inactive")
     with _client() as client:
         _print(client.change_person(name, **changes), as_json=as_json)
 
@@ -184,12 +212,12 @@ def set_policy(*, project: str, file: Path | None, nothing: bool, as_json: bool)
         _print_standing(client.set_policy(project, _mapping(file) if file else None), as_json=as_json)
 
 
-def trail(*, project: str, out: Path) -> None:
-    """Write a trail to a file."""
+def trail(*, project: str | None, out: Path) -> None:
+    """Write the trail of a project, or the node's own, to a file."""
     if out.exists():
         raise UsageError(f"{out} is there already: choose another name")
     with _client() as client:
-        records = client.audit(project).splitlines()
+        records = (client.node_trail() if project is None else client.audit(project)).splitlines()
     with Lines(out) as lines:
         lines.append(*records)
     _say(f"{out}: {len(records)} records; check them by `unseen audit verify {out}`")

@@ -33,7 +33,10 @@ def _work() -> ModuleType:
 
 def login(
     url: Annotated[str, typer.Argument(help="Where the node's HTTP is: http://127.0.0.1:8700")],
-    name: Annotated[str, typer.Option(help="Your name at the node.")],
+    name: Annotated[str | None, typer.Option(help="Your name at the node.")] = None,
+    sso: Annotated[
+        bool, typer.Option("--sso", help="Sign in by your organisation's identity provider, in a browser anywhere.")
+    ] = False,
     set_up: Annotated[
         bool, typer.Option("--set-up", help="Be the first person: the token that the node printed is asked for.")
     ] = False,
@@ -42,7 +45,7 @@ def login(
     ] = None,
 ) -> None:
     """Sign in at your organisation's node; the password is asked for, or read from UNSEEN_PASSWORD."""
-    _work().login(url=url, name=name, set_up=set_up, authority=authority)
+    _work().login(url=url, name=name, set_up=set_up, sso=sso, authority=authority)
 
 
 def logout() -> None:
@@ -60,22 +63,39 @@ def list_people(json: Json = False) -> None:
 def add_person(
     name: Annotated[str, typer.Argument(help="How they sign in.")],
     duty: Annotated[list[str], typer.Option(help="admin, data-owner, analyst, approver or auditor; may be repeated.")],
+    sso: Annotated[
+        str | None, typer.Option(metavar="SUBJECT", help="As whom the identity provider knows them; no password then.")
+    ] = None,
+    password: Annotated[bool, typer.Option("--password", help="A password beside --sso.")] = False,
     json: Json = False,
 ) -> None:
     """Add somebody; the password is asked for."""
-    _work().add_person(name=name, duties=duty, as_json=json)
+    _work().add_person(name=name, duties=duty, sso=sso, with_password=password, as_json=json)
 
 
 @people.command("change")
-def change_person(
+def change_person(  # noqa: PLR0913, PLR0917  # each is an option
     name: Annotated[str, typer.Argument(help="Who.")],
     duty: Annotated[list[str] | None, typer.Option(help="All duties they have from now on.")] = None,
     project: Annotated[list[str] | None, typer.Option(help="All projects an analyst works on.")] = None,
     active: Annotated[bool | None, typer.Option("--active/--inactive", help="Whether they may sign in.")] = None,
+    sso: Annotated[
+        str | None, typer.Option(metavar="SUBJECT", help="As whom the identity provider knows them.")
+    ] = None,
+    no_sso: Annotated[bool, typer.Option("--no-sso", help="Let them come by the provider no more.")] = False,
     json: Json = False,
 ) -> None:
-    """Change what somebody may do."""
-    _work().change_person(name=name, duties=duty, projects=project, active=active, as_json=json)
+    """Change what somebody may do, or how they sign in."""
+    subject = "" if no_sso else sso
+    _work().change_person(name, duties=duty, projects=project, active=active, sso=subject, as_json=json)
+
+
+@people.command("trail")
+def people_trail(
+    out: Annotated[Path, typer.Option(help="The file to write, for `unseen audit show` and `unseen audit verify`.")],
+) -> None:
+    """Fetch the node's own trail: what was done to people, who approved and signed; for auditors."""
+    _work().trail(project=None, out=out)
 
 
 @tables.command("list")
@@ -185,7 +205,7 @@ def policy(
 @projects.command("trail")
 def trail(
     project: Project,
-    out: Annotated[Path, typer.Option(help="The file to write, for `unseen audit verify`.")],
+    out: Annotated[Path, typer.Option(help="The file to write, for `unseen audit show` and `unseen audit verify`.")],
 ) -> None:
     """Fetch the trail of all decisions in a project."""
     _work().trail(project=project, out=out)

@@ -67,7 +67,7 @@ class Client:
             # No proxy that the environment names gets to see what stays on this machine.
             trust_env=not here,
         )
-        self._token = token
+        self._token, self._device = token, ""
 
     def __repr__(self) -> str:
         return f"Client({self.url!r})"
@@ -91,13 +91,33 @@ class Client:
         """The session's token: a secret."""
         return self._token
 
+    @property
+    def device(self) -> str:
+        """What ``sign_in`` may be given the next time: a secret as well; nothing, after ``finish_sso``."""
+        return self._device
+
     def set_up(self, token: str, name: str, password: str) -> Json:
         """Add the first person of a node, by the token that it printed."""
         return self._json("POST", "/setup", json={"token": token, "name": name, "password": password})
 
-    def sign_in(self, name: str, password: str) -> Self:
-        """Begin a session."""
-        self._token = str(self._json("POST", "/session", json={"name": name, "password": password})["token"])
+    def sign_in(self, name: str, password: str, device: str | None = None) -> Self:
+        """Begin a session; ``device`` is that of an earlier one, so that nobody's guesses elsewhere count here."""
+        said = {"name": name, "password": password, "device": device}
+        return self._begun(self._json("POST", "/session", json=said))
+
+    def begin_sso(self) -> Json:
+        """Begin to sign in by the organisation's identity provider: ``url`` is to be opened in a browser.
+
+        Then ``finish_sso`` with ``secret``, which is for nobody else, and the code that the browser shows.
+        """
+        return self._json("POST", "/session/sso")
+
+    def finish_sso(self, secret: str, code: str) -> Self:
+        """Begin a session by the code that the browser shows."""
+        return self._begun(self._json("POST", "/session/sso/code", json={"secret": secret, "code": code}))
+
+    def _begun(self, session: Json) -> Self:
+        self._token, self._device = str(session["token"]), str(session["device"])
         return self
 
     def sign_out(self) -> None:
@@ -121,12 +141,13 @@ class Client:
         """Return all people of the node."""
         return self._list("/people")
 
-    def add_person(self, name: str, password: str, duties: list[str]) -> Json:
-        """Add somebody."""
-        return self._json("POST", "/people", json={"name": name, "password": password, "duties": duties})
+    def add_person(self, name: str, password: str | None, duties: list[str], *, sso: str | None = None) -> Json:
+        """Add somebody; ``sso`` is the subject as whom the identity provider knows them, if they come that way."""
+        said = {"name": name, "password": password, "duties": duties, "sso": sso}
+        return self._json("POST", "/people", json=said)
 
     def change_person(self, name: str, **changes: object) -> Json:
-        """Change somebody's ``duties``, ``projects``, or whether they are ``active``."""
+        """Change somebody's ``duties``, ``projects``, ``sso`` ("" for none), or whether they are ``active``."""
         return self._json("PATCH", f"/people/{_segment(name)}", json=changes)
 
     def set_password(self, name: str, password: str) -> None:
@@ -204,6 +225,10 @@ class Client:
     def trail(self, project: str) -> Json:
         """Return whether the trail of a project is whole, and how far partners have signed that theirs had got."""
         return self._json("GET", f"/projects/{_segment(project)}/trail/state")
+
+    def node_trail(self) -> bytes:
+        """Return the node's own trail, a record a line: what was done to people, who approved and signed."""
+        return self._call("GET", "/trail").content
 
     # --- jobs
 

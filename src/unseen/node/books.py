@@ -5,7 +5,8 @@ others, or not at all. What is derived stays in memory from turn to turn; a turn
 it throws it away, and it is made anew from the store's lines. The lines, by the names of their logs:
 
 =====================================  =========================================================
-``trail``                              what was refused before it could be told which project it was about
+``trail``                              what was refused before it could be told which project it was about; what this
+                                       organisation's own people did, who is not for partners to know
 ``trail/PROJECT``, ``marks/PROJECT``   the gate's memory
 ``ledger/PROJECT/PARTNER``             what the partner was charged here
 ``receipts/PROJECT/OWNER``             what this node has countersigned there
@@ -198,6 +199,11 @@ class Turn:
         if gate is not None:
             gate.note(Event.MESSAGE_REJECTED, code=code, party=peer, project=project)
             return
+        self.note(Event.MESSAGE_REJECTED, code=code, party=peer)
+
+    def note(self, event: Event, **fields: object) -> None:
+        """Add a record to this node's own trail, which partners do not see."""
+        self.touched = True
         trail = self._derived.trail
         if trail is None:
             trail = Trail()
@@ -205,7 +211,7 @@ class Turn:
                 trail = trail.after(line)
         if not trail.count:
             trail = self._noted(trail, Event.OPENED, party=self.me, subject=self.owner.key.public)
-        self._derived.trail = self._noted(trail, Event.MESSAGE_REJECTED, code=code, party=peer)
+        self._derived.trail = self._noted(trail, event, **fields)
 
     def _noted(self, trail: Trail, event: Event, **fields: object) -> Trail:
         line = trail.record(event, self.now, **fields).payload()

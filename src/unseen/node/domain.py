@@ -6,6 +6,7 @@ Values and rules without I/O: ``store`` keeps them, ``usecases`` change them.
 from __future__ import annotations
 
 import enum
+import hashlib
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime
@@ -84,6 +85,23 @@ class Person:
         """Return whether this person may do that in a project: an analyst in those that were assigned only."""
         everywhere = any(right in RIGHTS[duty] for duty in self.duties - {Duty.ANALYST})
         return self.may(right) and (everywhere or project in self.projects)
+
+
+@dataclass(frozen=True, slots=True)
+class Link:
+    """As whom an identity provider knows somebody: its issuer, and the subject there, which it never gives anew."""
+
+    issuer: str
+    subject: str
+
+    @property
+    def digest(self) -> str:
+        """SHA-256 of both."""
+        return hashlib.sha256(f"{self.issuer}\n{self.subject}".encode()).hexdigest()
+
+
+NO_LINK = Link("", "")
+"""Takes a link away: the identity provider knows somebody as nobody."""
 
 
 # --- tables ----------------------------------------------------------------------------------------------------------

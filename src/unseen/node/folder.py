@@ -28,6 +28,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from unseen.data.atomic import whole_file
 from unseen.errors import UsageError
 from unseen.ids import PartyId
+from unseen.node.oidc import OidcConfig
 from unseen.node.partners import LIST_FILE, Partner, Partners, locked, read_record
 from unseen.transport.diagnosis import split_endpoint
 from unseen.transport.revocation import LEAF_DAYS, make_list
@@ -71,6 +72,8 @@ class NodeConfig(BaseModel):
     http_key: Path | None = None
     metrics_token: str | None = Field(default=None, repr=False, min_length=16)
     """Whoever reads ``/metrics`` shows it; nobody does without one."""
+    oidc: OidcConfig | None = None
+    """The organisation's identity provider; people have passwords here, if it is not said."""
 
 
 class Issued(BaseModel):

@@ -14,7 +14,7 @@ from __future__ import annotations
 import signal
 import threading
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, closing, contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -22,13 +22,15 @@ from unseen.clock import SystemClock
 from unseen.ids import PartyId
 from unseen.node.artifacts import Artifacts
 from unseen.node.books import Books, Owner
-from unseen.node.folder import Node
+from unseen.node.folder import Node, read_private
 from unseen.node.http.app import make_app
 from unseen.node.http.guard import LOOPBACK, HttpSettings
 from unseen.node.http.metrics import registry_of
 from unseen.node.http.serve import serving
 from unseen.node.http.services import Services, SetUpToken
+from unseen.node.http.sign_on import CALLBACK
 from unseen.node.mailroom import Mailroom
+from unseen.node.oidc import Provider
 from unseen.node.partners import alone
 from unseen.node.storage import RUN_FOLDER, open_node_artifacts, open_node_store
 from unseen.node.store import Store
@@ -39,6 +41,7 @@ from unseen.node.usecases.jobs import Jobs
 from unseen.node.usecases.people import People
 from unseen.node.usecases.projects import Projects
 from unseen.node.usecases.runs import Runs
+from unseen.node.usecases.sign_on import SignOn
 from unseen.transport.diagnosis import split_endpoint
 from unseen.transport.port import Port
 from unseen.trust.keys import SIGNING_KEY_FILE, SigningKey, certificate_fingerprint
@@ -132,15 +135,39 @@ def serving_people(running: Running) -> Iterator[str | None]:
         secure=certificate is not None,
         metrics_token=config.metrics_token,
     )
-    app = make_app(_services(running, clock), settings)
-    with serving(app, config.http, certificate=certificate, key=key) as (host, port):
+    with (
+        _provider(running.node, clock) as provider,
+        serving(
+            make_app(_services(running, provider, clock), settings), config.http, certificate=certificate, key=key
+        ) as (host, port),
+    ):
         yield f"{'https' if certificate else 'http'}://{host}:{port}"
 
 
-def _services(running: Running, clock: SystemClock) -> Services:
+@contextmanager
+def _provider(node: Node, clock: SystemClock) -> Iterator[Provider | None]:
+    """The identity provider that the node's configuration names.
+
+    Raises:
+        UsageError: The client's secret cannot be read, or others may.
+    """
+    config = node.config.oidc
+    if config is None:
+        yield None
+        return
+    file, authority = config.client_secret_file, config.authority
+    secret = read_private(node.folder / file).decode().strip() if file is not None else None
+    trusted = node.folder / authority if authority is not None else None
+    with closing(Provider(config, secret, CALLBACK, clock, authority=trusted)) as provider:
+        yield provider
+
+
+def _services(running: Running, provider: Provider | None, clock: SystemClock) -> Services:
+    people = People(running.store, running.books)
     return Services(
         name=running.node.name,
-        people=People(running.store, clock),
+        people=people,
+        sign_on=SignOn(running.store, people, provider, clock),
         catalogue=Catalogue(running.store, running.artifacts, clock),
         projects=running.projects,
         jobs=running.jobs,

@@ -4,7 +4,8 @@ A chain shows an edited, lost, added or moved record by itself, unless somebody 
 its end off. Against that, **heads** are signed (how many records, and the hash of the last one) and given to the other
 parties of a project: a trail that does not pass through every head that others hold was rewritten.
 
-Records hold kinds, names, digests, counts and codes: no rows, no ids of people, no free text.
+Records hold kinds, names, digests, counts and codes: no rows, no ids of people, no free text. An organisation's own
+people are named in its node's own trail only, which no partner sees, not in those of projects.
 """
 
 from __future__ import annotations
@@ -18,7 +19,8 @@ from typing import Annotated, ClassVar
 from pydantic import AwareDatetime, Field, ValidationError
 
 from unseen.errors import DataError, RemoteProtocolError
-from unseen.ids import JobId, PartyId, StepId
+from unseen.flow.spec import canonical_json
+from unseen.ids import Identifier, JobId, PartyId, StepId
 from unseen.trust.agreement import ProjectId
 from unseen.trust.envelope import NOTHING, Envelope, Part, Statement, open_envelope, read_statement
 from unseen.trust.keys import Digest
@@ -44,6 +46,15 @@ class Event(enum.StrEnum):
     JOB_ENDED = "job-ended"
     HEAD_SIGNED = "head-signed"
     HEAD_RECEIVED = "head-received"
+    PERSON_ADDED = "person-added"
+    PERSON_CHANGED = "person-changed"
+    PASSWORD_SET = "password-set"  # noqa: S105  # the kind of a record
+    SIGN_ON_LINKED = "sign-on-linked"
+    """Somebody may come by an identity provider, as whom ``subject`` is the digest of; by none any more, without."""
+    JOB_APPROVED = "job-approved"
+    AGREEMENT_SIGNED = "agreement-signed"
+    POLICY_SET = "policy-set"
+    """What this site lets a project do; ``subject`` is the digest of that, and missing if it is nothing."""
 
 
 class Code(enum.StrEnum):
@@ -65,6 +76,20 @@ class Code(enum.StrEnum):
     CANCELLED = "cancelled"
 
 
+Name = Annotated[str, Field(pattern=f"^{Identifier.pattern.pattern}$")]
+
+
+class Colleague(Part):
+    """Somebody of the organisation whose trail it is, as they stood at that moment."""
+
+    name: Name
+    duties: tuple[Name, ...]
+    projects: tuple[ProjectId, ...]
+    active: bool
+    added: AwareDatetime
+    """Since when they are there: an approval by somebody who was added a moment before is worth a look."""
+
+
 class Record(Part):
     """One line of a trail."""
 
@@ -80,6 +105,18 @@ class Record(Part):
     subject: Digest | None = None
     """What it is about: an agreement, a grant, a flow, a result."""
     count: Annotated[int, Field(ge=0, lt=1 << 62)] | None = None
+    person: Colleague | None = None
+    """Who approved or signed; whom an admin added or changed."""
+    by: Name | None = None
+    """Who did that to ``person``; nobody, for the first one, who came by the node's token."""
+
+    def payload(self) -> bytes:
+        """Return the one spelling; fields that older records do not have are left out where they say nothing."""
+        fields = self.model_dump(mode="json")
+        return canonical_json({name: fields[name] for name in fields if name not in _LATER or fields[name]}).encode()
+
+
+_LATER = frozenset({"person", "by"})
 
 
 class Head(Statement):

@@ -23,6 +23,7 @@ from unseen.node.usecases import people as people_module
 from unseen.node.usecases.catalogue import Catalogue
 from unseen.node.usecases.people import People
 from unseen.node.usecases.runs import Runs
+from unseen.node.usecases.sign_on import SignOn
 
 PASSWORD = "correct horse battery"
 NAMES = {duty: f"{duty.value.replace('-', '')}" for duty in Duty}
@@ -70,9 +71,11 @@ def bare(tmp_path: Path) -> Iterator[Site]:
     node = Node.create(tmp_path / "node", BANK, None, NOW)
     artifacts = Artifacts(f"file://{tmp_path / 'artifacts'}", bytes(32), scratch=tmp_path / "scratch")
     set_up = SetUpToken(node.folder)
+    people = People(bank.store, bank.books)
     services = Services(
         name=BANK,
-        people=People(bank.store, bank.clock),
+        people=people,
+        sign_on=SignOn(bank.store, people, None, bank.clock),
         catalogue=Catalogue(bank.store, artifacts, bank.clock),
         projects=bank.projects,
         jobs=bank.jobs,
@@ -97,7 +100,7 @@ def bare(tmp_path: Path) -> Iterator[Site]:
 def staffed(bare: Site) -> Site:
     """The same with somebody of every duty; the analyst works on the project ``credit``."""
     for duty, name in NAMES.items():
-        bare.services.people.add(name, PASSWORD, {duty})
+        bare.services.people.add(name, PASSWORD, {duty}, None)
     bare.services.people.assign(NAMES[Duty.ANALYST], CREDIT)
     return bare
 

@@ -25,7 +25,8 @@ from unseen.node.http import serve as serve_module
 from unseen.node.http.app import PREFIX, make_app
 from unseen.node.http.guard import HttpSettings
 from unseen.node.http.serve import serving
-from unseen.node.usecases.people import MOST_FAILURES, Crowded, SignInRefused
+from unseen.node.usecases.brake import MOST_FAILURES, SignInRefused
+from unseen.node.usecases.people import Crowded
 from unseen.trust.agreement import ProjectId
 
 PROJECTS = f"{PREFIX}/projects"

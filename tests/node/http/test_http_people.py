@@ -12,7 +12,8 @@ from unseen.node.domain import Duty
 from unseen.node.http.app import PREFIX
 from unseen.node.http.guard import COOKIE, REQUEST_HEADER
 from unseen.node.usecases import people as people_module
-from unseen.node.usecases.people import MOST_FAILURES, PENALTY, SESSION, SignInRefused
+from unseen.node.usecases.brake import MOST_FAILURES, PENALTY, SignInRefused
+from unseen.node.usecases.people import SESSION
 
 SESSION_PATH = f"{PREFIX}/session"
 

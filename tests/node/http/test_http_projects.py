@@ -95,7 +95,7 @@ def test_a_job_that_the_agreement_does_not_allow_is_refused_with_all_reasons(all
 
 
 def test_an_analyst_sees_the_projects_that_were_assigned_and_no_other(allied):
-    allied.services.people.add("eve", PASSWORD, {Duty.ANALYST})
+    allied.services.people.add("eve", PASSWORD, {Duty.ANALYST}, None)
     eve, name = allied.client("eve"), propose(allied).json()["job"]
     assert eve.get(PROJECTS).json() == []
     assert eve.get(f"{PREFIX}/jobs").json() == []

@@ -5,7 +5,7 @@ from __future__ import annotations
 from fastapi import FastAPI
 from fastapi.routing import APIRoute
 
-from unseen.node.http import audit, jobs, people, problems, projects, status, tables
+from unseen.node.http import audit, jobs, people, problems, projects, sign_on, status, tables
 from unseen.node.http.guard import PREFIX, Ceiling, Doorkeeper, HttpSettings, Needs, Places, signed_in
 from unseen.node.http.services import Services
 from unseen.version import VERSION
@@ -13,6 +13,9 @@ from unseen.version import VERSION
 OPEN = {
     ("POST", f"{PREFIX}/setup"): "takes a token of its own, once",
     ("POST", f"{PREFIX}/session"): "is how people sign in",
+    ("POST", f"{PREFIX}/session/sso"): "begins to sign in by the identity provider",
+    ("GET", sign_on.CALLBACK): "takes the state of somebody who has begun, once, and the provider's code",
+    ("POST", f"{PREFIX}/session/sso/code"): "takes the secret of whoever began, and the browser's code",
     ("GET", "/healthz"): "says nothing but that the process runs",
     ("GET", "/readyz"): "says nothing but whether the node can work",
     ("GET", "/metrics"): "takes a token of its own",
@@ -39,7 +42,7 @@ def make_app(services: Services, settings: HttpSettings | None = None) -> FastAP
     app.state.watchers, app.state.uploads = Places(64), Places(4)
     problems.install(app)
     # Not by `include_router`, which keeps routes where nobody who checks them finds them.
-    for module in (people, tables, projects, jobs, audit, status):
+    for module in (people, sign_on, tables, projects, jobs, audit, status):
         app.router.routes.extend(module.router.routes)
     app.add_middleware(Ceiling, settings=settings, uploads=f"{PREFIX}/tables/")
     app.add_middleware(Doorkeeper, settings=settings)

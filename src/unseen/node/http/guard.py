@@ -28,6 +28,7 @@ from unseen.trust.agreement import ProjectId
 
 PREFIX = "/api/v1"
 COOKIE = "unseen_session"
+DEVICE_COOKIE = "unseen_device"
 REQUEST_HEADER = "x-unseen-request"
 LOOPBACK = frozenset({"localhost", "127.0.0.1", "[::1]"})
 _CHANGES_NOTHING = frozenset({"GET", "HEAD", "OPTIONS"})

@@ -11,10 +11,10 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from unseen.errors import PermissionDenied
 from unseen.ids import PartyId
-from unseen.node.domain import RIGHTS, Duty, Person, Right
-from unseen.node.http.guard import COOKIE, PREFIX, HttpSettings, Me, Needs, services_of, token_of
+from unseen.node.domain import NO_LINK, RIGHTS, Duty, Link, Person, Right
+from unseen.node.http.guard import COOKIE, DEVICE_COOKIE, PREFIX, HttpSettings, Me, Needs, services_of, token_of
 from unseen.node.http.problems import NotFound
-from unseen.node.usecases.people import SESSION
+from unseen.node.usecases.people import DEVICE, SESSION, Session
 from unseen.trust.agreement import ProjectId
 
 _log = logging.getLogger(__name__)
@@ -22,6 +22,7 @@ _log = logging.getLogger(__name__)
 router = APIRouter(prefix=PREFIX, tags=["people"])
 Manager = Annotated[Person, Depends(Needs(Right.MANAGE_PEOPLE))]
 Text = Annotated[str, Field(max_length=256)]
+Subject = Annotated[str | None, Field(max_length=255)]
 
 
 class Body(BaseModel):
@@ -37,16 +38,25 @@ class Credentials(Body):
     password: Annotated[str, Field(max_length=256, repr=False)]
 
 
+class SignIn(Credentials):
+    """The same, and what an earlier session gave this device, so that guesses from elsewhere do not count here."""
+
+    device: Annotated[str | None, Field(max_length=256, repr=False)] = None
+
+
 class SetUp(Credentials):
     """The first person, by the token that the node wrote when it began."""
 
     token: Annotated[str, Field(max_length=256, repr=False)]
 
 
-class NewPerson(Credentials):
-    """Somebody to be added."""
+class NewPerson(Body):
+    """Somebody to be added, who signs in by a password, by the identity provider, or by either."""
 
+    name: Text
     duties: frozenset[Duty]
+    password: Annotated[str | None, Field(max_length=256, repr=False)] = None
+    sso: Subject = None
 
 
 class Change(Body):
@@ -55,6 +65,8 @@ class Change(Body):
     duties: frozenset[Duty] | None = None
     active: bool | None = None
     projects: frozenset[ProjectId] | None = None
+    sso: Subject = None
+    """As whom the identity provider knows them; as nobody any more, if it is empty."""
 
 
 class NewPassword(Body):
@@ -77,9 +89,11 @@ class PersonShown(BaseModel):
     active: bool
     projects: tuple[ProjectId, ...]
     created: datetime
+    sso: str | None = None
+    """As whom the identity provider knows them."""
 
     @classmethod
-    def of(cls, person: Person) -> PersonShown:
+    def of(cls, person: Person, link: Link | None = None) -> PersonShown:
         """Return what is shown of a person."""
         return cls(
             name=person.name,
@@ -87,6 +101,7 @@ class PersonShown(BaseModel):
             active=person.active,
             projects=tuple(sorted(person.projects)),
             created=person.created,
+            sso=None if link is None else link.subject,
         )
 
 
@@ -96,6 +111,8 @@ class SignedIn(BaseModel):
     token: Annotated[str, Field(repr=False)]
     until: datetime
     person: PersonShown
+    device: Annotated[str, Field(repr=False)] = ""
+    """To be shown by this device when this person signs in the next time."""
 
 
 class MeShown(BaseModel):
@@ -118,15 +135,30 @@ def set_up(request: Request, body: SetUp) -> PersonShown:
 
 
 @router.post("/session", status_code=201)
-def sign_in(request: Request, response: Response, body: Credentials) -> SignedIn:
+def sign_in(request: Request, response: Response, body: SignIn) -> SignedIn:
     """Begin a session."""
-    session = services_of(request).people.sign_in(body.name, body.password)
+    device = body.device or request.cookies.get(DEVICE_COOKIE)
+    session = services_of(request).people.sign_in(body.name, body.password, device)
     settings: HttpSettings = request.app.state.settings
-    seconds = int(SESSION.total_seconds())
     response.set_cookie(
-        COOKIE, session.token, max_age=seconds, httponly=True, samesite="strict", secure=settings.secure
+        DEVICE_COOKIE,
+        session.device,
+        max_age=int(DEVICE.total_seconds()),
+        path=f"{PREFIX}/session",
+        httponly=True,
+        samesite="strict",
+        secure=settings.secure,
     )
-    return SignedIn(token=session.token, until=session.until, person=PersonShown.of(session.person))
+    return begun(response, session, secure=settings.secure)
+
+
+def begun(response: Response, session: Session, *, secure: bool) -> SignedIn:
+    """Return what whoever has signed in is told; browsers have the token as a cookie."""
+    seconds = int(SESSION.total_seconds())
+    response.set_cookie(COOKIE, session.token, max_age=seconds, httponly=True, samesite="strict", secure=secure)
+    return SignedIn(
+        token=session.token, until=session.until, person=PersonShown.of(session.person), device=session.device
+    )
 
 
 @router.get("/session")
@@ -148,35 +180,49 @@ def sign_out(request: Request, response: Response, person: Me) -> None:
 def set_own_password(request: Request, person: Me, body: OwnPassword) -> None:
     """Change one's own password; all sessions end."""
     people = services_of(request).people
-    people.check_password(person.name, body.old)
-    people.set_password(person.name, body.password)
+    people.check_own_password(person, body.old)
+    people.set_password(person.name, body.password, person)
 
 
 @router.get("/people")
 def everybody(request: Request, person: Manager) -> list[PersonShown]:
     """Return all people of this node."""
     del person
-    return [PersonShown.of(one) for one in services_of(request).people.all()]
+    people = services_of(request).people
+    links = people.links()
+    return [PersonShown.of(one, links.get(one.name)) for one in people.all()]
 
 
 @router.post("/people", status_code=201)
 def add(request: Request, person: Manager, body: NewPerson) -> PersonShown:
     """Add somebody."""
-    made = PersonShown.of(services_of(request).people.add(body.name, body.password, body.duties))
+    services = services_of(request)
+    link = services.sign_on.link(body.sso) if body.sso else None
+    made = PersonShown.of(services.people.add(body.name, body.password, body.duties, person, link=link), link)
     _log.warning("%s added %s: %s", person.name, made.name, ", ".join(made.duties))
     return made
 
 
 @router.patch("/people/{name}")
 def change(request: Request, name: str, person: Manager, body: Change) -> PersonShown:
-    """Change what somebody may do."""
-    people = services_of(request).people
+    """Change what somebody may do, or as whom the identity provider knows them."""
+    services = services_of(request)
     _check_there(request, name)
-    made = PersonShown.of(people.change(name, person, duties=body.duties, active=body.active, projects=body.projects))
-    standing = "" if made.active else ", not active any more"
-    projects = ", ".join(made.projects) or "none"
-    _log.warning("%s changed %s: %s; projects: %s%s", person.name, name, ", ".join(made.duties), projects, standing)
-    return made
+    link = None
+    if body.sso is not None:
+        link = services.sign_on.link(body.sso) if body.sso else NO_LINK
+        _log.warning("%s changes as whom the identity provider knows %s", person.name, name)
+    changed = services.people.change(
+        name, person, duties=body.duties, active=body.active, projects=body.projects, link=link
+    )
+    _log.warning("%s changed %s", person.name, _standing(changed))
+    return PersonShown.of(changed, services.people.links().get(name))
+
+
+def _standing(person: Person) -> str:
+    standing = "" if person.active else ", not active any more"
+    projects = ", ".join(sorted(person.projects)) or "none"
+    return f"{person.name}: {', '.join(sorted(person.duties))}; projects: {projects}{standing}"
 
 
 @router.put("/people/{name}/password", status_code=204)
@@ -185,7 +231,7 @@ def set_password(request: Request, name: str, person: Manager, body: NewPassword
     if name == person.name:
         raise PermissionDenied("one's own password takes the old one: PUT /api/v1/session/password")
     _check_there(request, name)
-    services_of(request).people.set_password(name, body.password)
+    services_of(request).people.set_password(name, body.password, person)
     _log.warning("%s gave %s another password", person.name, name)
 
 

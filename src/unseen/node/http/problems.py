@@ -22,7 +22,9 @@ from unseen.errors import (
     UnseenError,
     UsageError,
 )
-from unseen.node.usecases.people import Crowded, SignInRefused
+from unseen.node.oidc import NotBelieved
+from unseen.node.usecases.brake import SignInRefused
+from unseen.node.usecases.people import Crowded
 
 _log = logging.getLogger(__name__)
 
@@ -44,6 +46,7 @@ class TooMany(PermissionDenied):
 STATUS: tuple[tuple[type[UnseenError], HTTPStatus], ...] = (
     (NotSignedIn, HTTPStatus.UNAUTHORIZED),
     (SignInRefused, HTTPStatus.UNAUTHORIZED),
+    (NotBelieved, HTTPStatus.UNAUTHORIZED),
     (NotFound, HTTPStatus.NOT_FOUND),
     (Crowded, HTTPStatus.TOO_MANY_REQUESTS),
     (TooMany, HTTPStatus.TOO_MANY_REQUESTS),

@@ -23,6 +23,7 @@ from unseen.node.usecases.jobs import Jobs
 from unseen.node.usecases.people import People
 from unseen.node.usecases.projects import Projects
 from unseen.node.usecases.runs import Runs
+from unseen.node.usecases.sign_on import SignOn
 
 SETUP_FILE = "set-up-token"
 
@@ -59,6 +60,7 @@ class Services:
 
     name: PartyId
     people: People
+    sign_on: SignOn
     catalogue: Catalogue
     projects: Projects
     jobs: Jobs

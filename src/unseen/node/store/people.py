@@ -1,4 +1,4 @@
-"""People, and their sessions."""
+"""People, their sessions, and how else they are known."""
 
 from __future__ import annotations
 
@@ -6,8 +6,8 @@ from datetime import datetime
 
 import sqlalchemy as sql
 
-from unseen.node.domain import Duty, Person
-from unseen.node.store.schema import people, sessions
+from unseen.node.domain import Duty, Link, Person
+from unseen.node.store.schema import devices, links, people, sessions
 from unseen.trust.agreement import ProjectId
 
 
@@ -65,6 +65,43 @@ class PeopleRows:
     def end_sessions(self, name: str) -> None:
         """Forget all sessions of somebody."""
         self._connection.execute(sql.delete(sessions).where(sessions.c.person == name))
+
+    # --- identity providers ------------------------------------------------------------------------------------------
+
+    def links(self) -> dict[str, Link]:
+        """Return as whom the identity provider knows people, by name."""
+        return {row.person: Link(row.issuer, row.subject) for row in self._connection.execute(sql.select(links))}
+
+    def linked(self, link: Link) -> str | None:
+        """Return whom the identity provider knows as that."""
+        known = (links.c.issuer == link.issuer, links.c.subject == link.subject)
+        return self._connection.execute(sql.select(links.c.person).where(*known)).scalar_one_or_none()
+
+    def set_link(self, name: str, link: Link | None) -> None:
+        """Put another one in place, or none."""
+        self._connection.execute(sql.delete(links).where(links.c.person == name))
+        if link is not None:
+            added = {"person": name, "issuer": link.issuer, "subject": link.subject}
+            self._connection.execute(sql.insert(links).values(added))
+
+    # --- devices -----------------------------------------------------------------------------------------------------
+
+    def keep_device(self, token: str, name: str, until: datetime, most: int) -> None:
+        """Keep a device by the digest of its token; of somebody's, the oldest go if there are more than ``most``."""
+        self._connection.execute(sql.delete(devices).where(devices.c.token == token))
+        self._connection.execute(sql.insert(devices).values(token=token, person=name, until=until))
+        own = sql.select(devices.c.token).where(devices.c.person == name).order_by(devices.c.until.desc())
+        beyond = self._connection.execute(own.offset(most)).scalars().all()
+        self._connection.execute(sql.delete(devices).where(devices.c.token.in_(beyond)))
+
+    def is_device(self, token: str, name: str, now: datetime) -> bool:
+        """Return whether somebody has signed in with this device."""
+        known = (devices.c.token == token, devices.c.person == name, devices.c.until > now)
+        return self._connection.execute(sql.select(devices.c.token).where(*known)).one_or_none() is not None
+
+    def forget_devices(self, name: str) -> None:
+        """Forget all devices of somebody."""
+        self._connection.execute(sql.delete(devices).where(devices.c.person == name))
 
 
 def _fields(person: Person) -> dict[str, object]:

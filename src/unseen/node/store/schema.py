@@ -57,6 +57,21 @@ sessions = sql.Table(
     sql.Column("person", sql.Text, sql.ForeignKey("people.name"), nullable=False, index=True),
     sql.Column("until", Moment, nullable=False),
 )
+links = sql.Table(
+    "links",
+    metadata,
+    sql.Column("person", sql.Text, sql.ForeignKey("people.name"), primary_key=True),
+    _text("issuer"),
+    _text("subject"),
+    sql.UniqueConstraint("issuer", "subject"),
+)
+devices = sql.Table(
+    "devices",
+    metadata,
+    _text("token", primary_key=True),
+    sql.Column("person", sql.Text, sql.ForeignKey("people.name"), nullable=False, index=True),
+    sql.Column("until", Moment, nullable=False),
+)
 tables = sql.Table(
     "tables",
     metadata,

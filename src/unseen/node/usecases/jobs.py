@@ -43,10 +43,10 @@ from unseen.node.usecases.deciding import (
 from unseen.node.usecases.endings import end_job, parties_of
 from unseen.node.usecases.pausing import pause, resume, take_pause, take_resumption
 from unseen.node.usecases.proposals import newest_table, proposal, read_proposal
-from unseen.node.usecases.rights import demand
+from unseen.node.usecases.rights import colleague, demand
 from unseen.node.usecases.signatures import membership
 from unseen.trust.agreement import ProjectId
-from unseen.trust.audit import Code
+from unseen.trust.audit import Code, Event
 from unseen.trust.checks import grant_times
 from unseen.trust.envelope import read_envelope, read_statement
 from unseen.trust.grant import Grant
@@ -170,6 +170,7 @@ class Jobs:
             if by.name == waiting.by:
                 raise PermissionDenied(f"job {job}: {by.name} proposed it, and somebody else has to approve it")
             turn.kept.lines.append(f"approved/{job}", by.name.encode())
+            turn.note(Event.JOB_APPROVED, project=waiting.project, job=job, person=colleague(by))
             issue(turn, waiting)
             return known_job(turn, job)
 

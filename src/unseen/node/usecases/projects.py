@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -17,7 +18,7 @@ from unseen.node.books import Books, Turn
 from unseen.node.domain import Person, Right
 from unseen.node.letters import AgreementOffered, Card, Revoked, TableHeld, TablesHeld, snapshot_of
 from unseen.node.usecases.endings import end_jobs, sign_head
-from unseen.node.usecases.rights import demand
+from unseen.node.usecases.rights import colleague, demand
 from unseen.node.usecases.signatures import check_members, membership, merged, missing, without
 from unseen.trust.agreement import Agreement, Project, ProjectId, Revocation, open_revocation
 from unseen.trust.audit import Code, Event
@@ -108,6 +109,7 @@ class Projects:
             made = read_statement(envelope, Agreement, sender="store")
             if read not in (None, made.digest):
                 raise UsageError(f"{project}: the agreement that waits is another one by now: read it again")
+            turn.note(Event.AGREEMENT_SIGNED, project=project, subject=made.digest, person=colleague(by))
             if not missing(made, envelope):
                 _complete(turn, made, envelope)
                 return None
@@ -154,7 +156,10 @@ class Projects:
         """Say what this site lets a project do, at most; ``None``: nothing."""
         demand(by, Right.SET_POLICY, project)
         with self._books.turn() as turn:
-            turn.kept.projects.set_policy(project, None if policy is None else policy.payload().decode())
+            text = None if policy is None else policy.payload()
+            turn.kept.projects.set_policy(project, None if text is None else text.decode())
+            subject = None if text is None else hashlib.sha256(text).hexdigest()
+            turn.note(Event.POLICY_SET, project=project, subject=subject, person=colleague(by))
 
     def announce_tables(self) -> None:
         """Tell members of all projects about new versions of this node's tables, if there are any."""
