@@ -19,11 +19,6 @@
 A message names the party, file, line or column at fault, what was expected, what was found, and what to do.
 """
 
-from __future__ import annotations
-
-from collections.abc import Mapping
-from types import MappingProxyType
-
 
 class UnseenError(Exception):
     """Base of all errors raised on purpose by Unseen."""
@@ -77,24 +72,22 @@ class Cancelled(UnseenError):
     """The work was stopped on request; it can be resumed."""
 
 
-ERRORS: Mapping[str, type[UnseenError]] = MappingProxyType(
-    {
-        kind.__name__: kind
-        for kind in (
-            UnseenError,
-            UsageError,
-            DataError,
-            LocalProtocolError,
-            Deadlock,
-            RemoteProtocolError,
-            TransportError,
-            PeerUnreachable,
-            HandshakeRefused,
-            DeadlineExceeded,
-            PeerFailed,
-            PermissionDenied,
-            Cancelled,
-        )
-    }
-)
-"""All of them by name: what another process of ours says that it stopped for can be one of these, and nothing else."""
+ERRORS: dict[str, type[UnseenError]] = {
+    kind.__name__: kind
+    for kind in (
+        UnseenError,
+        UsageError,
+        DataError,
+        LocalProtocolError,
+        Deadlock,
+        RemoteProtocolError,
+        TransportError,
+        PeerUnreachable,
+        HandshakeRefused,
+        DeadlineExceeded,
+        PeerFailed,
+        PermissionDenied,
+        Cancelled,
+    )
+}
+"""All of them by name: what another process of ours says that it stopped for is one of these, or none of ours."""

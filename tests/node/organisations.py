@@ -187,6 +187,7 @@ def agreement_text(*parties: PartyId, **changes: object) -> dict[str, object]:
                         field: {"bound": "one-of", "values": [value]}
                         for field, value in small_flow(*parties)["steps"]["read"]["params"].items()
                     },
+                    "psi_join": {"protocol": {"bound": "one-of", "values": ["ecdh"]}},
                     "split": {"test": {"bound": "range", "low": 0.1, "high": 0.5}},
                 }.get(name, {}),
                 "outputs": {port: list(parties) for port in found[name].outputs},
@@ -216,7 +217,7 @@ def small_flow(*parties: PartyId) -> dict[str, object]:
                     "leave_out": {party: ["secret"] for party in parties},
                 },
             },
-            "align": {"use": "psi_join", "in": {"table": "read.table"}},
+            "align": {"use": "psi_join", "in": {"table": "read.table"}, "params": {"protocol": "ecdh"}},
             "split": {"use": "split", "in": {"table": "align.table"}, "params": {"test": 0.3}},
         },
     }

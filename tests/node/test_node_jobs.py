@@ -18,6 +18,8 @@ from organisations import (
     NOW,
     SHOP,
     Organisation,
+    acquainted,
+    agreement_text,
     allied,
     deliver,
     key_of,
@@ -101,6 +103,29 @@ def test_a_worker_is_told_what_was_charged_and_nothing_if_the_answer_is_known(tm
     assert work.job.job == again
     assert work.points == {"align": {BANK: 0}}
     assert spent(insurer, BANK) == 2000
+
+
+def test_what_is_charged_is_what_a_partner_that_cheats_could_have(tmp_path) -> None:
+    """By vole 2,000 rows give answers about 2,797 ids to whoever deviates, and few rows to as many as 1,530."""
+    text = agreement_text(BANK, INSURER)
+    text["components"][1]["bounds"] = {"protocol": {"bound": "one-of", "values": ["auto", "ecdh"]}}  # type: ignore[index]
+    bank, insurer = nodes = acquainted(tmp_path, BANK, INSURER)
+    bank.projects.draft(text, ANN)
+    deliver(nodes)
+    for node in nodes:
+        node.projects.sign(CREDIT, BEN)
+        node.projects.set_policy(CREDIT, site(BANK, INSURER), ANN)
+    for node in nodes:
+        node.projects.announce_tables()
+    deliver(nodes)
+    flow = small_flow(BANK, INSURER)
+    flow["steps"]["align"]["params"] = {}  # type: ignore[index]
+    until = NOW + timedelta(hours=1)
+    job = bank.jobs.propose(CREDIT, FlowSpec.model_validate(flow), {}, None, 0.0, 0.0, until, ANN)
+    deliver(nodes)
+    assert bank.jobs.get(job).points == spent(insurer, BANK) == 2797
+    work = Runs(insurer.books, tmp_path).lease("test", 60)
+    assert work.points == {"align": {BANK: 2000}}
 
 
 def test_budgets_end(tmp_path) -> None:

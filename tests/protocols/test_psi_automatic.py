@@ -7,10 +7,10 @@ import pytest
 
 from unseen.crypto.prg import Prg
 from unseen.dialogue import Dialogue, Receive, Send, converse
-from unseen.errors import RemoteProtocolError
+from unseen.errors import PermissionDenied, RemoteProtocolError
 from unseen.ids import PartyId
 from unseen.protocols.psi import automatic, vole
-from unseen.protocols.psi.automatic import Choice, Size, choose, intersect
+from unseen.protocols.psi.automatic import Choice, Size, choose, intersect, points
 from unseen.protocols.psi.port import Items, Meeting
 
 ANN, BEN, CAT = PartyId("ann"), PartyId("ben"), PartyId("cat")
@@ -96,3 +96,32 @@ def test_a_size_that_is_not_kept_is_refused() -> None:
 
     with pytest.raises(RemoteProtocolError, match="ben: said it has 1000000 items, then brought 9"):
         converse({ANN: dialogue(ANN, (BEN,), items(0, 4)), BEN: liar()})
+
+
+def test_a_peer_that_only_says_that_its_list_is_long_does_not_choose_the_scheme() -> None:
+    """By the other one, four ids would give it answers about 1,530."""
+
+    def liar() -> Dialogue[Any]:
+        yield Send(ANN, Size(5000))
+
+    meeting = Meeting(ANN, (BEN,), Prg(bytes(32)).derive(ANN), b"c", None, {BEN: 4})
+    with pytest.raises(PermissionDenied, match="ben brings 5000 items, and ann evaluates at most 4"):
+        converse({ANN: intersect(items(0, 4), meeting), BEN: liar()})
+
+
+@pytest.mark.parametrize(
+    ("protocol", "count", "longest", "expected"),
+    [
+        ("ecdh", 4, 10**6, 4),
+        ("auto", 4, 1000, 4),
+        ("auto", 4, 1001, 1530),
+        ("auto", 2000, 100, 2797),
+        ("vole", 4, 4, 1530),
+    ],
+)
+def test_what_a_party_can_come_to_test_depends_on_the_scheme(
+    protocol: Choice, count: int, longest: int, expected: int
+) -> None:
+    assert points(protocol, count, longest) == expected
+    # Whoever then says it has less, or meets a shorter list, has no more of it.
+    assert all(points(protocol, fewer, longest) <= expected for fewer in range(0, count, 7))

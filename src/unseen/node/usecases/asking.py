@@ -8,6 +8,7 @@ from dataclasses import dataclass
 
 from unseen.catalog.join_keys import KeyParams
 from unseen.catalog.prepare_lookup import PrepareLookupParams
+from unseen.catalog.psi_join import PsiJoinParams
 from unseen.catalog.psi_lookup import PsiLookupParams
 from unseen.catalog.psi_sum import PsiSumParams
 from unseen.catalog.read_table import ReadTableParams
@@ -23,6 +24,7 @@ from unseen.node.books import Turn
 from unseen.node.domain import CatalogueTable, Job
 from unseen.privacy.enumeration import remaining
 from unseen.privacy.facts import Request, SessionId, TableId
+from unseen.protocols.psi.automatic import points
 from unseen.trust.agreement import Agreement
 from unseen.trust.budgets import points_of
 from unseen.trust.grant import Snapshot
@@ -122,6 +124,8 @@ class Session:
 
     step: StepId
     request: Request
+    items: int
+    """How many ids the partner may bring; ``request.partner_rows`` is how many it could come to test with them."""
 
 
 def session_id(job: JobId, step: StepId, partner: PartyId) -> SessionId:
@@ -136,8 +140,8 @@ def sessions_of(turn: Turn, ask: Ask) -> tuple[Session, ...]:
         UsageError: It cannot be told which table's ids a step compares.
     """
     return tuple(
-        Session(step, _request(turn, ask, node, partner))
-        for step, node in ask.graph.nodes.items()
+        _session(turn, ask, node, partner)
+        for node in ask.graph.nodes.values()
         if _evaluates(ask.graph, node, turn.me)
         for partner in sorted(ask.graph.spec.parties)
         if partner != turn.me
@@ -151,7 +155,7 @@ def _evaluates(graph: Graph, node: Node, me: PartyId) -> bool:
     return node.component.name in VARIANTS and node.component.name != "prepare_lookup"
 
 
-def _request(turn: Turn, ask: Ask, node: Node, partner: PartyId) -> Request:
+def _session(turn: Turn, ask: Ask, node: Node, partner: PartyId) -> Session:
     ports = ("catalogue", "table") if node.component.name == "psi_lookup" else ("table", "table")
     own_name, partner_name = (_table_above(ask.graph, node, port) for port in ports)
     own, other = _snapshot(ask, turn.me, own_name), _snapshot(ask, partner, partner_name)
@@ -159,7 +163,7 @@ def _request(turn: Turn, ask: Ask, node: Node, partner: PartyId) -> Request:
     if entry is None:
         raise UsageError(f"steps.{node.step}: table {own_name} of {turn.me} is not here any more in the version named")
     told = _recipients(node)
-    return Request(
+    request = Request(
         partner=partner,
         session=session_id(ask.job, node.step, partner),
         at=turn.now,
@@ -168,12 +172,22 @@ def _request(turn: Turn, ask: Ask, node: Node, partner: PartyId) -> Request:
         value_columns=_value_columns(ask.graph, node),
         variant=VARIANTS[node.component.name],
         own_rows=own.rows,
-        partner_rows=other.rows,
+        partner_rows=_points(ask, node, partner_name, partner),
         own_snapshot=own.digest,
         partner_snapshot=other.digest,
         owner_learns=not told or turn.me in told,
         partner_learns=not told or partner in told,
     )
+    return Session(node.step, request, other.rows)
+
+
+def _points(ask: Ask, node: Node, table: str, partner: PartyId) -> int:
+    """Return how many ids a partner can come to test in a step with its version of a table, whatever it does."""
+    rows = _snapshot(ask, partner, table).rows
+    if not isinstance(node.params, PsiJoinParams):
+        return rows
+    longest = max(snapshot.rows for snapshot in ask.snapshots if snapshot.name == table)
+    return points(node.params.protocol, rows, longest)
 
 
 def _table_above(graph: Graph, node: Node, port: str) -> str:
@@ -229,13 +243,13 @@ def _prepared(graph: Graph, node: Node) -> PrepareLookupParams:
 
 def points_needed(ask: Ask) -> int:
     """Return how many points of one partner an owner has to evaluate in a job, at most."""
-    names = [
-        _table_above(ask.graph, node, "table")
+    steps = [
+        (node, _table_above(ask.graph, node, "table"))
         for node in ask.graph.nodes.values()
         if node.component.name in VARIANTS and node.component.name != "prepare_lookup"
     ]
     parties = ask.graph.spec.parties
-    return max((sum(_snapshot(ask, party, name).rows for name in names) for party in parties), default=0)
+    return max((sum(_points(ask, node, table, party) for node, table in steps) for party in parties), default=0)
 
 
 def left_of(turn: Turn, ask: Ask, agreement: Agreement) -> Left:
@@ -250,7 +264,7 @@ def left_of(turn: Turn, ask: Ask, agreement: Agreement) -> Left:
 
 
 def limits_of(turn: Turn, job: Job, ask: Ask) -> dict[StepId, dict[PartyId, int]]:
-    """Return step → partner → how many points were charged, and may be evaluated; what is not named is nothing."""
+    """Return step → partner → how many ids were charged for, and may be brought; what is not named is nothing."""
     limits: dict[StepId, dict[PartyId, int]] = {}
     for session in sessions_of(turn, ask):
         request = session.request
@@ -259,5 +273,6 @@ def limits_of(turn: Turn, job: Job, ask: Ask) -> dict[StepId, dict[PartyId, int]
             for receipt in turn.ledger(job.project, request.partner).receipts
             if isinstance(receipt.charge, Request)
         }
-        limits.setdefault(session.step, {})[request.partner] = charged.get(request.session, 0)
+        paid = charged.get(request.session, -1) >= request.partner_rows
+        limits.setdefault(session.step, {})[request.partner] = session.items if paid else 0
     return limits

@@ -9,7 +9,7 @@ from unseen.codec import message
 from unseen.dialogue import Dialogue, receive_all, send_all
 from unseen.errors import RemoteProtocolError
 from unseen.ids import PartyId
-from unseen.protocols.psi import ecdh, star, vole
+from unseen.protocols.psi import ecdh, star, vole, vole_oprf
 from unseen.protocols.psi.port import Alignment, Intersect, Items, Meeting
 
 Scheme: TypeAlias = Literal["ecdh", "vole"]
@@ -33,6 +33,16 @@ def choose(protocol: Choice, sizes: Mapping[PartyId, int]) -> Scheme:
     return "vole" if max(sizes.values()) > SMALL else "ecdh"
 
 
+def points(protocol: Choice, count: int, longest: int) -> int:
+    """Return how many ids a party can come to test that says it brings ``count``, whatever it does.
+
+    ``longest`` is the length of the longest list of all parties, at most.
+    """
+    if choose(protocol, {PartyId("longest"): max(count, longest)}) == "vole":
+        return vole_oprf.points(count, longest)
+    return count
+
+
 def intersect(items: Items, meeting: Meeting, *, protocol: Choice = "auto") -> Dialogue[Alignment]:
     """Return which of ``items`` all parties hold, by the scheme asked for or chosen; raises what ``Intersect`` does."""
     sizes = (yield from _sizes(len(items), meeting)) if protocol == "auto" else {}
@@ -52,4 +62,6 @@ def _sizes(count: int, meeting: Meeting) -> Dialogue[dict[PartyId, int]]:
     for peer, answer in answers.items():
         if answer.count < 0:
             raise RemoteProtocolError(f"{peer}: a set has {answer.count} items")
+        # A peer that only says that its list is long would choose the scheme, by which it can test more.
+        meeting.admit(peer, answer.count)
     return {meeting.me: count, **{peer: answer.count for peer, answer in answers.items()}}
