@@ -80,7 +80,7 @@ class Touches:
 def test_01_objects_of_others_are_not_reached_by_their_names(allied: Site) -> None:
     """NVFlare CVE-2026-24178: the dashboard trusted a key of the caller's. Here a job is found in its own project."""
     job = a_job(allied)
-    allied.services.people.add("eve", PASSWORD, {Duty.ANALYST, Duty.DATA_OWNER, Duty.APPROVER})
+    allied.services.people.add("eve", PASSWORD, {Duty.ANALYST, Duty.DATA_OWNER, Duty.APPROVER}, None)
     allied.services.people.assign("eve", "other")
     eve = allied.client("eve")
     asked = routes(allied, "job")

@@ -283,7 +283,10 @@ RULES = {
         ),
         ("import requests", "from urllib.request import urlopen", "import http.client"),
         "from urllib.parse import urlsplit",
-        {"client.client": "the address is that of the person at the command line, and redirects are not followed"},
+        {
+            "client.client": "the address is that of the person at the command line, and redirects are not followed",
+            "node.oidc": "the issuer of node.yaml and what its discovery document names, over TLS, without redirects",
+        },
     ),
     "sockets are the transport's": Rule(
         imports("socket", "socketserver", "asyncio.open_connection", "asyncio.start_server"),

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import json
 from collections import Counter
 from datetime import timedelta
 
 import pytest
+from pydantic import ValidationError
 from trust_example import BANK, INSURER, KEYS, NOW, digest_of
 
 from unseen.errors import DataError, RemoteProtocolError
 from unseen.ids import JobId
-from unseen.trust.audit import Event, Head, Record, Trail, check_head, check_heads, open_head, verify
+from unseen.trust.audit import Colleague, Event, Head, Record, Trail, check_head, check_heads, open_head, verify
 from unseen.trust.envelope import seal
 
 LENGTH = 1000
@@ -218,3 +220,30 @@ def test_a_record_holds_no_free_text() -> None:
             )
     with pytest.raises(ValueError, match="rows"):
         Trail().record(Event.GRANT_ISSUED, NOW, rows="x")
+
+
+# --- names of colleagues ---------------------------------------------------------------------------------------------
+
+
+def test_records_of_before_there_were_people_in_trails_keep_their_one_spelling() -> None:
+    line = Trail().record(Event.OPENED, NOW, party=BANK, subject=KEYS[BANK].public).payload()
+    assert set(json.loads(line)) == {
+        *("number", "previous", "at", "event", "code", "party", "project", "job", "step", "subject", "count")
+    }
+    padded = line.replace(b'"code":""', b'"by":null,"code":""')
+    assert padded != line
+    with pytest.raises(DataError, match="not as it was written"):
+        Trail().after(padded)
+
+
+def test_a_record_names_somebody_as_they_stood_and_no_text_passes_for_a_name() -> None:
+    trail = grown([], Trail(), 1)
+    eve = {"name": "eve", "duties": ("approver",), "projects": (), "active": True, "added": NOW}
+    line = trail.record(Event.PERSON_ADDED, NOW, person=Colleague(**eve), by="root").payload()
+    assert trail.after(line).count == 2
+    assert Record.model_validate_json(line).person == Colleague(**eve)
+    for changes in ({"name": "Eve Smith, 12 High Street"}, {"duties": ("a b",)}, {"added": NOW.replace(tzinfo=None)}):
+        with pytest.raises(ValidationError):
+            Colleague(**{**eve, **changes})
+    with pytest.raises(ValidationError):
+        trail.record(Event.PERSON_ADDED, NOW, by="free text")

@@ -57,6 +57,7 @@ def bodies() -> dict[str, object]:
     return {
         "/setup": {"name": "root", "password": PASSWORD, "token": "x"},
         "/session": {"name": "nobody", "password": PASSWORD},
+        "/session/sso/code": {"secret": "x", "code": "ABCD-2345"},
         "/session/password": {"old": "wrong wrong wrong", "password": PASSWORD},
         "/people": person,
         "/people/{name}/password": {"password": PASSWORD},

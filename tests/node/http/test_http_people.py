@@ -2,18 +2,23 @@
 
 from __future__ import annotations
 
-from datetime import timedelta
+import json
+from datetime import datetime, timedelta
 
 import pytest
+import sqlalchemy as sql
 from argon2 import PasswordHasher, extract_parameters
 from tests.node.http.conftest import NAMES, PASSWORD
+from tests.node.organisations import BANK, INSURER, small_flow
 
-from unseen.node.domain import Duty
+from unseen.errors import UsageError
+from unseen.node.domain import NO_LINK, Duty, Link
 from unseen.node.http.app import PREFIX
-from unseen.node.http.guard import COOKIE, REQUEST_HEADER
+from unseen.node.http.guard import COOKIE, DEVICE_COOKIE, REQUEST_HEADER
 from unseen.node.usecases import people as people_module
 from unseen.node.usecases.brake import MOST_FAILURES, PENALTY, SignInRefused
-from unseen.node.usecases.people import SESSION
+from unseen.node.usecases.people import DEVICE, SESSION
+from unseen.trust.audit import verify
 
 SESSION_PATH = f"{PREFIX}/session"
 
@@ -64,6 +69,132 @@ def test_whoever_guesses_waits_and_others_do_not(staffed):
     assert people.sign_in("auditor", PASSWORD)
     clock.time += PENALTY
     assert people.sign_in("analyst", PASSWORD)
+
+
+def lock_out(people, name: str = "analyst") -> None:
+    for _ in range(MOST_FAILURES):
+        with pytest.raises(SignInRefused, match="are wrong"):
+            people.sign_in(name, "wrong wrong wrong")
+    with pytest.raises(SignInRefused, match="too many"):
+        people.sign_in(name, PASSWORD)
+
+
+def test_a_device_that_has_signed_in_passes_while_others_guess_and_has_a_count_of_its_own(staffed):
+    people, client = staffed.services.people, staffed.client()
+    body = {"name": "analyst", "password": PASSWORD}
+    signed = client.post(SESSION_PATH, json=body)
+    assert f"{DEVICE_COOKIE}=" in signed.headers["set-cookie"]
+    device = signed.json()["device"]
+    lock_out(people)
+    assert client.post(SESSION_PATH, json=body).status_code == 201, "a browser has it as a cookie"
+    program = staffed.client()
+    assert program.post(SESSION_PATH, json={**body, "device": device}).json()["device"] == device
+    others = [
+        program.post(SESSION_PATH, json={**body, "device": name}).status_code
+        for name in ("invented", people.sign_in("auditor", PASSWORD).device)
+    ]
+    assert others == [401, 401], "nobody's device, and somebody else's"
+    for _ in range(MOST_FAILURES):
+        assert "are wrong" in program.post(SESSION_PATH, json={**body, "password": "x", "device": device}).text
+    assert "too many" in program.post(SESSION_PATH, json={**body, "device": device}).text, (
+        "who stole it guesses no more"
+    )
+    with staffed.bank.store.snapshot() as kept:
+        assert device not in str(kept.execute(sql.text("SELECT * FROM devices")).all())
+
+
+def test_devices_have_a_number_run_out_and_end_with_the_trust_in_their_person(staffed):
+    people, admin = staffed.services.people, staffed.services.people.get("admin")
+    first, *_, last = [people.sign_in("analyst", PASSWORD).device for _ in range(11)]
+    lock_out(people)
+    assert people.sign_in("analyst", PASSWORD, last)
+    with pytest.raises(SignInRefused):
+        people.sign_in("analyst", PASSWORD, first)
+    staffed.bank.clock.time += DEVICE
+    lock_out(people)
+    with pytest.raises(SignInRefused):
+        people.sign_in("analyst", PASSWORD, last)
+    staffed.bank.clock.time += PENALTY
+    for end in (
+        lambda: people.set_password("analyst", PASSWORD, admin),
+        lambda: people.change("analyst", admin, active=False) and people.change("analyst", admin, active=True),
+    ):
+        staffed.bank.clock.time += PENALTY
+        device = people.sign_in("analyst", PASSWORD).device
+        end()
+        lock_out(people)
+        with pytest.raises(SignInRefused):
+            people.sign_in("analyst", PASSWORD, device)
+
+
+def test_who_is_signed_in_changes_their_password_while_others_guess(staffed):
+    people, auditor = staffed.services.people, staffed.of(Duty.AUDITOR)
+    device = people.sign_in("auditor", PASSWORD).device
+    lock_out(people, "auditor")
+    path = f"{SESSION_PATH}/password"
+    for _ in range(MOST_FAILURES - 1):
+        assert auditor.put(path, json={"old": "wrong wrong wrong", "password": PASSWORD + "!"}).status_code == 401
+    assert auditor.put(path, json={"old": PASSWORD, "password": PASSWORD + "!"}).status_code == 204
+    assert people.sign_in("auditor", PASSWORD + "!", device), "their own devices stay"
+
+
+# --- who made whom
+
+
+def test_what_is_done_to_people_and_who_approves_is_in_the_nodes_own_trail(allied):
+    """An admin who makes a second person, to approve what the first one asked for, is seen."""
+    admin, secret = allied.of(Duty.ADMIN), "a password of somebody"
+    admin.post(f"{PREFIX}/people", json={"name": "eve", "password": secret, "duties": ["approver"]})
+    allied.bank.clock.time += timedelta(hours=1)
+    admin.patch(f"{PREFIX}/people/eve", json={"duties": ["approver", "analyst"], "projects": ["credit"]})
+    admin.put(f"{PREFIX}/people/eve/password", json={"password": secret + "!"})
+    project = f"{PREFIX}/projects/credit"
+    job = allied.of(Duty.ANALYST).post(f"{project}/jobs", json={"flow": small_flow(BANK, INSURER)}).json()["job"]
+    session = allied.services.people.sign_in("eve", secret + "!")
+    headers = {"authorization": f"Bearer {session.token}"}
+    assert allied.client().post(f"{project}/jobs/{job}/approval", json={}, headers=headers).status_code == 200
+    auditor = allied.of(Duty.AUDITOR)
+    text = auditor.get(f"{PREFIX}/trail").content
+    records = [json.loads(line) for line in text.splitlines()]
+    assert verify(text.splitlines()).count == len(records)
+    told = [(one["event"], one.get("by"), one["person"]["name"]) for one in records[-4:]]
+    assert told == [
+        ("person-added", "admin", "eve"),
+        ("person-changed", "admin", "eve"),
+        ("password-set", "admin", "eve"),
+        ("job-approved", None, "eve"),
+    ]
+    assert (records[-3]["person"]["duties"], records[-3]["person"]["projects"]) == (["analyst", "approver"], ["credit"])
+    approved = records[-1]
+    assert (approved["job"], approved["project"]) == (job, "credit")
+    age = datetime.fromisoformat(approved["at"]) - datetime.fromisoformat(approved["person"]["added"])
+    assert timedelta(hours=1) < age < timedelta(hours=2), "a fresh pair of eyes"
+    events = {one["event"] for one in records}
+    assert {"agreement-signed", "policy-set"} <= events
+    assert secret not in text.decode()
+    theirs = auditor.get(f"{project}/trail").text
+    assert all(f'"{name}"' not in theirs for name in ("eve", "admin", "approver")), "partners see heads of this one"
+
+
+def test_the_first_person_and_links_are_in_the_trail_and_a_refused_act_is_not(bare):
+    people = bare.services.people
+    root = people.add_first("root", PASSWORD)
+    link = Link("https://idp.example", "ann@idp")
+    people.add("ann", None, {Duty.ANALYST}, root, link=link)
+    with pytest.raises(UsageError, match="linked to this subject already"):
+        people.add("bob", PASSWORD, {Duty.ANALYST}, root, link=link)
+    people.change("ann", root, link=NO_LINK)
+    people.set_password("root", PASSWORD + "!", root)
+    _, *records = bare.bank.audit.records(None)
+    assert [(one.event, one.by, one.person.name, one.subject) for one in records] == [
+        ("person-added", None, "root", None),
+        ("person-added", "root", "ann", None),
+        ("sign-on-linked", "root", "ann", link.digest),
+        ("sign-on-linked", "root", "ann", None),
+        ("password-set", "root", "root", None),
+    ]
+    bare.bank.start()
+    assert len(bare.bank.audit.records(None)) == 6, "also after a restart"
 
 
 def test_nobody_changes_what_they_may_do_themselves(staffed):

@@ -21,7 +21,7 @@ from unseen.errors import DataError, UsageError
 from unseen.ids import JobId, PartyId
 from unseen.node import backup as backups
 from unseen.node.backup import make_backup, reconcile, restore
-from unseen.node.domain import CatalogueTable, Column, Duty, Job, JobState, Person
+from unseen.node.domain import CatalogueTable, Column, Duty, Job, JobState, Link, Person
 from unseen.node.folder import Node
 from unseen.node.retention import purge
 from unseen.node.sealed import seal_file
@@ -74,6 +74,8 @@ def digest(paired, now) -> str:
     with open_node_store(node) as store, store.begin() as kept:
         kept.people.add(Person("ada", frozenset({Duty.ANALYST}), now, projects=frozenset({CREDIT})), "hash")
         kept.people.begin_session("token", "ada", now + timedelta(hours=1))
+        kept.people.set_link("ada", Link("https://idp.example", "ada"))
+        kept.people.keep_device("device", "ada", now + timedelta(hours=1), 1)
         kept.tables.add(table)
         kept.projects.add_version(CREDIT, 1, b"\x00\xff")
         kept.projects.add_revocation(CREDIT, b"over")
@@ -108,6 +110,8 @@ def test_all_comes_back_and_the_node_knows_that_partners_know_more(paired, diges
     with open_node_store(node) as store, store.begin() as kept:
         assert everything(kept) == before
         assert kept.people.session("token", now) == "ada"
+        assert kept.people.linked(Link("https://idp.example", "ada")) == "ada"
+        assert kept.people.is_device("device", "ada", now)
         job = kept.jobs.get(ONE)
         assert (job.state, job.reason) == (
             JobState.FAILED,

@@ -15,7 +15,7 @@ from alembic.runtime.migration import MigrationContext
 from unseen.data.schema import Role
 from unseen.errors import DataError, LocalProtocolError, RemoteProtocolError, UsageError
 from unseen.ids import JobId, PartyId
-from unseen.node.domain import CatalogueTable, Column, Duty, Job, JobState, Person
+from unseen.node.domain import CatalogueTable, Column, Duty, Job, JobState, Link, Person
 from unseen.node.store import Store
 from unseen.node.store.engine import open_engine
 from unseen.node.store.schema import metadata
@@ -91,6 +91,30 @@ def test_what_changes_is_changed_and_nothing_else(store):
         kept.projects.set_pending(CREDIT, b"draft")
         kept.projects.set_pending(CREDIT, None)
         assert kept.projects.pending(CREDIT) is None
+
+
+def test_links_are_of_one_person_each_and_devices_have_a_number(store):
+    bob, link = replace(ADA, name="bob"), Link("https://idp.example", "a")
+    with store.begin() as kept:
+        for person in (ADA, bob):
+            kept.people.add(person, "hash")
+        kept.people.set_link("ada", Link("https://idp.example", "old"))
+        kept.people.set_link("ada", link)
+        kept.people.set_link("bob", Link("https://other.example", "a"))
+        assert [kept.people.linked(one) for one in (link, replace(link, subject="old"))] == ["ada", None]
+        for number in range(3):
+            kept.people.keep_device(f"d{number}", "ada", LATER + timedelta(minutes=number), 2)
+        kept.people.keep_device("e", "bob", LATER, 2)
+        assert [kept.people.is_device(one, "ada", NOW) for one in ("d0", "d1", "d2", "e")] == [False, True, True, False]
+        assert not kept.people.is_device("d1", "ada", LATER + timedelta(minutes=1)), "it ran out"
+        kept.people.forget_devices("ada")
+        assert [kept.people.is_device("d2", "ada", NOW), kept.people.is_device("e", "bob", NOW)] == [False, True]
+    with pytest.raises(LocalProtocolError, match="does not fit"), store.begin() as kept:
+        kept.people.set_link("bob", link)
+    with store.begin() as kept:
+        assert kept.people.links() == {"ada": link, "bob": Link("https://other.example", "a")}
+        kept.people.set_link("ada", None)
+        assert kept.people.linked(link) is None
 
 
 def test_an_error_leaves_nothing_behind(store):

@@ -51,6 +51,7 @@ def test_a_process_that_is_killed_leaves_nothing_half_and_no_lock(opened, url):
 
 
 def test_nobody_waits_for_ever_for_a_writer_that_hangs(opened, monkeypatch):
+    opened()  # its schema is made without that hurry
     monkeypatch.setattr("unseen.node.store.engine._BUSY_MS", 200)
     hanging, other = opened(), opened()
     with hanging.begin() as kept:
