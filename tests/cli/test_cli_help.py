@@ -36,7 +36,7 @@ COMMANDS = (
 )
 GROUPS = {
     "agreement": ("check", "key", "new", "show", "sign"),
-    "audit": ("verify",),
+    "audit": ("show", "verify"),
     "job": ("approve", "cancel", "list", "propose", "refuse", "results", "show", "watch"),
     "node": (
         "backup",
@@ -51,7 +51,7 @@ GROUPS = {
         "start",
         "status",
     ),
-    "people": ("add", "change", "list"),
+    "people": ("add", "change", "list", "trail"),
     "project": ("draft", "list", "policy", "revoke", "show", "sign", "template", "trail"),
     "table": ("add", "list", "profile", "retire"),
 }

@@ -49,7 +49,7 @@ _LEAST_RSA_BITS = 2048
 class OidcConfig(BaseModel):
     """What ``oidc`` in ``node.yaml`` says."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(frozen=True, extra="forbid", hide_input_in_errors=True)
 
     issuer: str
     """Exactly as the provider's discovery document has it."""

@@ -136,7 +136,7 @@ def serving_people(running: Running) -> Iterator[str | None]:
         metrics_token=config.metrics_token,
     )
     with (
-        _provider(running.node, clock) as provider,
+        provider_of(running.node, clock) as provider,
         serving(
             make_app(_services(running, provider, clock), settings), config.http, certificate=certificate, key=key
         ) as (host, port),
@@ -145,7 +145,7 @@ def serving_people(running: Running) -> Iterator[str | None]:
 
 
 @contextmanager
-def _provider(node: Node, clock: SystemClock) -> Iterator[Provider | None]:
+def provider_of(node: Node, clock: SystemClock) -> Iterator[Provider | None]:
     """The identity provider that the node's configuration names.
 
     Raises:
