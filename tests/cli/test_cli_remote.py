@@ -95,7 +95,9 @@ def test_a_device_signs_in_while_others_guess_and_an_auditor_reads_who_added_who
     assert (fetched.code, "4 records" in fetched.out) == (0, True), fetched.err
     shown = unseen("audit", "show", trail).out.splitlines()
     assert re.fullmatch(r" +3  \S+ \S+  person-added +sam \(auditor; added \S+ \S+\) by root", shown[2]), shown
-    assert re.fullmatch(r" +4 .* person-changed +sam \(auditor, in credit; added \S+ \S+\) by root", shown[3]), shown
+    assert re.fullmatch(r" +4 .* person-changed +sam \(auditor, in credit; added .*, changed .*\) by root", shown[3]), (
+        shown
+    )
     assert json.loads(unseen("audit", "show", trail, "--json").out)[1]["person"]["duties"] == ["admin"]
     trail.write_bytes(trail.read_bytes().replace(b'"by":"root"', b'"by":"ruth"'))
     assert "line 3 is damaged" in unseen("audit", "show", trail).err

@@ -192,6 +192,11 @@ FORGED = {
     "an empty subject": (signed(sub=""), "names nobody"),
     "a long subject": (signed(sub="a" * 256), "names nobody"),
     "control characters": (signed(sub="ann\x1b[2J"), "names nobody"),
+    "an extension that has to be understood": (
+        jwt.encode(claims(), RSA, "RS256", headers={"kid": "rsa", "crit": ["exp"], "exp": 1}),
+        "crit",
+    ),
+    "a time without end": (signed(iat=10**400), "to come"),
     "rubbish": ("a.b.c", "not good"),
     "nothing": ("", "not good"),
     **{f"no {name}": (signed(**{name: None}), name) for name in ("iss", "aud", "sub", "exp", "iat", "nonce")},

@@ -19,7 +19,7 @@ from tests.node.http.conftest import PASSWORD, Site
 from unseen.cli import remote
 from unseen.client import Client
 from unseen.errors import UsageError
-from unseen.node.domain import Duty
+from unseen.node.domain import NO_LINK, Duty
 from unseen.node.http.app import PREFIX, make_app
 from unseen.node.http.guard import HttpSettings
 from unseen.node.http.serve import serving
@@ -69,7 +69,7 @@ def linked(staffed: Site, issuer: str) -> Iterator[Site]:
     config = OidcConfig(issuer=issuer, client_id="node", url="http://localhost:8700")
     people = staffed.services.people
     with closing(Provider(config, "secret & more", CALLBACK, staffed.bank.clock)) as provider:
-        sign_on = SignOn(staffed.bank.store, people, provider, staffed.bank.clock)
+        sign_on = SignOn(people, provider, staffed.bank.clock)
         staffed.services = replace(staffed.services, sign_on=sign_on)
         staffed.app = make_app(staffed.services, HttpSettings())
         people.change("analyst", people.get("admin"), link=sign_on.link("ann@idp"))
@@ -154,9 +154,10 @@ def test_nobody_is_added_by_signing_in_and_whoever_left_stays_out(linked, caplog
     assert "subject mallory@idp is nobody here" in caplog.text
     begun = linked.client().post(SSO).json()
     typed = code_of(Browser(linked.client(), "ann@idp").open(begun["url"]))
-    people.change("analyst", admin, active=False)
+    people.change("analyst", admin, link=NO_LINK)
     left = linked.client().post(f"{SSO}/code", json={"secret": begun["secret"], "code": typed})
-    assert left.status_code == 401, "between the browser and the terminal"
+    assert left.status_code == 401, "unlinked between the browser and the terminal"
+    people.change("analyst", admin, active=False, link=linked.services.sign_on.link("ann@idp"))
     assert Browser(linked.client(), "ann@idp").open(linked.client().post(SSO).json()["url"]).status_code == 401
 
 
