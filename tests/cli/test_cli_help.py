@@ -36,7 +36,7 @@ COMMANDS = (
 )
 GROUPS = {
     "agreement": ("check", "key", "new", "show", "sign"),
-    "audit": ("verify",),
+    "audit": ("show", "verify"),
     "job": ("approve", "cancel", "list", "pause", "propose", "refuse", "report", "results", "resume", "show", "watch"),
     "model": ("list", "save"),
     "node": (
@@ -52,7 +52,7 @@ GROUPS = {
         "start",
         "status",
     ),
-    "people": ("add", "change", "list"),
+    "people": ("add", "change", "list", "trail"),
     "project": ("draft", "list", "policy", "revoke", "show", "sign", "template", "trail"),
     "table": ("add", "list", "profile", "retire"),
 }

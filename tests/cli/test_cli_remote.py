@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -18,6 +19,7 @@ from unseen.node.folder import Node
 from unseen.node.http.serve import check_address
 from unseen.node.http.services import SetUpToken
 from unseen.node.start import open_node, serving_people
+from unseen.node.usecases.brake import MOST_FAILURES
 
 PASSWORD = "correct horse battery"
 
@@ -71,6 +73,34 @@ def test_the_client_and_the_command_line_reach_a_running_node(url, tmp_path: Pat
     assert unseen("logout").code == 0
     assert not session.exists()
     assert "sign in first" in unseen("table", "list").err
+
+
+def test_a_device_signs_in_while_others_guess_and_an_auditor_reads_who_added_whom(url, tmp_path, monkeypatch, unseen):
+    with Client(url).sign_in("root", PASSWORD) as admin:
+        admin.add_person("sam", PASSWORD, ["auditor"])
+        admin.change_person("sam", projects=["credit"])
+    monkeypatch.setenv("XDG_CONFIG_HOME", str(tmp_path / "config"))
+    monkeypatch.setenv("UNSEEN_PASSWORD", PASSWORD)
+    assert unseen("login", url, "--name", "sam").code == 0
+    with Client(url) as guesser:
+        for _ in range(MOST_FAILURES):
+            with pytest.raises(PermissionDenied, match="are wrong"):
+                guesser.sign_in("sam", "wrong wrong wrong")
+        with pytest.raises(PermissionDenied, match="too many"):
+            guesser.sign_in("sam", PASSWORD)
+    assert unseen("login", url, "--name", "sam").code == 0, "from here sam has signed in before"
+    assert (tmp_path / "config" / "unseen" / "devices.json").stat().st_mode & 0o077 == 0
+    trail = tmp_path / "trail"
+    fetched = unseen("people", "trail", "--out", trail)
+    assert (fetched.code, "4 records" in fetched.out) == (0, True), fetched.err
+    shown = unseen("audit", "show", trail).out.splitlines()
+    assert re.fullmatch(r" +3  \S+ \S+  person-added +sam \(auditor; added \S+ \S+\) by root", shown[2]), shown
+    assert re.fullmatch(r" +4 .* person-changed +sam \(auditor, in credit; added .*, changed .*\) by root", shown[3]), (
+        shown
+    )
+    assert json.loads(unseen("audit", "show", trail, "--json").out)[1]["person"]["duties"] == ["admin"]
+    trail.write_bytes(trail.read_bytes().replace(b'"by":"root"', b'"by":"ruth"'))
+    assert "line 3 is damaged" in unseen("audit", "show", trail).err
 
 
 def test_one_process_runs_a_node(tmp_path, unseen):

@@ -19,6 +19,7 @@ import yaml
 from unseen.cli import node_commands
 from unseen.node.folder import NodeConfig
 from unseen.node.http.metrics import NodeCollector
+from unseen.node.oidc import OidcConfig
 from unseen.version import VERSION
 
 ROOT = Path(__file__).parents[2]
@@ -264,6 +265,15 @@ def test_every_setting_is_described_with_its_default() -> None:
     for name, field in NodeConfig.model_fields.items():
         usual = "required" if field.is_required() else field.default
         assert table[name][0] == ("none" if usual in (None, ()) else str(usual)), name
+
+
+def test_every_setting_of_an_identity_provider_is_described() -> None:
+    table = rows("| field of `oidc` | default |")
+    assert set(table) == set(OidcConfig.model_fields)
+    for name, field in OidcConfig.model_fields.items():
+        usual = "required" if field.is_required() else field.default
+        shown = "none" if usual is None else f"`[{', '.join(usual)}]`" if isinstance(usual, tuple) else usual
+        assert table[name][0] == shown, name
 
 
 def test_every_figure_is_described() -> None:

@@ -19,10 +19,13 @@ from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec, ed25519, padding, rsa
 from jwt.algorithms import ECAlgorithm, OKPAlgorithm, RSAAlgorithm
 from pydantic import ValidationError
-from tests.node.organisations import Clock
+from tests.node.organisations import BANK, Clock
 
-from unseen.errors import DeadlineExceeded, PeerUnreachable, RemoteProtocolError, UnseenError
+from unseen.clock import SystemClock
+from unseen.errors import DeadlineExceeded, PeerUnreachable, RemoteProtocolError, UnseenError, UsageError
+from unseen.node.folder import Node
 from unseen.node.oidc import Attempt, NotBelieved, OidcConfig, Provider
+from unseen.node.start import provider_of
 
 ISSUER, CLIENT, SECRET = "https://idp.example/realm", "unseen & node", "a secret/of the client"
 NOW = datetime(2026, 11, 28, 12, tzinfo=UTC)
@@ -189,6 +192,11 @@ FORGED = {
     "an empty subject": (signed(sub=""), "names nobody"),
     "a long subject": (signed(sub="a" * 256), "names nobody"),
     "control characters": (signed(sub="ann\x1b[2J"), "names nobody"),
+    "an extension that has to be understood": (
+        jwt.encode(claims(), RSA, "RS256", headers={"kid": "rsa", "crit": ["exp"], "exp": 1}),
+        "crit",
+    ),
+    "a time without end": (signed(iat=10**400), "to come"),
     "rubbish": ("a.b.c", "not good"),
     "nothing": ("", "not good"),
     **{f"no {name}": (signed(**{name: None}), name) for name in ("iss", "aud", "sub", "exp", "iat", "nonce")},
@@ -320,6 +328,31 @@ def test_settings_that_would_not_be_safe_are_refused(changes):
         OidcConfig.model_validate(
             {"issuer": ISSUER, "client_id": CLIENT, "url": "https://node.bank.example", **changes}
         )
+
+
+def test_a_nodes_provider_has_its_secret_from_a_file_that_only_the_owner_reads(tmp_path):
+    Node.create(tmp_path / "node", BANK, None, NOW)
+    config, secret = tmp_path / "node" / "node.yaml", tmp_path / "node" / "oidc-secret"
+    said = {
+        "issuer": ISSUER,
+        "client_id": CLIENT,
+        "url": "https://node.bank.example",
+        "client_secret_file": secret.name,
+    }
+    config.write_text(json.dumps({"name": "bank", "oidc": said}), encoding="utf-8")
+    secret.write_text(f"{SECRET}\n", encoding="utf-8")
+    secret.chmod(0o644)
+    with pytest.raises(UsageError, match="others may read it"), provider_of(Node(tmp_path / "node"), SystemClock()):
+        pass
+    secret.chmod(0o600)
+    node = Node(tmp_path / "node")
+    with provider_of(node, SystemClock()) as provider:
+        assert provider.issuer == ISSUER
+        assert SECRET not in f"{provider!r} {node.config!r}"
+    config.write_text(json.dumps({"name": "bank", "oidc": {**said, "client_secret": SECRET}}), encoding="utf-8")
+    with pytest.raises(UsageError, match="client_secret") as told:
+        Node(tmp_path / "node")
+    assert SECRET not in str(told.value), "what stands in the wrong place is not printed either"
 
 
 def test_http_is_for_a_provider_and_a_node_on_this_machine():

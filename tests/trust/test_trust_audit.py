@@ -238,7 +238,7 @@ def test_records_of_before_there_were_people_in_trails_keep_their_one_spelling()
 
 def test_a_record_names_somebody_as_they_stood_and_no_text_passes_for_a_name() -> None:
     trail = grown([], Trail(), 1)
-    eve = {"name": "eve", "duties": ("approver",), "projects": (), "active": True, "added": NOW}
+    eve = {"name": "eve", "duties": ("approver",), "projects": (), "active": True, "added": NOW, "changed": None}
     line = trail.record(Event.PERSON_ADDED, NOW, person=Colleague(**eve), by="root").payload()
     assert trail.after(line).count == 2
     assert Record.model_validate_json(line).person == Colleague(**eve)

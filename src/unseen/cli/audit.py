@@ -13,6 +13,8 @@ from unseen.trust.audit import Colleague, Record
 from unseen.trust.audit import verify as verify_trail
 from unseen.trust.store import read_lines
 
+_MOMENT = "%Y-%m-%d %H:%M:%S"
+
 
 def show(file: Path, *, as_json: bool) -> None:
     """Print the records of a trail, one a line, if they follow each other."""
@@ -28,7 +30,7 @@ def show(file: Path, *, as_json: bool) -> None:
 
 def _line(record: Record) -> str:
     about = (record.party, record.project, record.job, record.step, record.subject and f"{record.subject[:16]}…")
-    words = [f"{record.number:>6}  {record.at:%Y-%m-%d %H:%M:%S}  {record.event:<16}", record.code, *about]
+    words = [f"{record.number:>6}  {record.at:{_MOMENT}}  {record.event:<16}", record.code, *about]
     if record.person is not None:
         words.append(_colleague(record.person))
     if record.by is not None:
@@ -39,7 +41,8 @@ def _line(record: Record) -> str:
 def _colleague(person: Colleague) -> str:
     projects = f", in {' '.join(person.projects)}" if person.projects else ""
     standing = "" if person.active else ", not active"
-    return f"{person.name} ({' '.join(person.duties)}{projects}{standing}; added {person.added:%Y-%m-%d %H:%M:%S})"
+    changed = f", changed {person.changed:{_MOMENT}}" if person.changed is not None else ""
+    return f"{person.name} ({' '.join(person.duties)}{projects}{standing}; added {person.added:{_MOMENT}}{changed})"
 
 
 def verify(file: Path, heads: list[Path], *, as_json: bool) -> None:

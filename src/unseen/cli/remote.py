@@ -60,7 +60,7 @@ def _by_password(client: Client, name: str) -> None:
     """Sign in, and keep what lets this device sign in again while others guess at the name."""
     path, place = _session_file().with_name("devices.json"), f"{name} at {client.url}"
     known = _kept(path) if path.exists() else {}
-    client.sign_in(name, _password(), known.get(place))
+    client.sign_in(name, _password(), known.get(place, ""))
     _keep(path, {**known, place: client.device})
 
 

@@ -64,7 +64,7 @@ def add_person(
     name: Annotated[str, typer.Argument(help="How they sign in.")],
     duty: Annotated[list[str], typer.Option(help="admin, data-owner, analyst, approver or auditor; may be repeated.")],
     sso: Annotated[
-        str | None, typer.Option(metavar="SUBJECT", help="As whom the identity provider knows them; no password then.")
+        str | None, typer.Option(help="The subject that the identity provider has for them; no password then.")
     ] = None,
     password: Annotated[bool, typer.Option("--password", help="A password beside --sso.")] = False,
     json: Json = False,
@@ -79,9 +79,7 @@ def change_person(  # noqa: PLR0913, PLR0917  # each is an option
     duty: Annotated[list[str] | None, typer.Option(help="All duties they have from now on.")] = None,
     project: Annotated[list[str] | None, typer.Option(help="All projects an analyst works on.")] = None,
     active: Annotated[bool | None, typer.Option("--active/--inactive", help="Whether they may sign in.")] = None,
-    sso: Annotated[
-        str | None, typer.Option(metavar="SUBJECT", help="As whom the identity provider knows them.")
-    ] = None,
+    sso: Annotated[str | None, typer.Option(help="The subject that the identity provider has for them.")] = None,
     no_sso: Annotated[bool, typer.Option("--no-sso", help="Let them come by the provider no more.")] = False,
     json: Json = False,
 ) -> None:

@@ -93,7 +93,7 @@ class Client:
 
     @property
     def device(self) -> str:
-        """What ``sign_in`` may be given the next time: a secret as well; nothing, after ``finish_sso``."""
+        """What ``sign_in`` may be given the next time, if it was given something: a secret as well."""
         return self._device
 
     def set_up(self, token: str, name: str, password: str) -> Json:
@@ -101,7 +101,10 @@ class Client:
         return self._json("POST", "/setup", json={"token": token, "name": name, "password": password})
 
     def sign_in(self, name: str, password: str, device: str | None = None) -> Self:
-        """Begin a session; ``device`` is that of an earlier one, so that nobody's guesses elsewhere count here."""
+        """Begin a session; ``device`` is that of an earlier one, so that nobody's guesses elsewhere count here.
+
+        An empty one asks for one; without, as in scripts, this device is not remembered.
+        """
         said = {"name": name, "password": password, "device": device}
         return self._begun(self._json("POST", "/session", json=said))
 

@@ -76,6 +76,8 @@ class Person:
     active: bool = True
     projects: frozenset[ProjectId] = frozenset()
     """Where an analyst works; who has another duty sees all projects of the organisation."""
+    changed: datetime | None = None
+    """When an admin last changed what they may do, or how they sign in."""
 
     def may(self, right: Right) -> bool:
         """Return whether this person may do that."""

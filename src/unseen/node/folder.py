@@ -50,7 +50,7 @@ _KEY_END = b"-----END PRIVATE KEY-----\n"
 class NodeConfig(BaseModel):
     """What people may edit."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(frozen=True, extra="forbid", hide_input_in_errors=True)
 
     name: PartyId
     listen: str | None = None

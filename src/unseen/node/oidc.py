@@ -49,7 +49,7 @@ _LEAST_RSA_BITS = 2048
 class OidcConfig(BaseModel):
     """What ``oidc`` in ``node.yaml`` says."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(frozen=True, extra="forbid", hide_input_in_errors=True)
 
     issuer: str
     """Exactly as the provider's discovery document has it."""
@@ -365,7 +365,7 @@ def _is_strong(key: object) -> bool:
 
 def _moment(value: object) -> float:
     """Return seconds since 1970, and what compares as false with everything if it is none."""
-    return float(value) if isinstance(value, int | float) and not isinstance(value, bool) else math.nan
+    return value if isinstance(value, int | float) and not isinstance(value, bool) else math.nan
 
 
 def _only(client: str) -> tuple[object, ...]:

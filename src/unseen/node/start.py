@@ -17,6 +17,7 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, closing, contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
+from urllib.parse import urlsplit
 
 from unseen.clock import SystemClock
 from unseen.ids import PartyId
@@ -30,7 +31,7 @@ from unseen.node.http.serve import serving
 from unseen.node.http.services import Services, SetUpToken
 from unseen.node.http.sign_on import CALLBACK
 from unseen.node.mailroom import Mailroom
-from unseen.node.oidc import Provider
+from unseen.node.oidc import OidcConfig, Provider
 from unseen.node.partners import alone
 from unseen.node.storage import RUN_FOLDER, open_node_artifacts, open_node_store
 from unseen.node.store import Store
@@ -131,12 +132,12 @@ def serving_people(running: Running) -> Iterator[str | None]:
     certificate = folder / config.http_certificate if config.http_certificate else None
     key = folder / config.http_key if config.http_key else None
     settings = HttpSettings(
-        hosts=LOOPBACK | {*config.http_hosts, split_endpoint(config.http)[0]},
+        hosts=LOOPBACK | {*config.http_hosts, split_endpoint(config.http)[0], *_sent_back_to(config.oidc)},
         secure=certificate is not None,
         metrics_token=config.metrics_token,
     )
     with (
-        _provider(running.node, clock) as provider,
+        provider_of(running.node, clock) as provider,
         serving(
             make_app(_services(running, provider, clock), settings), config.http, certificate=certificate, key=key
         ) as (host, port),
@@ -145,7 +146,7 @@ def serving_people(running: Running) -> Iterator[str | None]:
 
 
 @contextmanager
-def _provider(node: Node, clock: SystemClock) -> Iterator[Provider | None]:
+def provider_of(node: Node, clock: SystemClock) -> Iterator[Provider | None]:
     """The identity provider that the node's configuration names.
 
     Raises:
@@ -162,12 +163,18 @@ def _provider(node: Node, clock: SystemClock) -> Iterator[Provider | None]:
         yield provider
 
 
+def _sent_back_to(config: OidcConfig | None) -> tuple[str, ...]:
+    """Return the name by which the identity provider sends browsers back here."""
+    host = urlsplit(config.url).hostname if config is not None else None
+    return (f"[{host}]" if ":" in host else host,) if host else ()
+
+
 def _services(running: Running, provider: Provider | None, clock: SystemClock) -> Services:
     people = People(running.store, running.books)
     return Services(
         name=running.node.name,
         people=people,
-        sign_on=SignOn(running.store, people, provider, clock),
+        sign_on=SignOn(people, provider, clock),
         catalogue=Catalogue(running.store, running.artifacts, clock),
         projects=running.projects,
         jobs=running.jobs,

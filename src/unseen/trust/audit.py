@@ -88,6 +88,8 @@ class Colleague(Part):
     active: bool
     added: AwareDatetime
     """Since when they are there: an approval by somebody who was added a moment before is worth a look."""
+    changed: AwareDatetime | None
+    """When somebody else last changed what they may do or how they sign in: as telling, of an account that slept."""
 
 
 class Record(Part):

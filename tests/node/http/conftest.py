@@ -75,7 +75,7 @@ def bare(tmp_path: Path) -> Iterator[Site]:
     services = Services(
         name=BANK,
         people=people,
-        sign_on=SignOn(bank.store, people, None, bank.clock),
+        sign_on=SignOn(people, None, bank.clock),
         catalogue=Catalogue(bank.store, artifacts, bank.clock),
         projects=bank.projects,
         jobs=bank.jobs,

@@ -82,7 +82,8 @@ def lock_out(people, name: str = "analyst") -> None:
 def test_a_device_that_has_signed_in_passes_while_others_guess_and_has_a_count_of_its_own(staffed):
     people, client = staffed.services.people, staffed.client()
     body = {"name": "analyst", "password": PASSWORD}
-    signed = client.post(SESSION_PATH, json=body)
+    assert client.post(SESSION_PATH, json=body).json()["device"] == "", "nobody asked to be remembered"
+    signed = client.post(SESSION_PATH, json={**body, "device": ""})
     assert f"{DEVICE_COOKIE}=" in signed.headers["set-cookie"]
     device = signed.json()["device"]
     lock_out(people)
@@ -91,7 +92,7 @@ def test_a_device_that_has_signed_in_passes_while_others_guess_and_has_a_count_o
     assert program.post(SESSION_PATH, json={**body, "device": device}).json()["device"] == device
     others = [
         program.post(SESSION_PATH, json={**body, "device": name}).status_code
-        for name in ("invented", people.sign_in("auditor", PASSWORD).device)
+        for name in ("invented", people.sign_in("auditor", PASSWORD, "").device)
     ]
     assert others == [401, 401], "nobody's device, and somebody else's"
     for _ in range(MOST_FAILURES):
@@ -105,7 +106,7 @@ def test_a_device_that_has_signed_in_passes_while_others_guess_and_has_a_count_o
 
 def test_devices_have_a_number_run_out_and_end_with_the_trust_in_their_person(staffed):
     people, admin = staffed.services.people, staffed.services.people.get("admin")
-    first, *_, last = [people.sign_in("analyst", PASSWORD).device for _ in range(11)]
+    first, *_, last = [people.sign_in("analyst", PASSWORD, "").device for _ in range(11)]
     lock_out(people)
     assert people.sign_in("analyst", PASSWORD, last)
     with pytest.raises(SignInRefused):
@@ -120,16 +121,29 @@ def test_devices_have_a_number_run_out_and_end_with_the_trust_in_their_person(st
         lambda: people.change("analyst", admin, active=False) and people.change("analyst", admin, active=True),
     ):
         staffed.bank.clock.time += PENALTY
-        device = people.sign_in("analyst", PASSWORD).device
+        device = people.sign_in("analyst", PASSWORD, "").device
         end()
         lock_out(people)
         with pytest.raises(SignInRefused):
             people.sign_in("analyst", PASSWORD, device)
 
 
+def test_a_password_that_is_changed_while_it_is_looked_at_begins_no_session(staffed, monkeypatch):
+    people, admin = staffed.services.people, staffed.services.people.get("admin")
+    verified = people._verified
+
+    def late(hashed: str, password: str) -> bool:
+        people.set_password("analyst", PASSWORD + "!", admin)
+        return verified(hashed, password)
+
+    monkeypatch.setattr(people, "_verified", late)
+    with pytest.raises(SignInRefused, match="a moment ago"):
+        people.sign_in("analyst", PASSWORD)
+
+
 def test_who_is_signed_in_changes_their_password_while_others_guess(staffed):
     people, auditor = staffed.services.people, staffed.of(Duty.AUDITOR)
-    device = people.sign_in("auditor", PASSWORD).device
+    device = people.sign_in("auditor", PASSWORD, "").device
     lock_out(people, "auditor")
     path = f"{SESSION_PATH}/password"
     for _ in range(MOST_FAILURES - 1):
@@ -171,6 +185,8 @@ def test_what_is_done_to_people_and_who_approves_is_in_the_nodes_own_trail(allie
     assert timedelta(hours=1) < age < timedelta(hours=2), "a fresh pair of eyes"
     events = {one["event"] for one in records}
     assert {"agreement-signed", "policy-set"} <= events
+    when = datetime.fromisoformat(approved["at"]) - datetime.fromisoformat(approved["person"]["changed"])
+    assert when < timedelta(minutes=1), "nor does an old account that an admin has just given a password pass for old"
     assert secret not in text.decode()
     theirs = auditor.get(f"{project}/trail").text
     assert all(f'"{name}"' not in theirs for name in ("eve", "admin", "approver")), "partners see heads of this one"
@@ -190,11 +206,12 @@ def test_the_first_person_and_links_are_in_the_trail_and_a_refused_act_is_not(ba
         ("person-added", None, "root", None),
         ("person-added", "root", "ann", None),
         ("sign-on-linked", "root", "ann", link.digest),
+        ("person-changed", "root", "ann", None),
         ("sign-on-linked", "root", "ann", None),
         ("password-set", "root", "root", None),
     ]
     bare.bank.start()
-    assert len(bare.bank.audit.records(None)) == 6, "also after a restart"
+    assert len(bare.bank.audit.records(None)) == 7, "also after a restart"
 
 
 def test_nobody_changes_what_they_may_do_themselves(staffed):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import warnings
 from collections.abc import Iterator
 from contextlib import closing
@@ -15,9 +16,13 @@ import pytest
 from starlette.testclient import TestClient
 from tests.node.http.conftest import PASSWORD, Site
 
-from unseen.node.domain import Duty
+from unseen.cli import remote
+from unseen.client import Client
+from unseen.errors import UsageError
+from unseen.node.domain import NO_LINK, Duty
 from unseen.node.http.app import PREFIX, make_app
 from unseen.node.http.guard import HttpSettings
+from unseen.node.http.serve import serving
 from unseen.node.http.sign_on import CALLBACK
 from unseen.node.oidc import OidcConfig, Provider
 from unseen.node.usecases import sign_on as sign_on_module
@@ -64,7 +69,7 @@ def linked(staffed: Site, issuer: str) -> Iterator[Site]:
     config = OidcConfig(issuer=issuer, client_id="node", url="http://localhost:8700")
     people = staffed.services.people
     with closing(Provider(config, "secret & more", CALLBACK, staffed.bank.clock)) as provider:
-        sign_on = SignOn(staffed.bank.store, people, provider, staffed.bank.clock)
+        sign_on = SignOn(people, provider, staffed.bank.clock)
         staffed.services = replace(staffed.services, sign_on=sign_on)
         staffed.app = make_app(staffed.services, HttpSettings())
         people.change("analyst", people.get("admin"), link=sign_on.link("ann@idp"))
@@ -149,9 +154,10 @@ def test_nobody_is_added_by_signing_in_and_whoever_left_stays_out(linked, caplog
     assert "subject mallory@idp is nobody here" in caplog.text
     begun = linked.client().post(SSO).json()
     typed = code_of(Browser(linked.client(), "ann@idp").open(begun["url"]))
-    people.change("analyst", admin, active=False)
+    people.change("analyst", admin, link=NO_LINK)
     left = linked.client().post(f"{SSO}/code", json={"secret": begun["secret"], "code": typed})
-    assert left.status_code == 401, "between the browser and the terminal"
+    assert left.status_code == 401, "unlinked between the browser and the terminal"
+    people.change("analyst", admin, active=False, link=linked.services.sign_on.link("ann@idp"))
     assert Browser(linked.client(), "ann@idp").open(linked.client().post(SSO).json()["url"]).status_code == 401
 
 
@@ -172,6 +178,28 @@ def test_links_are_made_by_admins_to_one_person_each_and_end_sessions(linked):
     assert admin.patch(f"{path}/eve", json={"sso": ""}).json()["sso"] is None
     assert admin.patch(f"{path}/admin", json={"sso": "root@idp"}).status_code == 403
     assert linked.of(Duty.AUDITOR).patch(f"{path}/eve", json={"sso": "sam@idp"}).status_code == 403
+
+
+def test_the_command_line_signs_in_with_a_browser_elsewhere(linked, tmp_path, monkeypatch, capsys):
+    browser, said = Browser(linked.client(), "ann@idp"), []
+
+    def look(what: str, variable: str, *, hidden: bool = False) -> str:
+        said.append((what, variable))
+        return code_of(browser.open(capsys.readouterr().out.split()[-1]))
+
+    monkeypatch.setenv("XDG_CONFIG_HOME", str(tmp_path / "config"))
+    monkeypatch.setattr(remote, "_asked", look)
+    with serving(linked.app, "127.0.0.1:0") as (host, port):
+        url = f"http://{host}:{port}"
+        remote.login(url=url, name=None, set_up=False, sso=True, authority=None)
+        assert said == [("code that the browser shows", "UNSEEN_SSO_CODE")]
+        assert f"signed in at {url} as analyst: analyst" in capsys.readouterr().out
+        session = tmp_path / "config" / "unseen" / "session.json"
+        with Client(url, json.loads(session.read_text(encoding="utf-8"))["token"]) as client:
+            assert client.me()["person"]["name"] == "analyst"
+        for wrong in ({"name": "ann", "sso": True}, {"name": None, "sso": False}):
+            with pytest.raises(UsageError, match="--sso"):
+                remote.login(url=url, set_up=False, authority=None, **wrong)
 
 
 def test_a_node_without_a_provider_says_so(staffed):

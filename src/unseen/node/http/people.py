@@ -39,7 +39,10 @@ class Credentials(Body):
 
 
 class SignIn(Credentials):
-    """The same, and what an earlier session gave this device, so that guesses from elsewhere do not count here."""
+    """The same, and what an earlier session gave this device, so that guesses from elsewhere do not count here.
+
+    An empty one asks for one; without, the device is not remembered.
+    """
 
     device: Annotated[str | None, Field(max_length=256, repr=False)] = None
 
@@ -89,6 +92,8 @@ class PersonShown(BaseModel):
     active: bool
     projects: tuple[ProjectId, ...]
     created: datetime
+    changed: datetime | None = None
+    """When an admin last changed what they may do, or how they sign in."""
     sso: str | None = None
     """As whom the identity provider knows them."""
 
@@ -101,6 +106,7 @@ class PersonShown(BaseModel):
             active=person.active,
             projects=tuple(sorted(person.projects)),
             created=person.created,
+            changed=person.changed,
             sso=None if link is None else link.subject,
         )
 
@@ -137,18 +143,19 @@ def set_up(request: Request, body: SetUp) -> PersonShown:
 @router.post("/session", status_code=201)
 def sign_in(request: Request, response: Response, body: SignIn) -> SignedIn:
     """Begin a session."""
-    device = body.device or request.cookies.get(DEVICE_COOKIE)
+    device = body.device or request.cookies.get(DEVICE_COOKIE, body.device)
     session = services_of(request).people.sign_in(body.name, body.password, device)
     settings: HttpSettings = request.app.state.settings
-    response.set_cookie(
-        DEVICE_COOKIE,
-        session.device,
-        max_age=int(DEVICE.total_seconds()),
-        path=f"{PREFIX}/session",
-        httponly=True,
-        samesite="strict",
-        secure=settings.secure,
-    )
+    if session.device:
+        response.set_cookie(
+            DEVICE_COOKIE,
+            session.device,
+            max_age=int(DEVICE.total_seconds()),
+            path=f"{PREFIX}/session",
+            httponly=True,
+            samesite="strict",
+            secure=settings.secure,
+        )
     return begun(response, session, secure=settings.secure)
 
 

@@ -110,6 +110,7 @@ def _fields(person: Person) -> dict[str, object]:
         "projects": sorted(person.projects),
         "created": person.created,
         "active": person.active,
+        "changed": person.changed,
     }
 
 
@@ -120,4 +121,5 @@ def _person(row: sql.Row[tuple[object, ...]]) -> Person:
         created=row.created,
         active=row.active,
         projects=frozenset(map(ProjectId, row.projects)),
+        changed=row.changed,
     )

@@ -49,6 +49,7 @@ people = sql.Table(
     sql.Column("projects", sql.JSON, nullable=False),
     sql.Column("created", Moment, nullable=False),
     sql.Column("active", sql.Boolean, nullable=False),
+    sql.Column("changed", Moment),
 )
 sessions = sql.Table(
     "sessions",

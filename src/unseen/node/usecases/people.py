@@ -167,14 +167,14 @@ class People:
                 duties=person.duties if duties is None else _some(duties),
                 active=person.active if active is None else active,
                 projects=person.projects if projects is None else frozenset(projects),
+                changed=turn.now,
             )
             people.change(changed)
             if not changed.active or link is not None:
                 people.end_sessions(name)
             if not changed.active:
                 people.forget_devices(name)
-            if changed != person or link is None:
-                _note(turn, Event.PERSON_CHANGED, changed, by)
+            _note(turn, Event.PERSON_CHANGED, changed, by)
             if link is not None:
                 _link(turn, changed, link, by)
         return changed
@@ -200,6 +200,8 @@ class People:
             people.set_password(name, hashed)
             people.end_sessions(name)
             if by.name != name:
+                person = replace(person, changed=turn.now)
+                people.change(person)
                 people.forget_devices(name)
             _note(turn, Event.PASSWORD_SET, person, by)
 
@@ -212,7 +214,8 @@ class People:
         """
         self._check_password(person.name, password, _SIGNED_IN)
 
-    def _check_password(self, name: str, password: str, device: str) -> None:
+    def _check_password(self, name: str, password: str, device: str) -> str:
+        """Return the hash of the password, which is the right one."""
         with self._place():
             self._brake.attempt(name, device)
             kept_hash = self._hash_of(name)
@@ -220,6 +223,7 @@ class People:
         if not kept_hash or not right:
             raise SignInRefused("name or password are wrong")
         self._brake.succeeded(name, device)
+        return kept_hash
 
     def _hash_of(self, name: str) -> str | None:
         if not PersonName.pattern.fullmatch(name):
@@ -231,32 +235,52 @@ class People:
     # --- signing in ----------------------------------------------------------------------------------------------
 
     def sign_in(self, name: str, password: str, device: str | None = None) -> Session:
-        """Begin a session; ``device`` is what an earlier one gave, so that guesses from elsewhere do not count.
+        """Begin a session.
+
+        Args:
+            name: Who it is to be.
+            password: What they know.
+            device: What an earlier session gave, so that guesses from elsewhere do not count here; empty, to be given
+                one; ``None``, to be none that is remembered.
 
         Raises:
             SignInRefused: Name or password are wrong, or too many were.
             Crowded: Too many ask at once.
         """
         known = self._known_device(name, device)
-        self._check_password(name, password, _digest(known) if known else "")
-        session = self.begin_session(name)
-        token = known or secrets.token_urlsafe(32)
+        hashed = self._check_password(name, password, _digest(known) if known else "")
         with self._store.begin() as kept:
+            if kept.people.password_hash(name) != hashed:
+                raise SignInRefused("the password was changed a moment ago")
+            session = self._begin(kept, name)
+            if device is None:
+                return session
+            token = known or secrets.token_urlsafe(32)
             kept.people.keep_device(_digest(token), name, self._clock.now() + DEVICE, _MOST_DEVICES)
         return replace(session, device=token)
 
-    def begin_session(self, name: str) -> Session:
-        """Begin a session of somebody who has shown who they are.
+    def linked(self, link: Link) -> Person | None:
+        """Return whom the identity provider knows as that, if they are active."""
+        with self._store.begin() as kept:
+            name = kept.people.linked(link)
+            person = kept.people.get(name) if name is not None else None
+        return person if person is not None and person.active else None
+
+    def sign_in_by(self, link: Link) -> Session:
+        """Begin a session of somebody whom the identity provider has just named.
 
         Raises:
-            SignInRefused: They are not here any more.
+            SignInRefused: Nobody is linked to that, or not any more, or they are not active.
         """
-        token, until = secrets.token_urlsafe(32), self._clock.now() + SESSION
         with self._store.begin() as kept:
-            person = kept.people.get(name)
-            if person is None or not person.active:
-                raise SignInRefused(f"{name} may not sign in here any more")
-            kept.people.begin_session(_digest(token), name, until)
+            return self._begin(kept, kept.people.linked(link))
+
+    def _begin(self, kept: Kept, name: str | None) -> Session:
+        person = kept.people.get(name) if name is not None else None
+        if person is None or not person.active:
+            raise SignInRefused("nobody may sign in here by that, or not any more")
+        token, until = secrets.token_urlsafe(32), self._clock.now() + SESSION
+        kept.people.begin_session(_digest(token), person.name, until)
         return Session(token, person, until)
 
     def _known_device(self, name: str, device: str | None) -> str | None:

@@ -27,4 +27,5 @@ def colleague(person: Person) -> Colleague:
         projects=tuple(sorted(person.projects)),
         active=person.active,
         added=person.created,
+        changed=person.changed,
     )

@@ -22,9 +22,8 @@ from datetime import datetime, timedelta
 from unseen.clock import Clock
 from unseen.codec import shown
 from unseen.errors import UsageError
-from unseen.node.domain import Link
+from unseen.node.domain import NO_LINK, Link
 from unseen.node.oidc import Attempt, Provider
-from unseen.node.store import Store
 from unseen.node.usecases.brake import SignInRefused
 from unseen.node.usecases.people import People, Session
 
@@ -53,7 +52,8 @@ class _Waiting:
     until: datetime
     returned: bool = False
     """Whether a browser has come back with this state: it does once."""
-    person: str = ""
+    link: Link = NO_LINK
+    """Who it was, once it is known."""
     code: str = field(default="", repr=False)
     tries: int = 0
 
@@ -62,14 +62,13 @@ class SignOn:
     """Those who are on their way; in memory, bounded in number and time.
 
     Args:
-        store: Keeps who is linked to whom.
-        people: Begins sessions.
+        people: Know who is linked to whom, and begin sessions.
         provider: The organisation's; ``None`` if it has none.
         clock: What time it is.
     """
 
-    def __init__(self, store: Store, people: People, provider: Provider | None, clock: Clock) -> None:
-        self._store, self._people, self._provider, self._clock = store, people, provider, clock
+    def __init__(self, people: People, provider: Provider | None, clock: Clock) -> None:
+        self._people, self._provider, self._clock = people, provider, clock
         self._lock = threading.Lock()
         self._waiting: dict[str, _Waiting] = {}
 
@@ -127,11 +126,18 @@ class SignOn:
                 raise SignInRefused("nobody waits for this sign-in, or not any more: begin again")
             waiting.returned = True
         subject = self.provider.subject(waiting.attempt, code)
-        person = self._linked(subject)
+        link = self.link(subject)
+        person = self._people.linked(link)
+        if person is None:
+            _log.warning("sign-in by the identity provider: subject %s is nobody here", shown(subject))
+            raise SignInRefused(
+                f"you are signed in at the provider, as {shown(subject)}, and nobody here is linked to that: an admin "
+                "does it by `unseen people change NAME --sso SUBJECT`"
+            )
         shown_code = "".join(secrets.choice(_LETTERS) for _ in range(_CODE_LENGTH))
         with self._lock:
-            waiting.person, waiting.code = person, shown_code
-        return person, f"{shown_code[:4]}-{shown_code[4:]}"
+            waiting.link, waiting.code = link, shown_code
+        return person.name, f"{shown_code[:4]}-{shown_code[4:]}"
 
     def finish(self, secret: str, code: str) -> Session:
         """Begin the session of whoever the browser belongs to that showed this code.
@@ -151,19 +157,7 @@ class SignOn:
                 del self._waiting[state]
         if not right:
             raise SignInRefused("this is not the code that the browser shows")
-        return self._people.begin_session(waiting.person)
-
-    def _linked(self, subject: str) -> str:
-        with self._store.begin() as kept:
-            name = kept.people.linked(self.link(subject))
-            person = kept.people.get(name) if name is not None else None
-        if person is None or not person.active:
-            _log.warning("sign-in by the identity provider: subject %s is nobody here", shown(subject))
-            raise SignInRefused(
-                f"you are signed in at the provider, as {shown(subject)}, and nobody here is linked to that: an admin "
-                "does it by `unseen people change NAME --sso SUBJECT`"
-            )
-        return person.name
+        return self._people.sign_in_by(waiting.link)
 
     def _forget(self) -> None:
         """Forget those who took too long; they are in the order in which they began."""

@@ -1,4 +1,4 @@
-"""Who comes by an identity provider, and devices that have signed in before."""
+"""Who comes by an identity provider, devices that have signed in before, and when an admin changed somebody."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ down_revision = "0003"
 
 def upgrade() -> None:
     """Bring the schema from the version before to this one."""
+    op.add_column("people", sa.Column("changed", sa.DateTime(timezone=True), nullable=True))
     op.create_table(
         "links",
         sa.Column("person", sa.Text(), nullable=False),
