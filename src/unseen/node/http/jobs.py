@@ -6,7 +6,7 @@ import asyncio
 import json
 from collections.abc import AsyncIterator, Mapping
 from datetime import datetime, timedelta
-from typing import Annotated, TypeAlias
+from typing import Annotated, Any, TypeAlias
 
 from fastapi import APIRouter, Depends, Query, Request
 from fastapi.responses import FileResponse, StreamingResponse
@@ -81,6 +81,32 @@ class JobShown(BaseModel):
     def of(cls, job: Job) -> JobShown:
         """Return what is shown of a job."""
         return cls(**{name: getattr(job, name) for name in cls.model_fields})
+
+
+_EVENTS: dict[str, Any] = {
+    "description": "Events, each with a number where it can be gone on from, and with JSON as its data.",
+    "content": {
+        "text/event-stream": {
+            "schema": {
+                "type": "object",
+                "properties": {"id": {"type": "string"}, "data": {"type": "string"}},
+                "required": ["data"],
+            }
+        }
+    },
+}
+
+
+class Events(StreamingResponse):
+    """Server-sent events."""
+
+    media_type = "text/event-stream"
+
+
+class ResultFile(FileResponse):
+    """A file to be saved."""
+
+    media_type = "application/octet-stream"
 
 
 class JobWhole(JobShown):
@@ -162,7 +188,7 @@ def cancel(request: Request, project: ProjectId, job: JobId, person: Canceller, 
     return JobShown.of(_found(request, project, job))
 
 
-@router.get(f"{PATH}/{{job}}/events")
+@router.get(f"{PATH}/{{job}}/events", response_class=Events, responses={200: _EVENTS})
 def events(
     request: Request, project: ProjectId, job: JobId, person: Reader, after: Annotated[int, Query(ge=0)] = 0
 ) -> StreamingResponse:
@@ -176,7 +202,7 @@ def events(
         raise TooMany("too many watch jobs at this moment: look at the job itself, or try again later")
     last = request.headers.get("last-event-id", "")
     start = int(last) if last.isascii() and last.isdigit() and len(last) < _LONGEST_NUMBER else after
-    return StreamingResponse(_told(request, project, job, start), media_type="text/event-stream")
+    return Events(_told(request, project, job, start))
 
 
 @router.get(f"{PATH}/{{job}}/results")
@@ -191,7 +217,7 @@ def results(request: Request, project: ProjectId, job: JobId, person: Receiver) 
     ]
 
 
-@router.get(f"{PATH}/{{job}}/results/{{result}}")
+@router.get(f"{PATH}/{{job}}/results/{{result}}", response_class=ResultFile)
 def result(request: Request, project: ProjectId, job: JobId, result: str, person: Receiver) -> FileResponse:
     """Return a result as a file: a table as Parquet, a document as JSON."""
     del person
@@ -200,7 +226,7 @@ def result(request: Request, project: ProjectId, job: JobId, result: str, person
     if result not in runs.results(job):
         raise NotFound(f"job {job} left no such result at this node")
     path = runs.result_file(job, result)
-    return FileResponse(path, media_type="application/octet-stream", filename=f"{result}{path.suffix}")
+    return ResultFile(path, media_type=ResultFile.media_type, filename=f"{result}{path.suffix}")
 
 
 def _found(request: Request, project: ProjectId, job: JobId) -> Job:
