@@ -6,6 +6,7 @@ from fastapi import FastAPI
 from fastapi.routing import APIRoute
 
 from unseen.node.http import audit, jobs, people, problems, projects, sign_on, status, tables
+from unseen.node.http.description import describe
 from unseen.node.http.guard import PREFIX, Ceiling, Doorkeeper, HttpSettings, Needs, Places, signed_in
 from unseen.node.http.services import Services
 from unseen.version import VERSION
@@ -47,6 +48,7 @@ def make_app(services: Services, settings: HttpSettings | None = None) -> FastAP
     app.add_middleware(Ceiling, settings=settings, uploads=f"{PREFIX}/tables/")
     app.add_middleware(Doorkeeper, settings=settings)
     check_guarded(app)
+    describe(app, frozenset(OPEN))
     return app
 
 

@@ -18,6 +18,12 @@ router = APIRouter(prefix=PREFIX, tags=["audit"])
 Auditor = Annotated[Person, Depends(Needs(Right.SEE_AUDIT))]
 
 
+class Lines(Response):
+    """Records of a trail, one a line."""
+
+    media_type = "application/x-ndjson"
+
+
 class HeadShown(BaseModel):
     """How far a partner's trail had got when it signed that."""
 
@@ -36,13 +42,13 @@ class TrailShown(BaseModel):
     heads: tuple[HeadShown, ...]
 
 
-@router.get("/projects/{project}/trail")
+@router.get("/projects/{project}/trail", response_class=Lines)
 def trail(request: Request, project: ProjectId, person: Auditor) -> Response:
     """Return the whole trail of a project, one record a line, for ``unseen audit verify``."""
     del person
     check_project(request, project)
     lines = services_of(request).audit.lines(project)
-    return Response(b"".join(line + b"\n" for line in lines), media_type="application/x-ndjson")
+    return Lines(b"".join(line + b"\n" for line in lines))
 
 
 @router.get("/projects/{project}/trail/records")
@@ -71,9 +77,9 @@ def state(request: Request, project: ProjectId, person: Auditor) -> TrailShown:
     return TrailShown(count=found.count, digest=found.digest, whole=True, fault="", heads=heads)
 
 
-@router.get("/trail")
+@router.get("/trail", response_class=Lines)
 def own_trail(request: Request, person: Auditor) -> Response:
     """Return the trail of what could not be told to any project."""
     del person
     lines = services_of(request).audit.lines(None)
-    return Response(b"".join(line + b"\n" for line in lines), media_type="application/x-ndjson")
+    return Lines(b"".join(line + b"\n" for line in lines))

@@ -6,7 +6,7 @@ import asyncio
 import json
 from collections.abc import AsyncIterator, Mapping
 from datetime import datetime, timedelta
-from typing import Annotated, TypeAlias
+from typing import Annotated, Any, TypeAlias
 
 from fastapi import APIRouter, Depends, Query, Request, Response
 from fastapi.responses import FileResponse, StreamingResponse
@@ -84,6 +84,32 @@ class JobShown(BaseModel):
     def of(cls, job: Job) -> JobShown:
         """Return what is shown of a job."""
         return cls(**{name: getattr(job, name) for name in cls.model_fields})
+
+
+_EVENTS: dict[str, Any] = {
+    "description": "Events, each with a number where it can be gone on from, and with JSON as its data.",
+    "content": {
+        "text/event-stream": {
+            "schema": {
+                "type": "object",
+                "properties": {"id": {"type": "string"}, "data": {"type": "string"}},
+                "required": ["data"],
+            }
+        }
+    },
+}
+
+
+class Events(StreamingResponse):
+    """Server-sent events."""
+
+    media_type = "text/event-stream"
+
+
+class ResultFile(FileResponse):
+    """A file to be saved."""
+
+    media_type = "application/octet-stream"
 
 
 class JobWhole(JobShown):
@@ -192,7 +218,7 @@ def resume(request: Request, project: ProjectId, job: JobId, person: Canceller) 
     return JobShown.of(services_of(request).jobs.resume(job, person))
 
 
-@router.get(f"{PATH}/{{job}}/events")
+@router.get(f"{PATH}/{{job}}/events", response_class=Events, responses={200: _EVENTS})
 def events(
     request: Request, project: ProjectId, job: JobId, person: Reader, after: Annotated[int, Query(ge=0)] = 0
 ) -> StreamingResponse:
@@ -206,7 +232,7 @@ def events(
         raise TooMany("too many watch jobs at this moment: look at the job itself, or try again later")
     last = request.headers.get("last-event-id", "")
     start = int(last) if last.isascii() and last.isdigit() and len(last) < _LONGEST_NUMBER else after
-    return StreamingResponse(_told(request, project, job, start), media_type="text/event-stream")
+    return Events(_told(request, project, job, start))
 
 
 @router.get(f"{PATH}/{{job}}/results")
@@ -221,7 +247,7 @@ def results(request: Request, project: ProjectId, job: JobId, person: Receiver) 
     ]
 
 
-@router.get(f"{PATH}/{{job}}/results/{{result}}")
+@router.get(f"{PATH}/{{job}}/results/{{result}}", response_class=ResultFile)
 def result(request: Request, project: ProjectId, job: JobId, result: str, person: Receiver) -> FileResponse:
     """Return a result as a file: a table as Parquet, a document as JSON."""
     del person
@@ -230,7 +256,7 @@ def result(request: Request, project: ProjectId, job: JobId, result: str, person
     if result not in runs.results(job):
         raise NotFound(f"job {job} left no such result at this node")
     path = runs.result_file(job, result)
-    return FileResponse(path, media_type="application/octet-stream", filename=f"{result}{path.suffix}")
+    return ResultFile(path, media_type=ResultFile.media_type, filename=f"{result}{path.suffix}")
 
 
 @router.get(f"{PATH}/{{job}}/report")

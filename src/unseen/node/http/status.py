@@ -29,13 +29,19 @@ class PartnerShown(BaseModel):
     struck: datetime | None
 
 
+class Figures(Response):
+    """Prometheus' text format."""
+
+    media_type = CONTENT_TYPE_LATEST
+
+
 @router.get("/healthz")
 def health() -> dict[str, str]:
     """Return that the process runs."""
     return {"status": "alive"}
 
 
-@router.get("/readyz")
+@router.get("/readyz", responses={503: {"description": "Its store does not answer.", "model": dict[str, str]}})
 def readiness(request: Request, response: Response) -> dict[str, str]:
     """Return whether the node can work: its store answers."""
     ready = services_of(request).is_ready()
@@ -43,14 +49,14 @@ def readiness(request: Request, response: Response) -> dict[str, str]:
     return {"status": "ready" if ready else "not ready"}
 
 
-@router.get("/metrics")
+@router.get("/metrics", response_class=Figures)
 def metrics(request: Request) -> Response:
     """Return figures for Prometheus."""
     settings: HttpSettings = request.app.state.settings
     given = request.headers.get("authorization", "").encode()
     if settings.metrics_token is None or not hmac.compare_digest(given, f"Bearer {settings.metrics_token}".encode()):
         raise NotSignedIn("metrics are for whoever has the token `metrics_token` of the node's settings")
-    return Response(generate_latest(services_of(request).registry), media_type=CONTENT_TYPE_LATEST)
+    return Figures(generate_latest(services_of(request).registry))
 
 
 @router.get(f"{PREFIX}/partners")

@@ -24,6 +24,13 @@ Reader = Annotated[Person, Depends(Needs(Right.SEE_TABLES))]
 Owner = Annotated[Person, Depends(Needs(Right.MANAGE_TABLES))]
 
 
+_FILE = {
+    "description": "A CSV or Parquet file.",
+    "required": True,
+    "content": {"application/octet-stream": {"schema": {"type": "string", "format": "binary"}}},
+}
+
+
 class How(Body):
     """How an uploaded file becomes a table; the readers say what is found where nothing is said."""
 
@@ -103,7 +110,7 @@ def tables(request: Request, person: Reader) -> list[TableShown]:
     return [TableShown.of(table) for table in services_of(request).catalogue.all()]
 
 
-@router.post("/{name}/versions", status_code=201)
+@router.post("/{name}/versions", status_code=201, openapi_extra={"requestBody": _FILE})
 async def upload(request: Request, name: str, person: Owner, how: Annotated[How, Query()]) -> Imported:
     """Import the body, a CSV or Parquet file, as the next version of a table."""
     uploads: Places = request.app.state.uploads
