@@ -19,6 +19,8 @@ import yaml
 from unseen.cli import node_commands
 from unseen.node.folder import NodeConfig
 from unseen.node.http.metrics import NodeCollector
+from unseen.node.logs import FIELDS
+from unseen.node.settings import variable
 from unseen.version import VERSION
 
 ROOT = Path(__file__).parents[2]
@@ -244,8 +246,9 @@ def test_pods_have_no_privilege_and_keep_the_keys_to_themselves(pod: dict[str, o
     assert [v["persistentVolumeClaim"] for v in pod["volumes"] if "persistentVolumeClaim" in v] == [
         {"claimName": claim}
     ]
-    for variable in container.get("env", ()):
-        assert "secretKeyRef" in variable["valueFrom"]
+    assert pod["enableServiceLinks"] is False, "variables of the service would be unknown settings"
+    for entry in container.get("env", ()):
+        assert "secretKeyRef" in entry["valueFrom"]
 
 
 # --- the guide --------------------------------------------------------------------------------------------------------
@@ -259,11 +262,18 @@ def rows(heading: str) -> dict[str, list[str]]:
 
 
 def test_every_setting_is_described_with_its_default() -> None:
-    table = rows("| field | default |")
+    table = rows("| field | variable | default |")
     assert list(table) == list(NodeConfig.model_fields)
     for name, field in NodeConfig.model_fields.items():
         usual = "required" if field.is_required() else field.default
-        assert table[name][0] == ("none" if usual in (None, ()) else str(usual)), name
+        default = "none" if usual in (None, ()) else str(usual)
+        assert table[name][:2] == [f"`{variable(name)}`", default], name
+
+
+def test_every_field_of_a_line_of_the_log_is_described() -> None:
+    described = set(re.findall(r"\w+", " ".join(rows("| key | meaning |"))))
+    assert set(FIELDS) < described
+    assert described - set(FIELDS) == {"time", "level", "logger", "message", "error"}
 
 
 def test_every_figure_is_described() -> None:

@@ -103,6 +103,12 @@ class Books:
         for tell in self._listeners:
             tell(turn)
 
+    @contextmanager
+    def look(self) -> Iterator[Kept]:
+        """Look at what is kept, as the last turn left it, while others go on; gates and ledgers take a turn."""
+        with self._store.read() as kept:
+            yield kept
+
     @property
     def present(self) -> Turn | None:
         """The turn that is under way."""

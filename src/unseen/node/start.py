@@ -28,6 +28,7 @@ from unseen.node.http.guard import LOOPBACK, HttpSettings
 from unseen.node.http.metrics import registry_of
 from unseen.node.http.serve import serving
 from unseen.node.http.services import Services, SetUpToken
+from unseen.node.logs import LogForm
 from unseen.node.mailroom import Mailroom
 from unseen.node.partners import alone
 from unseen.node.storage import RUN_FOLDER, open_node_artifacts, open_node_store
@@ -63,8 +64,10 @@ class Running:
 
 
 @contextmanager
-def open_node(folder: Path) -> Iterator[Running]:
+def open_node(folder: Path, *, log: LogForm | None = None) -> Iterator[Running]:
     """Run the node in a folder until the block ends; workers are stopped then, and their jobs go on next time.
+
+    ``log`` is how workers log, if not as the node's settings say.
 
     Raises:
         UsageError: There is no node, it runs already, or its port is taken.
@@ -90,7 +93,9 @@ def open_node(folder: Path) -> Iterator[Running]:
                 admits=jobs.admits,
             )
         )
-        settings = Settings(concurrent=node.config.jobs, memory_bytes=_bytes(node.config.worker_gib))
+        settings = Settings(
+            concurrent=node.config.jobs, memory_bytes=_bytes(node.config.worker_gib), log=log or node.config.log
+        )
         chores = (lambda: projects.send_cards(_roots(node)), projects.announce_tables, jobs.ask_what_was_lost)
         supervisor = Supervisor(node.name, runs, jobs, Way(port, port.socket, artifacts), settings, chores)
         books.after_each(supervisor.stir)
@@ -99,7 +104,7 @@ def open_node(folder: Path) -> Iterator[Running]:
         yield Running(node, store, artifacts, books, projects, jobs, runs, audit, port, supervisor)
 
 
-def run_node(folder: Path, *, ready: Callable[[Running], None]) -> None:
+def run_node(folder: Path, *, ready: Callable[[Running], None], log: LogForm | None = None) -> None:
     """Run the node in a folder until the process is told to stop; ``ready`` is called once it does.
 
     Raises:
@@ -109,7 +114,7 @@ def run_node(folder: Path, *, ready: Callable[[Running], None]) -> None:
     stop = threading.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: stop.set())
-    with open_node(folder) as running, serving_people(running) as url:
+    with open_node(folder, log=log) as running, serving_people(running) as url:
         ready(replace(running, url=url))
         stop.wait()
 
@@ -130,7 +135,7 @@ def serving_people(running: Running) -> Iterator[str | None]:
     settings = HttpSettings(
         hosts=LOOPBACK | {*config.http_hosts, split_endpoint(config.http)[0]},
         secure=certificate is not None,
-        metrics_token=config.metrics_token,
+        metrics_token=running.node.metrics_token(),
     )
     app = make_app(_services(running, clock), settings)
     with serving(app, config.http, certificate=certificate, key=key) as (host, port):

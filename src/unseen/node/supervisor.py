@@ -28,6 +28,7 @@ from unseen.errors import Cancelled, LocalProtocolError, UnseenError
 from unseen.flow.spec import FlowSpec
 from unseen.ids import JobId, PartyId, StepId
 from unseen.node.books import Turn
+from unseen.node.logs import LogForm
 from unseen.node.usecases.jobs import Jobs
 from unseen.node.usecases.runs import Runs, Work
 from unseen.node.worker import Assignment
@@ -85,6 +86,8 @@ class Settings:
     grace_seconds: float = 5.0
     """For a worker that is told to stop."""
     idle_seconds: float = 0.5
+    log: LogForm = LogForm.TEXT
+    """How workers log."""
 
 
 @dataclass(slots=True)
@@ -238,6 +241,7 @@ class Supervisor:
             token=token,
             memory_bytes=self._settings.memory_bytes,
             silence_seconds=self._settings.silence_seconds,
+            log=self._settings.log,
         )
 
     def _pump(self, worker: _Worker, stream: IO[str] | None) -> None:

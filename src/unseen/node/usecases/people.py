@@ -85,7 +85,7 @@ class People:
 
     def all(self) -> tuple[Person, ...]:
         """Return everybody, also those who left."""
-        with self._store.begin() as kept:
+        with self._store.read() as kept:
             return tuple(kept.people.all())
 
     def get(self, name: str) -> Person:
@@ -94,7 +94,7 @@ class People:
         Raises:
             UsageError: There is nobody of this name.
         """
-        with self._store.begin() as kept:
+        with self._store.read() as kept:
             return _found(kept, name)
 
     def add(self, name: str, password: str, duties: Iterable[Duty]) -> Person:
@@ -191,7 +191,7 @@ class People:
     def _hash_of(self, name: str) -> str | None:
         if not PersonName.pattern.fullmatch(name):
             return None
-        with self._store.begin() as kept:
+        with self._store.read() as kept:
             person = kept.people.get(name)
             return kept.people.password_hash(name) if person is not None and person.active else None
 
@@ -208,12 +208,13 @@ class People:
         token, until = secrets.token_urlsafe(32), self._clock.now() + SESSION
         with self._store.begin() as kept:
             person = _found(kept, name)
+            kept.people.forget_sessions(self._clock.now())
             kept.people.begin_session(_digest(token), name, until)
         return Session(token, person, until)
 
     def signed_in(self, token: str) -> Person | None:
         """Return whose session a token is, ``None`` if it is nobody's."""
-        with self._store.begin() as kept:
+        with self._store.read() as kept:
             name = kept.people.session(_digest(token), self._clock.now())
             person = kept.people.get(name) if name is not None else None
         return person if person is not None and person.active else None
