@@ -11,6 +11,7 @@ and what ``storage`` says of database and tables.
 
 from __future__ import annotations
 
+import os
 import signal
 import threading
 from collections.abc import Callable, Iterator, Mapping
@@ -25,15 +26,16 @@ from unseen.node.books import Books, Owner
 from unseen.node.folder import Node
 from unseen.node.http.app import make_app
 from unseen.node.http.guard import LOOPBACK, HttpSettings
-from unseen.node.http.metrics import registry_of
+from unseen.node.http.metrics import Figures, NodeCollector
 from unseen.node.http.serve import serving
-from unseen.node.http.services import Services, SetUpToken
+from unseen.node.http.services import Services, SetUpToken, checks_of
 from unseen.node.logs import LogForm
 from unseen.node.mailroom import Mailroom
 from unseen.node.partners import alone
 from unseen.node.storage import RUN_FOLDER, open_node_artifacts, open_node_store
 from unseen.node.store import Store
 from unseen.node.supervisor import Settings, Supervisor, Way
+from unseen.node.traces import Traces, open_traces
 from unseen.node.usecases.audit import Audit
 from unseen.node.usecases.catalogue import Catalogue
 from unseen.node.usecases.jobs import Jobs
@@ -59,6 +61,8 @@ class Running:
     audit: Audit
     port: Port
     supervisor: Supervisor
+    figures: Figures
+    traces: Traces | None = None
     url: str | None = None
     """Where people are served, once they are."""
 
@@ -97,11 +101,17 @@ def open_node(folder: Path, *, log: LogForm | None = None) -> Iterator[Running]:
             concurrent=node.config.jobs, memory_bytes=_bytes(node.config.worker_gib), log=log or node.config.log
         )
         chores = (lambda: projects.send_cards(_roots(node)), projects.announce_tables, jobs.ask_what_was_lost)
+        figures, traces = Figures(), open_traces(node.name, os.environ)
         supervisor = Supervisor(node.name, runs, jobs, Way(port, port.socket, artifacts), settings, chores)
         books.after_each(supervisor.stir)
+        books.after_each(figures.turned)
+        supervisor.watched_by(figures)
+        if traces is not None:
+            opened.callback(traces.close)
+            supervisor.watched_by(traces)
         supervisor.start()
         opened.callback(supervisor.stop)
-        yield Running(node, store, artifacts, books, projects, jobs, runs, audit, port, supervisor)
+        yield Running(node, store, artifacts, books, projects, jobs, runs, audit, port, supervisor, figures, traces)
 
 
 def run_node(folder: Path, *, ready: Callable[[Running], None], log: LogForm | None = None) -> None:
@@ -137,12 +147,14 @@ def serving_people(running: Running) -> Iterator[str | None]:
         secure=certificate is not None,
         metrics_token=running.node.metrics_token(),
     )
-    app = make_app(_services(running, clock), settings)
+    notes = [running.figures.answered, *([running.traces.answered] if running.traces else [])]
+    app = make_app(_services(running, clock), settings, tuple(notes))
     with serving(app, config.http, certificate=certificate, key=key) as (host, port):
         yield f"{'https' if certificate else 'http'}://{host}:{port}"
 
 
 def _services(running: Running, clock: SystemClock) -> Services:
+    running.figures.registry.register(NodeCollector(running.node, running.store, clock, running.port.traffic.all))
     return Services(
         name=running.node.name,
         people=People(running.store, clock),
@@ -155,7 +167,8 @@ def _services(running: Running, clock: SystemClock) -> Services:
         set_up=SetUpToken(running.node.folder),
         clock=clock,
         store=running.store,
-        registry=registry_of(running.node, running.store, clock),
+        registry=running.figures.registry,
+        checks=checks_of(running.node, clock),
     )
 
 

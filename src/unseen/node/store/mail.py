@@ -39,7 +39,7 @@ class MailRows:
     def lengths(self) -> Mapping[PartyId, int]:
         """Return how many letters wait for each partner that has any."""
         asked = sql.select(outbox.c.peer, sql.func.count()).group_by(outbox.c.peer)
-        return {PartyId(peer): count for peer, count in self._connection.execute(asked).tuples()}
+        return {PartyId(row[0]): row[1] for row in self._connection.execute(asked)}
 
     def delivered(self, peer: PartyId, up_to: int) -> None:
         """Forget the letters that the partner has, ``up_to`` being how many it has received.
