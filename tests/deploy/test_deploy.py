@@ -28,7 +28,7 @@ from unseen.node.http.journal import Answered
 from unseen.node.http.metrics import Figures, NodeCollector
 from unseen.node.http.services import checks_of
 from unseen.node.logs import FIELDS
-from unseen.node.settings import variable
+from unseen.node.settings import from_environment, variable
 from unseen.node.watching import Cost, Run
 from unseen.trust.agreement import ProjectId
 from unseen.version import VERSION
@@ -259,7 +259,20 @@ def test_pods_have_no_privilege_and_keep_the_keys_to_themselves(pod: dict[str, o
     ]
     assert pod["enableServiceLinks"] is False, "variables of the service would be unknown settings"
     for entry in container.get("env", ()):
-        assert "secretKeyRef" in entry["valueFrom"]
+        if re.search("PASSWORD|TOKEN|SECRET", entry["name"]):
+            assert set(entry["valueFrom"]) == {"secretKeyRef"}, "not in the file"
+
+
+def test_what_is_set_for_containers_and_services_are_settings_of_a_node() -> None:
+    known = {variable(name) for name in NodeConfig.model_fields}
+    (container,) = pods()[0]["containers"]
+    plain = compose()["services"]["node"]["environment"]
+    assert from_environment(NodeConfig, plain)["store"] == "postgresql://unseen@database/unseen"
+    assert {entry["name"] for entry in container["env"]} >= {"UNSEEN_NODE_STORE", "UNSEEN_NODE_METRICS_TOKEN"}
+    for path in DEPLOY.iterdir():
+        assert set(re.findall(r"\bUNSEEN_NODE_[A-Z_]*[A-Z]\b", path.read_text(encoding="utf-8"))) <= known, path.name
+    assert set(re.findall(r"\bUNSEEN_NODE_[A-Z_]*[A-Z]\b", GUIDE)) <= known
+    assert "node.yaml" not in GUIDE[GUIDE.index("### Docker") : GUIDE.index("## Configuration")], "nobody edits it"
 
 
 # --- the guide --------------------------------------------------------------------------------------------------------
