@@ -10,22 +10,35 @@ import sys
 import threading
 from collections.abc import Iterator
 from configparser import RawConfigParser
+from contextlib import nullcontext
+from datetime import UTC, datetime
 from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import yaml
+from prometheus_client import CollectorRegistry, generate_latest
 
 from unseen.cli import node_commands
+from unseen.clock import SystemClock
+from unseen.ids import JobId, PartyId, StepId
 from unseen.node.folder import NodeConfig
-from unseen.node.http.metrics import NodeCollector
+from unseen.node.http.journal import Answered
+from unseen.node.http.metrics import Figures, NodeCollector
+from unseen.node.http.services import checks_of
+from unseen.node.logs import FIELDS
 from unseen.node.oidc import OidcConfig
+from unseen.node.settings import from_environment, variable
+from unseen.node.watching import Cost, Run
+from unseen.trust.agreement import ProjectId
 from unseen.version import VERSION
 
 ROOT = Path(__file__).parents[2]
 DEPLOY = ROOT / "deploy"
 GUIDE = (ROOT / "docs" / "guides" / "operations.md").read_text(encoding="utf-8")
 NODE_COMMANDS = {(command.name or command.callback.__name__) for command in node_commands.app.registered_commands}
+BANK = PartyId("bank")
 HOME, PORT = "/var/lib/unseen", 7443
 WRITABLE = (f"{HOME}", "/var/cache/unseen")
 
@@ -245,8 +258,22 @@ def test_pods_have_no_privilege_and_keep_the_keys_to_themselves(pod: dict[str, o
     assert [v["persistentVolumeClaim"] for v in pod["volumes"] if "persistentVolumeClaim" in v] == [
         {"claimName": claim}
     ]
-    for variable in container.get("env", ()):
-        assert "secretKeyRef" in variable["valueFrom"]
+    assert pod["enableServiceLinks"] is False, "variables of the service would be unknown settings"
+    for entry in container.get("env", ()):
+        if re.search("PASSWORD|TOKEN|SECRET", entry["name"]):
+            assert set(entry["valueFrom"]) == {"secretKeyRef"}, "not in the file"
+
+
+def test_what_is_set_for_containers_and_services_are_settings_of_a_node() -> None:
+    known = {variable(name) for name in NodeConfig.model_fields}
+    (container,) = pods()[0]["containers"]
+    plain = compose()["services"]["node"]["environment"]
+    assert from_environment(NodeConfig, plain)["store"] == "postgresql://unseen@database/unseen"
+    assert {entry["name"] for entry in container["env"]} >= {"UNSEEN_NODE_STORE", "UNSEEN_NODE_METRICS_TOKEN"}
+    for path in DEPLOY.iterdir():
+        assert set(re.findall(r"\bUNSEEN_NODE_[A-Z_]*[A-Z]\b", path.read_text(encoding="utf-8"))) <= known, path.name
+    assert set(re.findall(r"\bUNSEEN_NODE_[A-Z_]*[A-Z]\b", GUIDE)) <= known
+    assert "node.yaml" not in GUIDE[GUIDE.index("### Docker") : GUIDE.index("## Configuration")], "nobody edits it"
 
 
 # --- the guide --------------------------------------------------------------------------------------------------------
@@ -260,11 +287,18 @@ def rows(heading: str) -> dict[str, list[str]]:
 
 
 def test_every_setting_is_described_with_its_default() -> None:
-    table = rows("| field | default |")
+    table = rows("| field | variable | default |")
     assert list(table) == list(NodeConfig.model_fields)
     for name, field in NodeConfig.model_fields.items():
         usual = "required" if field.is_required() else field.default
-        assert table[name][0] == ("none" if usual in (None, ()) else str(usual)), name
+        default = "none" if usual in (None, ()) else str(usual)
+        assert table[name][:2] == [f"`{variable(name)}`", default], name
+
+
+def test_every_field_of_a_line_of_the_log_is_described() -> None:
+    described = set(re.findall(r"\w+", " ".join(rows("| key | meaning |"))))
+    assert set(FIELDS) < described
+    assert described - set(FIELDS) == {"time", "level", "logger", "message", "error"}
 
 
 def test_every_setting_of_an_identity_provider_is_described() -> None:
@@ -277,9 +311,41 @@ def test_every_setting_of_an_identity_provider_is_described() -> None:
 
 
 def test_every_figure_is_described() -> None:
-    described = {re.sub(r"\{.*", "", name) for name in rows("| figure | meaning |")}
-    code = Path(sys.modules[NodeCollector.__module__].__file__ or "").read_text(encoding="utf-8")
-    assert described == set(re.findall(r'"(unseen_\w+)"', code))
+    registry, table = figures(), rows("| figure | labels | meaning |")
+    shown = generate_latest(registry).decode()
+    named = {line.split()[2] for line in shown.splitlines() if line.startswith("# TYPE") and "_created " not in line}
+    assert set(table) == named
+    for name, (labels, *_) in table.items():
+        found = re.findall(rf"^{name}(?:_sum)?(?:\{{(.*)\}})? ", shown, re.MULTILINE)
+        assert set(re.findall(r"`(\w+)`", labels)) == set(re.findall(r"(\w+)=", " ".join(found))), name
+
+
+def figures() -> CollectorRegistry:
+    """Return the figures of a node to which everything has happened once."""
+    run = Run(JobId("job"), ProjectId("credit"), 1, {StepId("align"): "psi_join"})
+    made = Figures()
+    made.answered(Answered("r", "GET", "/healthz", 200, None, 0.0, 1.0))
+    made.step_ended(run, StepId("align"), Cost(1.0, 2, 3, reused=False))
+    kept = SimpleNamespace(
+        jobs=SimpleNamespace(count=lambda states: 1), mail=SimpleNamespace(lengths=lambda: {BANK: 1})
+    )
+    store = SimpleNamespace(read=lambda: nullcontext(kept), size=lambda: 4096)
+    status = SimpleNamespace(partners={BANK: SimpleNamespace(struck=None)}, until=datetime.now(UTC))
+    node = SimpleNamespace(status=lambda: status, folder=ROOT)
+    made.registry.register(NodeCollector(node, store, SystemClock(), lambda: {BANK: (1, 2)}))  # type: ignore[arg-type]
+    return made.registry
+
+
+def test_every_check_of_readiness_is_described() -> None:
+    node = SimpleNamespace(status=None, folder=ROOT)
+    assert set(rows("| check of `/readyz` |")) == {"store", *checks_of(node, SystemClock())}  # type: ignore[arg-type]
+
+
+def test_every_attribute_of_a_span_is_described() -> None:
+    code = (ROOT / "src" / "unseen" / "node" / "traces.py").read_text(encoding="utf-8")
+    cells = " ".join(cell for (cell,) in rows("| span | attributes |").values())
+    described = set(re.findall(r"`((?:unseen|http)\.[\w.]+)`", f"`{cells}`"))
+    assert described == set(re.findall(r'"((?:unseen|http)\.[\w.]+)"', code))
 
 
 def test_commands_and_files_of_the_guide_are_there() -> None:

@@ -39,9 +39,14 @@ def init(
 
 
 @app.command()
-def start(folder: Folder = HERE) -> None:
+def start(
+    folder: Folder = HERE,
+    log: Annotated[
+        str | None, typer.Option(help="How the log is written, instead of what it says: text or json.")
+    ] = None,
+) -> None:
     """Run the node, its port, letters and jobs, until it is told to stop; jobs go on when it is started again."""
-    import_module("unseen.cli.start").start(folder=folder)
+    import_module("unseen.cli.start").start(folder=folder, log=log)
 
 
 @app.command()

@@ -41,6 +41,7 @@ from unseen.node.domain import JobState
 from unseen.node.folder import CONFIG_FILE, Node
 from unseen.node.scratch import Scratch
 from unseen.node.sealed import open_file, seal_file
+from unseen.node.settings import variable
 from unseen.node.storage import (
     ARTIFACTS_FOLDER,
     RUN_FOLDER,
@@ -246,6 +247,9 @@ def _unpack(archive: tarfile.TarFile, made: Path, now: datetime, store: str | No
         with whole_file(made / CONFIG_FILE) as written:
             written.write(yaml.safe_dump(config, sort_keys=False).encode())
     node = Node(made)
+    for field, asked, found in (("store", store, node.config.store), ("artifacts", artifacts, node.config.artifacts)):
+        if asked not in (None, found):
+            raise UsageError(f"{variable(field)} says another place than --{field}: leave one of them out")
     blobs, count = open_blobs(artifacts_root(node)), 0
     for member, path in _within(members, _ARTIFACTS):
         with tempfile.NamedTemporaryFile(dir=made.parent) as copy:

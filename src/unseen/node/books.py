@@ -28,6 +28,7 @@ from datetime import datetime
 from unseen.clock import Clock
 from unseen.errors import LocalProtocolError, UsageError
 from unseen.ids import PartyId
+from unseen.node.domain import JobState
 from unseen.node.letters import MAX_LETTER, AnyLetter, write_letter
 from unseen.node.store import Kept, Store
 from unseen.trust.agreement import Agreement, Project, ProjectId
@@ -104,6 +105,12 @@ class Books:
         for tell in self._listeners:
             tell(turn)
 
+    @contextmanager
+    def look(self) -> Iterator[Kept]:
+        """Look at what is kept, as the last turn left it, while others go on; gates and ledgers take a turn."""
+        with self._store.read() as kept:
+            yield kept
+
     @property
     def present(self) -> Turn | None:
         """The turn that is under way."""
@@ -143,6 +150,8 @@ class Turn:
         self.posted: set[PartyId] = set()
         self.ready = False
         """Whether a job has become ready."""
+        self.ended: list[JobState] = []
+        """How jobs have ended, one for each."""
         self.touched = False
         """Whether gates or ledgers may differ from what is in the store, should the turn fail."""
         self._books, self._derived = books, derived

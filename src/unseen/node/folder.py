@@ -15,21 +15,25 @@ Every file appears whole or not at all, and only its owner may read it.
 
 from __future__ import annotations
 
+import os
 import tempfile
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
+from typing import Self
 
 import yaml
 from cryptography.hazmat.primitives import serialization
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from unseen.data.atomic import whole_file
 from unseen.errors import UsageError
 from unseen.ids import PartyId
+from unseen.node.logs import LogForm
 from unseen.node.oidc import OidcConfig
 from unseen.node.partners import LIST_FILE, Partner, Partners, locked, read_record
+from unseen.node.settings import read_settings, variable
 from unseen.transport.diagnosis import split_endpoint
 from unseen.transport.revocation import LEAF_DAYS, make_list
 from unseen.transport.tls import Authority, Identity, fingerprint, issue, make_authority, read_certificate, read_key
@@ -42,20 +46,21 @@ _ISSUED_FILE = "issued.json"
 _ROOT_DAYS = 3652
 RENEW_DAYS = 30
 """With fewer days left, people are told to renew."""
+_TOKEN_LENGTH = 16
 # Of a common name in X.509.
 _NAME_LENGTH = 64
 _KEY_END = b"-----END PRIVATE KEY-----\n"
 
 
 class NodeConfig(BaseModel):
-    """What people may edit."""
+    """What people may edit; each field is a variable as well (``settings``)."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", hide_input_in_errors=True)
 
     name: PartyId
     listen: str | None = None
     """``host:port`` of the one port, or nothing for a node that only dials."""
-    store: str | None = None
+    store: str | None = Field(default=None, repr=False)
     """URL of the database; a file in the folder, if it is not said."""
     artifacts: str | None = None
     """URL of the place for tables; the folder, if it is not said."""
@@ -70,10 +75,20 @@ class NodeConfig(BaseModel):
     http_certificate: Path | None = None
     """PEM file; needed if ``http`` is reached from other machines. Relative to the folder."""
     http_key: Path | None = None
-    metrics_token: str | None = Field(default=None, repr=False, min_length=16)
+    metrics_token: str | None = Field(default=None, repr=False, min_length=_TOKEN_LENGTH)
     """Whoever reads ``/metrics`` shows it; nobody does without one."""
     oidc: OidcConfig | None = None
     """The organisation's identity provider; people have passwords here, if it is not said."""
+    metrics_token_file: Path | None = None
+    """File that holds it instead. Relative to the folder."""
+    log: LogForm = LogForm.TEXT
+    """How the log is written."""
+
+    @model_validator(mode="after")
+    def _one_token(self) -> Self:
+        if self.metrics_token is not None and self.metrics_token_file is not None:
+            raise ValueError("metrics_token and metrics_token_file are both given: leave one of them out")
+        return self
 
 
 class Issued(BaseModel):
@@ -125,7 +140,7 @@ class Node:
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
-        self.config = _read_config(folder / CONFIG_FILE)
+        self.config = _read_config(folder / CONFIG_FILE, os.environ)
         self.partners = Partners(folder)
 
     @classmethod
@@ -158,6 +173,20 @@ class Node:
     def name(self) -> PartyId:
         """The organisation's name, which partners know it by."""
         return self.config.name
+
+    def metrics_token(self) -> str | None:
+        """Return what whoever reads ``/metrics`` has to show; ``None`` if nobody does.
+
+        Raises:
+            UsageError: The file that holds it cannot be read, or what it holds is too short.
+        """
+        path = self.config.metrics_token_file
+        if path is None:
+            return self.config.metrics_token
+        token = _read(self.folder / path).decode("utf-8", "replace").strip()
+        if len(token) < _TOKEN_LENGTH:
+            raise UsageError(f"{self.folder / path} has {len(token)} characters, expected {_TOKEN_LENGTH} at least")
+        return token
 
     def identity(self) -> Identity:
         """Return what this node shows to partners, and its partner list as trust.
@@ -298,10 +327,20 @@ def _read(path: Path) -> bytes:
         raise UsageError(f"{path} cannot be read: {error.strerror}") from error
 
 
-def _read_config(path: Path) -> NodeConfig:
+def _read_config(path: Path, environment: Mapping[str, str]) -> NodeConfig:
     try:
-        return NodeConfig.model_validate(yaml.safe_load(path.read_text(encoding="utf-8")))
+        said = yaml.safe_load(path.read_text(encoding="utf-8"))
     except FileNotFoundError as error:
         raise UsageError(f"there is no node in {path.parent}: make one with `unseen node init`") from error
-    except (OSError, ValidationError, yaml.YAMLError, ValueError, RecursionError) as error:
+    except yaml.MarkedYAMLError as error:
+        # Not the error's own words: they quote the file, which may hold secrets.
+        line = error.problem_mark.line + 1 if error.problem_mark is not None else 1
+        raise UsageError(f"{path}, line {line}: {error.problem}") from None
+    except (OSError, yaml.YAMLError, ValueError, RecursionError) as error:
         raise UsageError(f"{path} cannot be read: {error}") from error
+    config = read_settings(NodeConfig, said, environment, str(path))
+    if isinstance(said, dict) and said.get("name") not in (None, config.name):
+        raise UsageError(
+            f"{variable('name')} is {config.name}, and the node in {path.parent} is {said['name']}: it keeps its name"
+        )
+    return config

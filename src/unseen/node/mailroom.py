@@ -117,7 +117,7 @@ class Mailroom:
             with self._books.turn() as turn:
                 if turn.kept.mail.take(peer, number, body):
                     turn.reject(peer, refused.code, _project_of(turn, peer, body))
-            _log.warning("letter %d of %s refused: %s", number, peer, refused)
+            _log.warning("letter %d of %s refused: %s", number, peer, refused, extra={"partner": peer})
 
     def _act(self, turn: Turn, peer: PartyId, body: bytes) -> None:
         try:

@@ -11,6 +11,7 @@ and what ``storage`` says of database and tables.
 
 from __future__ import annotations
 
+import os
 import signal
 import threading
 from collections.abc import Callable, Iterator, Mapping
@@ -26,16 +27,18 @@ from unseen.node.books import Books, Owner
 from unseen.node.folder import Node, read_private
 from unseen.node.http.app import make_app
 from unseen.node.http.guard import LOOPBACK, HttpSettings
-from unseen.node.http.metrics import registry_of
+from unseen.node.http.metrics import Figures, NodeCollector
 from unseen.node.http.serve import serving
-from unseen.node.http.services import Services, SetUpToken
+from unseen.node.http.services import Services, SetUpToken, checks_of
 from unseen.node.http.sign_on import CALLBACK
+from unseen.node.logs import LogForm
 from unseen.node.mailroom import Mailroom
 from unseen.node.oidc import OidcConfig, Provider
 from unseen.node.partners import alone
 from unseen.node.storage import RUN_FOLDER, open_node_artifacts, open_node_store
 from unseen.node.store import Store
 from unseen.node.supervisor import Settings, Supervisor, Way
+from unseen.node.traces import Traces, open_traces
 from unseen.node.usecases.audit import Audit
 from unseen.node.usecases.catalogue import Catalogue
 from unseen.node.usecases.jobs import Jobs
@@ -62,13 +65,17 @@ class Running:
     audit: Audit
     port: Port
     supervisor: Supervisor
+    figures: Figures
+    traces: Traces | None = None
     url: str | None = None
     """Where people are served, once they are."""
 
 
 @contextmanager
-def open_node(folder: Path) -> Iterator[Running]:
+def open_node(folder: Path, *, log: LogForm | None = None) -> Iterator[Running]:
     """Run the node in a folder until the block ends; workers are stopped then, and their jobs go on next time.
+
+    ``log`` is how workers log, if not as the node's settings say.
 
     Raises:
         UsageError: There is no node, it runs already, or its port is taken.
@@ -94,16 +101,24 @@ def open_node(folder: Path) -> Iterator[Running]:
                 admits=jobs.admits,
             )
         )
-        settings = Settings(concurrent=node.config.jobs, memory_bytes=_bytes(node.config.worker_gib))
+        settings = Settings(
+            concurrent=node.config.jobs, memory_bytes=_bytes(node.config.worker_gib), log=log or node.config.log
+        )
         chores = (lambda: projects.send_cards(_roots(node)), projects.announce_tables, jobs.ask_what_was_lost)
+        figures, traces = Figures(), open_traces(node.name, os.environ)
         supervisor = Supervisor(node.name, runs, jobs, Way(port, port.socket, artifacts), settings, chores)
         books.after_each(supervisor.stir)
+        books.after_each(figures.turned)
+        supervisor.watched_by(figures)
+        if traces is not None:
+            opened.callback(traces.close)
+            supervisor.watched_by(traces)
         supervisor.start()
         opened.callback(supervisor.stop)
-        yield Running(node, store, artifacts, books, projects, jobs, runs, audit, port, supervisor)
+        yield Running(node, store, artifacts, books, projects, jobs, runs, audit, port, supervisor, figures, traces)
 
 
-def run_node(folder: Path, *, ready: Callable[[Running], None]) -> None:
+def run_node(folder: Path, *, ready: Callable[[Running], None], log: LogForm | None = None) -> None:
     """Run the node in a folder until the process is told to stop; ``ready`` is called once it does.
 
     Raises:
@@ -113,7 +128,7 @@ def run_node(folder: Path, *, ready: Callable[[Running], None]) -> None:
     stop = threading.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: stop.set())
-    with open_node(folder) as running, serving_people(running) as url:
+    with open_node(folder, log=log) as running, serving_people(running) as url:
         ready(replace(running, url=url))
         stop.wait()
 
@@ -134,15 +149,13 @@ def serving_people(running: Running) -> Iterator[str | None]:
     settings = HttpSettings(
         hosts=LOOPBACK | {*config.http_hosts, split_endpoint(config.http)[0], *_sent_back_to(config.oidc)},
         secure=certificate is not None,
-        metrics_token=config.metrics_token,
+        metrics_token=running.node.metrics_token(),
     )
-    with (
-        provider_of(running.node, clock) as provider,
-        serving(
-            make_app(_services(running, provider, clock), settings), config.http, certificate=certificate, key=key
-        ) as (host, port),
-    ):
-        yield f"{'https' if certificate else 'http'}://{host}:{port}"
+    notes = [running.figures.answered, *([running.traces.answered] if running.traces else [])]
+    with provider_of(running.node, clock) as provider:
+        app = make_app(_services(running, provider, clock), settings, tuple(notes))
+        with serving(app, config.http, certificate=certificate, key=key) as (host, port):
+            yield f"{'https' if certificate else 'http'}://{host}:{port}"
 
 
 @contextmanager
@@ -170,6 +183,7 @@ def _sent_back_to(config: OidcConfig | None) -> tuple[str, ...]:
 
 
 def _services(running: Running, provider: Provider | None, clock: SystemClock) -> Services:
+    running.figures.registry.register(NodeCollector(running.node, running.store, clock, running.port.traffic.all))
     people = People(running.store, running.books)
     return Services(
         name=running.node.name,
@@ -184,7 +198,8 @@ def _services(running: Running, provider: Provider | None, clock: SystemClock) -
         set_up=SetUpToken(running.node.folder),
         clock=clock,
         store=running.store,
-        registry=registry_of(running.node, running.store, clock),
+        registry=running.figures.registry,
+        checks=checks_of(running.node, clock),
     )
 
 

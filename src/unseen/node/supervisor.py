@@ -22,13 +22,15 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import IO, Protocol
 
-from unseen.codec import read_json
+from unseen.codec import read_json, shown
 from unseen.errors import ERRORS, Cancelled, LocalProtocolError, UnseenError
 from unseen.flow.spec import FlowSpec
 from unseen.ids import JobId, PartyId, StepId
 from unseen.node.books import Turn
+from unseen.node.logs import LogForm
 from unseen.node.usecases.jobs import Jobs
 from unseen.node.usecases.runs import Runs, Work
+from unseen.node.watching import Result, Run, Watcher, tell
 from unseen.node.worker import Assignment
 
 _log = logging.getLogger(__name__)
@@ -84,6 +86,8 @@ class Settings:
     grace_seconds: float = 5.0
     """For a worker that is told to stop."""
     idle_seconds: float = 0.5
+    log: LogForm = LogForm.TEXT
+    """How workers log."""
 
 
 @dataclass(slots=True)
@@ -91,6 +95,7 @@ class _Worker:
     """A process and what is known of it."""
 
     work: Work
+    run: Run
     process: subprocess.Popen[str]
     files: ExitStack
     end: UnseenError | str | None = None
@@ -98,6 +103,11 @@ class _Worker:
     stopping: float | None = None
     """When it was told to stop."""
     renewed: float = field(default_factory=time.monotonic)
+
+    @property
+    def fields(self) -> dict[str, str]:
+        """What lines of the log about it are about."""
+        return {"job": self.run.job, "project": self.run.project}
 
 
 @dataclass(slots=True)
@@ -134,10 +144,15 @@ class Supervisor:
         self._name = f"supervisor-{secrets.token_hex(4)}"
         self._workers: dict[JobId, _Worker] = {}
         self._history: dict[JobId, _History] = {}
+        self._watchers: tuple[Watcher, ...] = ()
         self._heard: queue.SimpleQueue[tuple[_Worker, str | None]] = queue.SimpleQueue()
         self._wake, self._stopped = threading.Event(), threading.Event()
         self._thread: threading.Thread | None = None
         self._chores_done = 0.0
+
+    def watched_by(self, watcher: Watcher) -> None:
+        """Tell somebody what workers do, from now on."""
+        self._watchers = (*self._watchers, watcher)
 
     def start(self) -> None:
         """Begin to run jobs, in a thread; no other process runs those of this node."""
@@ -155,6 +170,7 @@ class Supervisor:
             worker.process.terminate()
         for worker in self._workers.values():
             self._reap(worker)
+            self._note_end(worker, Result.STOPPED)
         self._workers.clear()
 
     def stir(self, turn: Turn) -> None:
@@ -200,11 +216,11 @@ class Supervisor:
             self._begin(work)
 
     def _begin(self, work: Work) -> None:
-        files = ExitStack()
+        files, flow = ExitStack(), FlowSpec.model_validate_json(work.job.flow)
         try:
             tables = self._lend(files, work.tables)
             token = self._way.relay.admit_worker(work.job.job, work.lease.fence)
-            process = _spawn(self._assignment(work, tables, token), self._runs.workspace(work.job))
+            process = _spawn(self._assignment(work, flow, tables, token), self._runs.workspace(work.job))
         except UnseenError as error:
             files.close()
             self._runs.failed(work.lease, error)
@@ -212,9 +228,14 @@ class Supervisor:
         except BaseException:
             files.close()
             raise
-        worker = _Worker(work, process, files)
+        history = self._history.setdefault(work.job.job, _History())
+        history.attempts += 1
+        components = {step: of.use for step, of in flow.steps.items()}
+        worker = _Worker(work, Run(work.job.job, work.job.project, history.attempts, components), process, files)
         self._workers[work.job.job] = worker
-        self._history.setdefault(work.job.job, _History()).attempts += 1
+        for watcher in self._watchers:
+            watcher.run_began(worker.run)
+        _log.info("a worker begins, attempt %d, process %d", history.attempts, process.pid, extra=worker.fields)
         threading.Thread(target=self._pump, args=(worker, process.stdout), daemon=True).start()
 
     def _lend(self, files: ExitStack, wanted: Mapping[str, str]) -> dict[str, Path]:
@@ -225,10 +246,10 @@ class Supervisor:
             (folder / name).symlink_to(files.enter_context(self._way.files.open(digest)))
         return {name: folder / name for name in wanted}
 
-    def _assignment(self, work: Work, tables: Mapping[str, Path], token: str) -> Assignment:
+    def _assignment(self, work: Work, flow: FlowSpec, tables: Mapping[str, Path], token: str) -> Assignment:
         return Assignment(
             party=self._me,
-            flow=FlowSpec.model_validate_json(work.job.flow),
+            flow=flow,
             job=work.job.job,
             workspace=self._runs.workspace(work.job),
             tables=dict(tables),
@@ -237,6 +258,7 @@ class Supervisor:
             token=token,
             memory_bytes=self._settings.memory_bytes,
             silence_seconds=self._settings.silence_seconds,
+            log=self._settings.log,
         )
 
     def _pump(self, worker: _Worker, stream: IO[str] | None) -> None:
@@ -267,16 +289,17 @@ class Supervisor:
                     if event.get("what") == "leave":
                         self._history[lease.job].crashes = 0
                     self._runs.note(lease, event)
+                    tell(self._watchers, worker.run, event)
                 case {"size": [str(step), int() | None as shared]}:
                     self._runs.note_size(lease, StepId(step), shared)
                 case {"again": str(text)}:
-                    _log.warning("job %s begins anew from its checkpoints: %s", lease.job, text)
+                    _log.warning("it begins anew from its checkpoints: %s", shown(text, limit=500), extra=worker.fields)
                 case {"end": "done"}:
                     worker.end = "done"
                 case {"end": str(name), "text": str(text)}:
                     worker.end = _error(name, text)
         except (ValueError, UnseenError) as error:
-            _log.warning("job %s: its worker says what cannot be understood: %s", lease.job, error)
+            _log.warning("its worker says what cannot be understood: %s", error, extra=worker.fields)
 
     def _look_after(self) -> None:
         now = time.monotonic()
@@ -305,7 +328,9 @@ class Supervisor:
         code = self._reap(worker)
         del self._workers[job]
         history = self._history[job]
-        if not self._runs.stands(lease):
+        stands = self._runs.stands(lease)
+        self._note_end(worker, _result(worker, stands=stands))
+        if not stands:
             self._history.pop(job)
             self._runs.let_go(lease)
             return
@@ -319,12 +344,17 @@ class Supervisor:
             self._runs.failed(lease, worker.end)
         else:
             history.crashes += 1
-            _log.warning("job %s: its worker ended with status %d", job, code)
+            _log.warning("its worker ended with status %d", code, extra=worker.fields)
             if history.crashes > self._settings.most_crashes:
                 broken = LocalProtocolError(f"its worker broke down {history.crashes} times, last with status {code}")
                 self._runs.failed(lease, broken)
             else:
                 self._pause(worker, history)
+
+    def _note_end(self, worker: _Worker, result: Result) -> None:
+        for watcher in self._watchers:
+            watcher.run_ended(worker.run, result)
+        _log.info("a worker ended: %s", result, extra=worker.fields)
 
     def _pause(self, worker: _Worker, history: _History) -> None:
         """Let the lease run out a little later."""
@@ -345,6 +375,14 @@ class Supervisor:
         self._way.relay.forget_worker(worker.work.job.job)
         worker.files.close()
         return code
+
+
+def _result(worker: _Worker, *, stands: bool) -> Result:
+    if not stands or isinstance(worker.end, Cancelled):
+        return Result.STOPPED
+    if worker.end == "done":
+        return Result.DONE
+    return Result.FAILED if isinstance(worker.end, UnseenError) else Result.LOST
 
 
 def _spawn(task: Assignment, home: Path) -> subprocess.Popen[str]:

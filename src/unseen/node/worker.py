@@ -18,6 +18,7 @@ line                               says
 from __future__ import annotations
 
 import json
+import logging
 import os
 import resource
 import signal
@@ -40,9 +41,12 @@ from unseen.flow.graph import build_graph
 from unseen.flow.spec import FlowSpec
 from unseen.flow.store import Workspace
 from unseen.ids import JobId, PartyId, StepId
+from unseen.node.logs import LogForm, about, configure
 from unseen.transport.relay import RelayChannel
 from unseen.transport.session import SILENCE_SECONDS, Session
 from unseen.trust.policy import VARIANTS
+
+_log = logging.getLogger("unseen.node.worker")  # not by __name__, which is that of the program
 
 BUSY = 75
 """Exit status if an earlier worker of the job has not ended yet; EX_TEMPFAIL of sysexits.h."""
@@ -70,6 +74,7 @@ class Assignment(BaseModel):
     token: str = Field(repr=False)
     memory_bytes: int | None = None
     silence_seconds: float = SILENCE_SECONDS
+    log: LogForm = LogForm.TEXT
 
 
 def work(task: Assignment, tell: Tell, cancel: threading.Event) -> None:
@@ -97,6 +102,7 @@ def _persist(task: Assignment, seat: Seat, tell: Tell, cancel: threading.Event) 
         try:
             _drive(task, seat, tell, cancel)
         except (TransportError, PeerFailed) as error:
+            _log.warning("begins anew from its checkpoints: %s", error)
             tell({"again": str(error)})
             if cancel.wait(pause):
                 raise Cancelled(f"{task.party}: stopped on request") from error
@@ -150,6 +156,8 @@ class _Reporter:
             return
         self._last = now
         usage = event.usage
+        if event.what != "progress":
+            _log.info("%s", "begins" if event.what == "enter" else "is over", extra={"step": event.step})
         self._tell(
             {
                 "event": {
@@ -194,10 +202,15 @@ def main() -> None:
     tell = _teller(out)
     try:
         task = _assignment(sys.stdin.readline())
+        configure(task.log, secrets=(task.token,))
         threading.Thread(target=_end_with, args=(sys.stdin,), daemon=True).start()
         _limit(task)
-        work(task, tell, cancel)
+        with about(job=task.job):
+            _log.info("the worker begins, process %d", os.getpid())
+            work(task, tell, cancel)
+            _log.info("the worker is done")
     except UnseenError as error:
+        _log.error("the worker stops: %s: %s", type(error).__name__, error)
         tell({"end": type(error).__name__, "text": str(error)})
         sys.exit(1)
     tell({"end": "done"})

@@ -16,6 +16,7 @@ from typing import Protocol
 from unseen.codec import decode, encode_bytes, message, shown
 from unseen.errors import RemoteProtocolError
 from unseen.ids import PartyId
+from unseen.transport.traffic import Traffic
 from unseen.transport.visits import Complain
 
 LETTER_BYTES = 1 << 20
@@ -90,9 +91,11 @@ class Clerk:
     Args:
         mail: Keeps the letters.
         complain: Logs a line about a peer.
+        traffic: Counts what is said and heard.
     """
 
-    def __init__(self, mail: Mailroom, complain: Complain) -> None:
+    def __init__(self, mail: Mailroom, complain: Complain, traffic: Traffic | None = None) -> None:
+        self._traffic = traffic or Traffic()
         self._mail = mail
         self._complain = complain
         self._taking: dict[PartyId, threading.Lock] = {}
@@ -102,7 +105,9 @@ class Clerk:
     def say(self, peer: PartyId, *, letters: bool, wait: float = 0.0) -> bytes:
         """Return an encoded exchange for ``peer``, with or without letters."""
         waiting = self._some(peer) if letters else ()
-        return encode_bytes(Exchange(self._mail.received(peer), waiting, wait, self._refused.get(peer, "")))
+        frame = encode_bytes(Exchange(self._mail.received(peer), waiting, wait, self._refused.get(peer, "")))
+        self._traffic.sent(peer, len(frame))
+        return frame
 
     def hear(self, peer: PartyId, frame: bytes) -> Exchange:
         """Act on an exchange of ``peer`` and return it.
@@ -110,6 +115,7 @@ class Clerk:
         Raises:
             RemoteProtocolError: It is malformed.
         """
+        self._traffic.received(peer, len(frame))
         heard = decode(Exchange, frame, sender=peer)
         if len(heard.letters) > MOST_LETTERS or any(len(letter.body) > LETTER_BYTES for letter in heard.letters):
             raise RemoteProtocolError(

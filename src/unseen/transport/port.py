@@ -49,6 +49,7 @@ from unseen.transport.listener import Credentials, Listener
 from unseen.transport.mail import Clerk, Mailroom
 from unseen.transport.relay import Frame
 from unseen.transport.tls import Identity
+from unseen.transport.traffic import Traffic
 from unseen.transport.visits import Attempt, Complaints, Visits
 from unseen.transport.workers import Worker, Workers
 
@@ -112,7 +113,9 @@ class Port:
         self._options = options or PortOptions()
         self._guard = Guard(identity)
         self._complaints = Complaints()
-        self._clerk = Clerk(mail, self._complaints.say)
+        self.traffic = Traffic()
+        """What was exchanged with each partner since this port was opened."""
+        self._clerk = Clerk(mail, self._complaints.say, self.traffic)
         self._stopping = threading.Event()
         self._visits = Visits()
         self._correspondences: dict[PartyId, Correspondence] = {}
@@ -122,7 +125,7 @@ class Port:
         self.port = self._listener.port if self._listener is not None else 0
         """The port that partners can dial, 0 if there is none."""
         try:
-            self._workers = Workers(relay, objection=self._objection_to, came=self._worker_came)
+            self._workers = Workers(relay, objection=self._objection_to, came=self._worker_came, traffic=self.traffic)
         except UsageError:
             if self._listener is not None:
                 self._listener.close(0, 0)

@@ -76,7 +76,7 @@ class Complaints:
             enough = len(lines) > LINES_PER_MINUTE
         if enough:
             text, error = f"there is more to say about {party or 'strangers'}, which is left out for a minute", None
-        _log.warning("%s", shown(text, limit=1000), exc_info=error)
+        _log.warning("%s", shown(text, limit=1000), exc_info=error, extra={"partner": party or None})
 
 
 class Attempt:

@@ -25,6 +25,7 @@ from unseen.errors import LocalProtocolError, UnseenError, UsageError
 from unseen.ids import JobId, PartyId
 from unseen.transport.link import Why, refusal
 from unseen.transport.relay import SOCKET_FILE, WORDS_BYTES, Call, Frame, hang_up, read_frame, short, write_frame
+from unseen.transport.traffic import Traffic
 from unseen.transport.visits import Attempt
 
 _TOKEN_BYTES = 32
@@ -39,7 +40,8 @@ _log = logging.getLogger(__name__)
 class Worker:
     """A worker's connection for one peer of its job; joined with one stream of the network, they end together."""
 
-    def __init__(self, connection: socket.socket, job: JobId, peer: PartyId) -> None:
+    def __init__(self, connection: socket.socket, job: JobId, peer: PartyId, traffic: Traffic) -> None:
+        self._traffic = traffic
         self.job = job
         self.peer = peer
         self.taken = False
@@ -52,6 +54,11 @@ class Worker:
         self._refusal = ""
         self._until = math.inf
         self._over = False
+
+    @property
+    def fields(self) -> dict[str, str]:
+        """What lines of the log about it are about."""
+        return {"job": self.job, "partner": self.peer}
 
     @property
     def over(self) -> bool:
@@ -73,6 +80,7 @@ class Worker:
         """Yield what the worker sends, then what the peer is told if this side refuses to go on."""
         with suppress(OSError):
             while (packet := self._read()) is not None:
+                self._traffic.sent(self.peer, len(packet))
                 yield packet
         if self._refusal:
             yield refusal(Why.IDENTITY, self._refusal)
@@ -81,6 +89,7 @@ class Worker:
         """Hand what the peer sends to the worker; at its end the worker is told that nothing more comes."""
         with suppress(OSError):
             for packet in packets:
+                self._traffic.received(self.peer, len(packet))
                 with self._writing:
                     write_frame(self._connection, Frame.PACKET, packet)
             if not self._refusal:
@@ -145,6 +154,7 @@ class Workers:
         folder: Where the socket is, readable by its owner only.
         objection: Why a worker of a job may not talk to a peer, or ``None``.
         came: Is called, in a thread of its own, with every new connection.
+        traffic: Counts what goes through.
 
     Raises:
         UsageError: The folder cannot be used.
@@ -156,7 +166,9 @@ class Workers:
         *,
         objection: Callable[[PartyId, JobId], str | None],
         came: Callable[[Worker], None],
+        traffic: Traffic,
     ) -> None:
+        self._traffic = traffic
         self.path = folder / SOCKET_FILE
         self._objection = objection
         self._came = came
@@ -264,7 +276,7 @@ class Workers:
         try:
             frame = read_frame(connection)
             call = decode(Call, frame[1] if frame else b"", sender="a worker")
-            worker = Worker(connection, JobId(call.job), PartyId(call.peer))
+            worker = Worker(connection, JobId(call.job), PartyId(call.peer), self._traffic)
         except (OSError, UnseenError) as error:
             _log.warning("somebody at the socket for workers did not say who it is: %s", error)
             connection.close()
@@ -273,7 +285,9 @@ class Workers:
         with Attempt() as attempt:
             self._let_in(worker, call.token)
         if attempt.error is not None:
-            _log.error("a worker of job %s that calls %s", worker.job, worker.peer, exc_info=attempt.error)
+            _log.error(
+                "a worker of job %s that calls %s", worker.job, worker.peer, exc_info=attempt.error, extra=worker.fields
+            )
             worker.end(Frame.LATER, "an error at its node, which its log tells")
 
     def _let_in(self, worker: Worker, token: str) -> None:
@@ -281,7 +295,9 @@ class Workers:
         if reason is None:
             self._came(worker)
             return
-        _log.warning("a worker of job %s that calls %s was refused: %s", worker.job, worker.peer, reason)
+        _log.warning(
+            "a worker of job %s that calls %s was refused: %s", worker.job, worker.peer, reason, extra=worker.fields
+        )
         worker.end(Frame.REFUSED, reason)
 
     def _register(self, worker: Worker, token: str) -> str | None:

@@ -9,7 +9,6 @@ from pathlib import Path
 import pytest
 from argon2 import PasswordHasher
 from fastapi import FastAPI
-from prometheus_client import CollectorRegistry
 from starlette.testclient import TestClient
 from tests.node.organisations import BANK, CREDIT, INSURER, NOW, Organisation, acquainted, agreement_text, deliver, site
 
@@ -18,7 +17,8 @@ from unseen.node.domain import Duty
 from unseen.node.folder import Node
 from unseen.node.http.app import PREFIX, make_app
 from unseen.node.http.guard import HttpSettings
-from unseen.node.http.services import Services, SetUpToken
+from unseen.node.http.metrics import Figures, NodeCollector
+from unseen.node.http.services import Services, SetUpToken, checks_of
 from unseen.node.usecases import people as people_module
 from unseen.node.usecases.catalogue import Catalogue
 from unseen.node.usecases.people import People
@@ -70,7 +70,9 @@ def bare(tmp_path: Path) -> Iterator[Site]:
     bank, insurer = acquainted(tmp_path, BANK, INSURER)
     node = Node.create(tmp_path / "node", BANK, None, NOW)
     artifacts = Artifacts(f"file://{tmp_path / 'artifacts'}", bytes(32), scratch=tmp_path / "scratch")
-    set_up = SetUpToken(node.folder)
+    set_up, figures = SetUpToken(node.folder), Figures()
+    bank.books.after_each(figures.turned)
+    figures.registry.register(NodeCollector(node, bank.store, bank.clock, lambda: {INSURER: (1, 2)}))
     people = People(bank.store, bank.books)
     services = Services(
         name=BANK,
@@ -85,10 +87,11 @@ def bare(tmp_path: Path) -> Iterator[Site]:
         set_up=set_up,
         clock=bank.clock,
         store=bank.store,
-        registry=CollectorRegistry(),
+        registry=figures.registry,
+        checks=checks_of(node, bank.clock),
     )
     settings = HttpSettings(body_bytes=100_000, upload_bytes=200_000, metrics_token="scrape")
-    site = Site(make_app(services, settings), services, bank, insurer, set_up.write())
+    site = Site(make_app(services, settings, (figures.answered,)), services, bank, insurer, set_up.write())
     yield site
     for client in site.clients.values():
         client.close()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from datetime import timedelta
 
 import pytest
 from fastapi.routing import APIRoute
@@ -10,6 +11,7 @@ from starlette.testclient import TestClient
 from tests.node.http.conftest import NAMES, PASSWORD
 
 from unseen.node.domain import RIGHTS, Duty, Right
+from unseen.node.http import services as services_module
 from unseen.node.http.app import OPEN, PREFIX, check_guarded
 from unseen.node.http.guard import Needs, signed_in
 
@@ -107,7 +109,18 @@ def test_a_node_whose_database_fails_is_alive_and_not_ready(bare, tmp_path):
     client = bare.client()
     assert client.get("/healthz").status_code == 200
     answer = client.get("/readyz")
-    assert (answer.status_code, answer.json()) == (503, {"status": "not ready"})
+    assert (answer.status_code, answer.json()) == (
+        503,
+        {"status": "not ready", "store": "fails", "disk": "ok", "certificate": "ok"},
+    )
+
+
+def test_a_node_without_room_or_with_a_certificate_that_is_over_is_not_ready(bare, monkeypatch):
+    monkeypatch.setattr(services_module, "LEAST_FREE", 1 << 62)
+    bare.bank.clock.time += timedelta(days=91)
+    answer = bare.client().get("/readyz")
+    assert answer.status_code == 503
+    assert answer.json() == {"status": "not ready", "store": "ok", "disk": "full", "certificate": "expired"}
 
 
 def test_malformed_requests_are_told_where_and_quote_nothing(staffed):

@@ -332,3 +332,12 @@ def test_content_that_a_job_goes_on_with_stays(aged, now):
     with open_node_store(node) as store, store.begin() as kept:
         kept.jobs.add(Job(JobId("three"), CREDIT, BANK, "{}", (snapshot,), 0, 0.0, 0.0, now, now, ""))
     assert _purged(node, now + timedelta(days=9), now)[1:] == ((), 0, (digest,))
+
+
+def test_a_variable_and_an_option_that_name_two_places_are_told_apart(made, tmp_path, now, monkeypatch):
+    monkeypatch.setenv("UNSEEN_NODE_STORE", f"sqlite:///{tmp_path}/here.db")
+    with pytest.raises(UsageError, match="UNSEEN_NODE_STORE says another place than --store"):
+        restore(made, tmp_path / "again", PHRASE, now, store=f"sqlite:///{tmp_path}/there.db")
+    assert list(tmp_path.glob("*here.db")) == []
+    restore(made, tmp_path / "again", PHRASE, now)
+    assert (tmp_path / "here.db").exists(), "the variable holds"

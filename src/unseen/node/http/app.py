@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import threading
+
 from fastapi import FastAPI
 from fastapi.routing import APIRoute
 
 from unseen.node.http import audit, jobs, people, problems, projects, sign_on, status, tables
 from unseen.node.http.description import describe
 from unseen.node.http.guard import PREFIX, Ceiling, Doorkeeper, HttpSettings, Needs, Places, signed_in
+from unseen.node.http.journal import Journal, Note
 from unseen.node.http.services import Services
 from unseen.version import VERSION
 
@@ -24,12 +27,13 @@ OPEN = {
 """Routes that need nobody to be signed in, and why."""
 
 
-def make_app(services: Services, settings: HttpSettings | None = None) -> FastAPI:
+def make_app(services: Services, settings: HttpSettings | None = None, notes: tuple[Note, ...] = ()) -> FastAPI:
     """Return the application.
 
     Args:
         services: The node's use cases.
         settings: Names and limits.
+        notes: Are called with every request that is over.
     """
     settings = settings or HttpSettings()
     app = FastAPI(
@@ -38,7 +42,10 @@ def make_app(services: Services, settings: HttpSettings | None = None) -> FastAP
         openapi_url=f"{PREFIX}/openapi.json",
         docs_url=None,
         redoc_url=None,
+        # FastAPI's own spans hold paths, queries and the words of errors; `notes` hold what may be told.
+        telemetry={"tracing": False, "metrics": False, "logs": False, "auto_configure": False},
     )
+    app.state.stopping = threading.Event()
     app.state.services, app.state.settings = services, settings
     app.state.watchers, app.state.uploads = Places(64), Places(4)
     problems.install(app)
@@ -47,6 +54,7 @@ def make_app(services: Services, settings: HttpSettings | None = None) -> FastAP
         app.router.routes.extend(module.router.routes)
     app.add_middleware(Ceiling, settings=settings, uploads=f"{PREFIX}/tables/")
     app.add_middleware(Doorkeeper, settings=settings)
+    app.add_middleware(Journal, notes=notes)
     check_guarded(app)
     describe(app, frozenset(OPEN))
     return app

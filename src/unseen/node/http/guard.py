@@ -22,7 +22,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from unseen.errors import PermissionDenied
 from unseen.node.domain import Person, Right
-from unseen.node.http.problems import NotFound, NotSignedIn, told
+from unseen.node.http.problems import SECURITY_HEADERS, NotFound, NotSignedIn, told
 from unseen.node.http.services import Services
 from unseen.trust.agreement import ProjectId
 
@@ -32,13 +32,6 @@ DEVICE_COOKIE = "unseen_device"
 REQUEST_HEADER = "x-unseen-request"
 LOOPBACK = frozenset({"localhost", "127.0.0.1", "[::1]"})
 _CHANGES_NOTHING = frozenset({"GET", "HEAD", "OPTIONS"})
-SECURITY_HEADERS = {
-    "Content-Security-Policy": "default-src 'none'; frame-ancestors 'none'; base-uri 'none'; form-action 'none'",
-    "X-Content-Type-Options": "nosniff",
-    "Referrer-Policy": "no-referrer",
-    "Cache-Control": "no-store",
-    "Cross-Origin-Resource-Policy": "same-origin",
-}
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,6 +92,7 @@ def signed_in(request: Request) -> Person:
     person = services_of(request).people.signed_in(token) if token else None
     if person is None:
         raise NotSignedIn("sign in first: POST /api/v1/session, or `unseen login`")
+    request.state.person = person.name
     return person
 
 

@@ -224,7 +224,7 @@ def events(
 ) -> StreamingResponse:
     """Tell what happens to a job as it happens (server-sent events), until it is over or one may not see it any more.
 
-    A browser that was cut off says by ``Last-Event-ID`` where it goes on.
+    The stream ends as well when the node stops. A browser that was cut off says by ``Last-Event-ID`` where it goes on.
     """
     del person
     _found(request, project, job)
@@ -305,7 +305,7 @@ def _watchers(request: Request) -> Places:
 async def _told(request: Request, project: ProjectId, job: JobId, after: int) -> AsyncIterator[str]:
     looks, shown = 0, None
     with _watchers(request).place():
-        while not await request.is_disconnected():
+        while not (request.app.state.stopping.is_set() or await request.is_disconnected()):
             seen = await run_in_threadpool(_look, request, project, job, after)
             if seen is None:
                 return
@@ -331,8 +331,11 @@ def _look(request: Request, project: ProjectId, job: JobId, after: int) -> tuple
         _may_watch(request)
     except PermissionDenied:
         return None
-    found = _found(request, project, job)
-    return found, services_of(request).jobs.events(job, after)
+    try:
+        found, news = services_of(request).jobs.news(job, after)
+    except UsageError:  # it was purged
+        return None
+    return (found, news) if found.project == project else None
 
 
 _may_watch = Needs(Right.SEE_JOBS)

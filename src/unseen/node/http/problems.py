@@ -29,6 +29,14 @@ from unseen.node.usecases.people import Crowded
 _log = logging.getLogger(__name__)
 
 MEDIA_TYPE = "application/problem+json"
+REQUEST_ID = "X-Request-Id"
+SECURITY_HEADERS = {
+    "Content-Security-Policy": "default-src 'none'; frame-ancestors 'none'; base-uri 'none'; form-action 'none'",
+    "X-Content-Type-Options": "nosniff",
+    "Referrer-Policy": "no-referrer",
+    "Cache-Control": "no-store",
+    "Cross-Origin-Resource-Policy": "same-origin",
+}
 
 
 class NotSignedIn(PermissionDenied):
@@ -81,8 +89,7 @@ def install(app: FastAPI) -> None:
     """Let an app answer every error in this form."""
 
     async def ours(request: Request, error: Exception) -> Response:
-        del request
-        return told(error) if isinstance(error, UnseenError) else _broken(error)
+        return told(error) if isinstance(error, UnseenError) else _broken(request, error)
 
     async def malformed(request: Request, error: Exception) -> Response:
         del request
@@ -112,6 +119,10 @@ def install(app: FastAPI) -> None:
     app.add_exception_handler(Exception, ours)
 
 
-def _broken(error: Exception) -> Response:
-    _log.exception("request broke down", exc_info=error)
-    return problem(500, "Internal Server Error", "the node broke down over this request: its log says where")
+def _broken(request: Request, error: Exception) -> Response:
+    """Return the answer that is given outside of all other layers, so that it has their headers from here."""
+    name = getattr(request.state, "request_id", "")
+    _log.exception("request broke down", exc_info=error, extra={"request": name})
+    answer = problem(500, "Internal Server Error", "the node broke down over this request: its log says where")
+    answer.headers.update({**SECURITY_HEADERS, REQUEST_ID: name})
+    return answer

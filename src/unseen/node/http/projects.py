@@ -17,7 +17,7 @@ from unseen.ids import PartyId
 from unseen.node.domain import Person, Right
 from unseen.node.http.guard import PREFIX, Needs, check_project, services_of
 from unseen.node.http.people import Body
-from unseen.node.usecases.projects import Pending
+from unseen.node.usecases.projects import Pending, Seen
 from unseen.trust.agreement import Agreement, ProjectId
 from unseen.trust.keys import Digest
 from unseen.trust.policy import SiteProject
@@ -92,8 +92,10 @@ class Drafted(BaseModel):
 @router.get("")
 def projects(request: Request, person: Reader) -> list[ProjectShown]:
     """Return the projects that one may see."""
-    names = services_of(request).projects.all()
-    return [_shown(request, name) for name in names if person.may_in(Right.SEE_PROJECTS, name)]
+    services = services_of(request)
+    names = [name for name in services.projects.all() if person.may_in(Right.SEE_PROJECTS, name)]
+    now = services.clock.now()
+    return [_told(seen, now) for seen in services.projects.seen(names)]
 
 
 @router.post("", status_code=201)
@@ -169,22 +171,22 @@ def drop_policy(request: Request, project: ProjectId, person: PolicyMaker) -> Pr
 
 
 def _shown(request: Request, name: ProjectId) -> ProjectShown:
-    services = services_of(request)
-    waiting = next((one for one in services.projects.pending() if one.agreement.project == name), None)
-    try:
-        held = services.projects.get(name)
-    except UsageError:
-        held = None
+    (seen,) = services_of(request).projects.seen([name])
+    return _told(seen, services_of(request).clock.now())
+
+
+def _told(seen: Seen, now: datetime) -> ProjectShown:
+    held = seen.held
     revoked = held.revoked if held else None
     return ProjectShown(
-        project=name,
-        standing=_standing(held.current, services.clock.now(), revoked=revoked is not None) if held else Standing.DRAFT,
+        project=seen.project,
+        standing=_standing(held.current, now, revoked=revoked is not None) if held else Standing.DRAFT,
         digest=held.current.digest if held else None,
         agreement=_plain(held.current) if held else None,
         revoked_by=revoked.by if revoked else None,
         reason=revoked.reason if revoked else None,
-        waiting=Waiting.of(waiting) if waiting else None,
-        policy=services.projects.policy(name),
+        waiting=Waiting.of(seen.pending) if seen.pending else None,
+        policy=seen.policy,
     )
 
 

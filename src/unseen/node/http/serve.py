@@ -80,6 +80,8 @@ def serving(
     try:
         yield host, listener.getsockname()[1]
     finally:
+        # First: streams end by themselves, before whatever is left is cut off.
+        app.state.stopping.set()
         server.should_exit = True
         thread.join(_STOP_SECONDS)
         listener.close()

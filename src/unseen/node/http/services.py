@@ -5,16 +5,19 @@ from __future__ import annotations
 import hashlib
 import hmac
 import secrets
-from dataclasses import dataclass
+import shutil
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from prometheus_client import CollectorRegistry
 
 from unseen.clock import Clock
 from unseen.data.atomic import whole_file
-from unseen.errors import DataError
+from unseen.errors import DataError, UsageError
 from unseen.ids import PartyId
 from unseen.node.domain import JobState
+from unseen.node.folder import Node
 from unseen.node.partners import Partners
 from unseen.node.store import Store
 from unseen.node.usecases.audit import Audit
@@ -26,6 +29,10 @@ from unseen.node.usecases.runs import Runs
 from unseen.node.usecases.sign_on import SignOn
 
 SETUP_FILE = "set-up-token"
+LEAST_FREE = 64 << 20
+"""Bytes on the disk below which a node is not ready: its books could not be written."""
+
+Check = Callable[[], str]
 
 
 class SetUpToken:
@@ -71,12 +78,38 @@ class Services:
     clock: Clock
     store: Store
     registry: CollectorRegistry
+    checks: Mapping[str, Check] = field(default_factory=dict)
+    """What has to be in order beside the database, for the node to work."""
 
-    def is_ready(self) -> bool:
-        """Return whether the store answers."""
+    def readiness(self) -> Mapping[str, str]:
+        """Return a word on everything that the node needs in order to work: ``ok``, or what is wrong."""
+        return {"store": "ok" if self._answers() else "fails", **{name: check() for name, check in self.checks.items()}}
+
+    def _answers(self) -> bool:
         try:
-            with self.store.begin() as kept:
+            with self.store.read() as kept:
                 kept.jobs.count((JobState.RUNNING,))
         except DataError:
             return False
         return True
+
+
+def checks_of(node: Node, clock: Clock) -> Mapping[str, Check]:
+    """Return what has to be in order with a node's folder and certificate."""
+
+    def disk() -> str:
+        try:
+            return "ok" if shutil.disk_usage(node.folder).free >= LEAST_FREE else "full"
+        except OSError:
+            return "unreadable"
+
+    def certificate() -> str:
+        try:
+            found = node.status()
+        except (UsageError, DataError):
+            return "unreadable"
+        if found.revoked:
+            return "revoked"
+        return "ok" if clock.now() < found.until else "expired"
+
+    return {"disk": disk, "certificate": certificate}

@@ -43,10 +43,11 @@ def health() -> dict[str, str]:
 
 @router.get("/readyz", responses={503: {"description": "Its store does not answer.", "model": dict[str, str]}})
 def readiness(request: Request, response: Response) -> dict[str, str]:
-    """Return whether the node can work: its store answers."""
-    ready = services_of(request).is_ready()
+    """Return whether the node can work: whether its store answers, there is room, and its certificate is good."""
+    found = services_of(request).readiness()
+    ready = set(found.values()) == {"ok"}
     response.status_code = 200 if ready else 503
-    return {"status": "ready" if ready else "not ready"}
+    return {"status": "ready" if ready else "not ready", **found}
 
 
 @router.get("/metrics", response_class=Figures)

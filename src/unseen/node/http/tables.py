@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from datetime import datetime
 from typing import Annotated
 
-from fastapi import APIRouter, Depends, Query, Request
+from fastapi import APIRouter, Depends, Path, Query, Request
 from pydantic import BaseModel
 from starlette.concurrency import run_in_threadpool
 
@@ -19,6 +19,8 @@ from unseen.node.http.problems import NotFound, TooMany
 from unseen.node.usecases.catalogue import ColumnProfile, Import
 from unseen.privacy.facts import TableId
 
+Version = Annotated[int, Path(ge=1, le=2**31 - 1)]
+"""A number that the store knows how to look for."""
 router = APIRouter(prefix=f"{PREFIX}/tables", tags=["tables"])
 Reader = Annotated[Person, Depends(Needs(Right.SEE_TABLES))]
 Owner = Annotated[Person, Depends(Needs(Right.MANAGE_TABLES))]
@@ -127,21 +129,21 @@ async def upload(request: Request, name: str, person: Owner, how: Annotated[How,
 
 
 @router.get("/{name}/versions/{version}")
-def table(request: Request, name: str, version: int, person: Reader) -> TableShown:
+def table(request: Request, name: str, version: Version, person: Reader) -> TableShown:
     """Return a version of a table."""
     del person
     return TableShown.of(_found(request, name, version))
 
 
 @router.get("/{name}/versions/{version}/profile")
-def profile(request: Request, name: str, version: int, person: Owner) -> list[ColumnProfile]:
+def profile(request: Request, name: str, version: Version, person: Owner) -> list[ColumnProfile]:
     """Return figures of the columns, for those who look after the data."""
     del person
     return list(services_of(request).catalogue.profile(_found(request, name, version)))
 
 
 @router.delete("/{name}/versions/{version}")
-def retire(request: Request, name: str, version: int, person: Owner) -> TableShown:
+def retire(request: Request, name: str, version: Version, person: Owner) -> TableShown:
     """Take a version out of use; no job starts with it any more."""
     del person
     _found(request, name, version)
@@ -149,8 +151,7 @@ def retire(request: Request, name: str, version: int, person: Owner) -> TableSho
 
 
 def _found(request: Request, name: str, version: int) -> CatalogueTable:
-    known = services_of(request).catalogue.all()
-    found = next((table for table in known if (table.name, table.version) == (name, version)), None)
+    found = services_of(request).catalogue.version(name, version)
     if found is None:
         raise NotFound(f"there is no version {version} of a table called {name[:64]!r} here")
     return found

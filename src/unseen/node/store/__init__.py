@@ -20,6 +20,11 @@ from unseen.node.store.projects import ProjectRows
 from unseen.node.store.recovery import RecoveryRows
 from unseen.node.store.tables import TableRows
 
+_SIZES = {
+    "sqlite": "SELECT page_count * page_size FROM pragma_page_count(), pragma_page_size()",
+    "postgresql": "SELECT pg_database_size(current_database())",
+}
+
 
 @dataclass(frozen=True, slots=True)
 class Kept:
@@ -57,15 +62,26 @@ class Store:
             DataError: The database is out of reach, full, locked for too long, or damaged.
         """
         with self._told(), self._engine.begin() as at:
-            yield Kept(
-                PeopleRows(at),
-                TableRows(at),
-                ProjectRows(at),
-                JobRows(at),
-                MailRows(at),
-                LineRows(at),
-                RecoveryRows(at),
-            )
+            yield _kept(at)
+
+    @contextmanager
+    def read(self) -> Iterator[Kept]:
+        """Look at one moment of the database, in which nothing can be changed; others go on meanwhile.
+
+        Raises:
+            DataError: The database is out of reach or damaged, or the block changes something.
+        """
+        with self.snapshot() as at:
+            yield _kept(at)
+
+    def size(self) -> int:
+        """Return how many bytes the database takes.
+
+        Raises:
+            DataError: The database is out of reach or damaged.
+        """
+        with self.snapshot() as at:
+            return int(at.exec_driver_sql(_SIZES[at.dialect.name]).scalar_one())
 
     @contextmanager
     def snapshot(self) -> Iterator[sql.Connection]:
@@ -103,6 +119,12 @@ class Store:
 
     def __exit__(self, *ended: object) -> None:
         self.close()
+
+
+def _kept(at: sql.Connection) -> Kept:
+    return Kept(
+        PeopleRows(at), TableRows(at), ProjectRows(at), JobRows(at), MailRows(at), LineRows(at), RecoveryRows(at)
+    )
 
 
 __all__ = ["Kept", "Store"]

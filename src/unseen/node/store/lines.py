@@ -19,9 +19,9 @@ class LineRows:
         """Add a line to a log."""
         self._connection.execute(sql.insert(lines).values(log=log, number=self.count(log) + 1, line=line))
 
-    def read(self, log: str) -> Iterator[bytes]:
-        """Return the lines of a log."""
-        asked = sql.select(lines.c.line).where(lines.c.log == log).order_by(lines.c.number)
+    def read(self, log: str, after: int = 0) -> Iterator[bytes]:
+        """Return the lines of a log, from number 1 on or after another one."""
+        asked = sql.select(lines.c.line).where(lines.c.log == log, lines.c.number > after).order_by(lines.c.number)
         return iter(tuple(map(bytes, self._connection.execute(asked).scalars())))
 
     def last(self, log: str) -> bytes | None:

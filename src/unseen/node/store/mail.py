@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Mapping
 
 import sqlalchemy as sql
 
@@ -34,6 +35,11 @@ class MailRows:
             return ()
         asked = sql.select(outbox).where(outbox.c.peer == peer).order_by(outbox.c.number).limit(limit)
         return tuple((row.number, bytes(row.body)) for row in self._connection.execute(asked))
+
+    def lengths(self) -> Mapping[PartyId, int]:
+        """Return how many letters wait for each partner that has any."""
+        asked = sql.select(outbox.c.peer, sql.func.count()).group_by(outbox.c.peer)
+        return {PartyId(row[0]): row[1] for row in self._connection.execute(asked)}
 
     def delivered(self, peer: PartyId, up_to: int) -> None:
         """Forget the letters that the partner has, ``up_to`` being how many it has received.

@@ -47,12 +47,9 @@ class PeopleRows:
         self._connection.execute(sql.insert(sessions).values(token=token, person=name, until=until))
 
     def session(self, token: str, now: datetime) -> str | None:
-        """Return whose session this is; those that ran out are forgotten."""
+        """Return whose session this is, ``None`` if it is nobody's or has run out."""
         row = self._connection.execute(sql.select(sessions).where(sessions.c.token == token)).one_or_none()
-        if row is None or row.until > now:
-            return None if row is None else str(row.person)
-        self.forget_sessions(now)
-        return None
+        return None if row is None or row.until <= now else str(row.person)
 
     def end_session(self, token: str) -> None:
         """Forget a session."""

@@ -120,8 +120,13 @@ class Catalogue:
 
     def all(self) -> tuple[CatalogueTable, ...]:
         """Return all versions of all tables."""
-        with self._store.begin() as kept:
+        with self._store.read() as kept:
             return tuple(kept.tables.all())
+
+    def version(self, name: str, version: int) -> CatalogueTable | None:
+        """Return a version of a table, ``None`` if there is none."""
+        with self._store.read() as kept:
+            return kept.tables.version(name, version)
 
     def get(self, name: str, version: int | None = None) -> CatalogueTable:
         """Return a version of a table, the newest one if none is named.
@@ -129,7 +134,7 @@ class Catalogue:
         Raises:
             UsageError: There is none.
         """
-        with self._store.begin() as kept:
+        with self._store.read() as kept:
             table_name = TableId(name)
             found = kept.tables.newest(table_name) if version is None else kept.tables.version(table_name, version)
         if found is None:

@@ -9,6 +9,7 @@ from unseen.ids import JobId, PartyId
 from unseen.node.books import Turn
 from unseen.node.domain import Job, JobState
 from unseen.node.letters import JobDone, JobGranted, JobRefused
+from unseen.node.store import Kept
 from unseen.node.usecases.asking import ask_of, left_of, uses_of
 from unseen.node.usecases.charging import charge, is_settled
 from unseen.node.usecases.endings import end_job, parties_of
@@ -131,7 +132,16 @@ def known_job(turn: Turn, job: JobId) -> Job:
     Raises:
         UsageError: There is none of this name.
     """
-    known = turn.kept.jobs.get(job)
+    return found_job(turn.kept, job)
+
+
+def found_job(kept: Kept, job: JobId) -> Job:
+    """Return a job.
+
+    Raises:
+        UsageError: There is none of this name.
+    """
+    known = kept.jobs.get(job)
     if known is None:
         raise UsageError(f"there is no job {job}")
     return known

@@ -26,9 +26,7 @@ def end_job(
     know of the reason, if not all of it.
     """
     who = by or turn.me
-    turn.kept.jobs.move(job.job, _state(job, code), reason=reason[:MAX_REASON], now=turn.now)
-    turn.gate(job.project).end(job.job, code)
-    settle_sessions(turn, job)
+    _over(turn, job, code, reason)
     letter = JobEnded(job.project, job.job, who, code, (reason if told is None else told)[:MAX_REASON])
     for peer in _told(turn, job):
         if peer != by:
@@ -39,9 +37,15 @@ def end_job(
 def end_jobs(turn: Turn, project: ProjectId, code: Code, reason: str) -> None:
     """End all jobs of a project at this node; the other nodes do that by themselves."""
     for job in turn.kept.jobs.all(project=project, states=LIVE, limit=1_000_000):
-        turn.kept.jobs.move(job.job, _state(job, code), reason=reason[:MAX_REASON], now=turn.now)
-        turn.gate(project).end(job.job, code)
-        settle_sessions(turn, job)
+        _over(turn, job, code, reason)
+
+
+def _over(turn: Turn, job: Job, code: Code, reason: str) -> None:
+    state = _state(job, code)
+    turn.kept.jobs.move(job.job, state, reason=reason[:MAX_REASON], now=turn.now)
+    turn.ended.append(state)
+    turn.gate(job.project).end(job.job, code)
+    settle_sessions(turn, job)
 
 
 def sign_head(turn: Turn, project: ProjectId) -> None:

@@ -32,6 +32,7 @@ from unseen.node.usecases.deciding import (
     all_go_on,
     consider,
     done_at,
+    found_job,
     go_on,
     issue,
     known_job,
@@ -72,8 +73,8 @@ class Jobs:
         Raises:
             UsageError: There is none of this name.
         """
-        with self._books.turn() as turn:
-            return known_job(turn, job)
+        with self._books.look() as kept:
+            return found_job(kept, job)
 
     def all(
         self,
@@ -84,14 +85,22 @@ class Jobs:
     ) -> tuple[Job, ...]:
         """Return jobs, the newest first."""
         wanted = None if states is None else frozenset(states)
-        with self._books.turn() as turn:
-            return tuple(turn.kept.jobs.all(project=project, states=wanted, before_order=before_order, limit=limit))
+        with self._books.look() as kept:
+            return tuple(kept.jobs.all(project=project, states=wanted, before_order=before_order, limit=limit))
 
     def events(self, job: JobId, after: int = 0) -> tuple[tuple[int, Mapping[str, object]], ...]:
         """Return what was told of a job's progress, numbered from 1, after a number."""
-        with self._books.turn() as turn:
-            lines = list(turn.kept.lines.read(f"events/{known_job(turn, job).job}"))
-            return tuple((number, read_json(line)) for number, line in enumerate(lines, 1) if number > after)
+        return self.news(job, after)[1]
+
+    def news(self, job: JobId, after: int) -> tuple[Job, tuple[tuple[int, Mapping[str, object]], ...]]:
+        """Return a job and what was told of its progress after a number, both of one moment.
+
+        Raises:
+            UsageError: There is none of this name.
+        """
+        with self._books.look() as kept:
+            found, lines = found_job(kept, job), kept.lines.read(f"events/{job}", after)
+            return found, tuple((number, read_json(line)) for number, line in enumerate(lines, after + 1))
 
     # --- what people do ----------------------------------------------------------------------------------------------
 

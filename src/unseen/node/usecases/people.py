@@ -88,7 +88,7 @@ class People:
 
     def all(self) -> tuple[Person, ...]:
         """Return everybody, also those who left."""
-        with self._store.begin() as kept:
+        with self._store.read() as kept:
             return tuple(kept.people.all())
 
     def get(self, name: str) -> Person:
@@ -97,7 +97,7 @@ class People:
         Raises:
             UsageError: There is nobody of this name.
         """
-        with self._store.begin() as kept:
+        with self._store.read() as kept:
             return _found(kept, name)
 
     def links(self) -> dict[str, Link]:
@@ -228,7 +228,7 @@ class People:
     def _hash_of(self, name: str) -> str | None:
         if not PersonName.pattern.fullmatch(name):
             return None
-        with self._store.begin() as kept:
+        with self._store.read() as kept:
             person = kept.people.get(name)
             return kept.people.password_hash(name) if person is not None and person.active else None
 
@@ -280,6 +280,7 @@ class People:
         if person is None or not person.active:
             raise SignInRefused("nobody may sign in here by that, or not any more")
         token, until = secrets.token_urlsafe(32), self._clock.now() + SESSION
+        kept.people.forget_sessions(self._clock.now())
         kept.people.begin_session(_digest(token), person.name, until)
         return Session(token, person, until)
 
@@ -291,7 +292,7 @@ class People:
 
     def signed_in(self, token: str) -> Person | None:
         """Return whose session a token is, ``None`` if it is nobody's."""
-        with self._store.begin() as kept:
+        with self._store.read() as kept:
             name = kept.people.session(_digest(token), self._clock.now())
             person = kept.people.get(name) if name is not None else None
         return person if person is not None and person.active else None

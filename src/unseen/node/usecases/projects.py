@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from datetime import datetime
 
@@ -36,6 +36,18 @@ class Pending:
     """Whose signatures are not here."""
 
 
+@dataclass(frozen=True, slots=True)
+class Seen:
+    """All that there is to see of a project at one moment."""
+
+    project: ProjectId
+    held: Project | None
+    """What all have signed."""
+    pending: Pending | None
+    policy: SiteProject | None
+    """What this site lets it do; nothing, if nobody has said."""
+
+
 class Projects:
     """What people and partners do with agreements."""
 
@@ -46,8 +58,13 @@ class Projects:
 
     def all(self) -> tuple[ProjectId, ...]:
         """Return the names of all projects, those with a draft only among them."""
+        with self._books.look() as kept:
+            return tuple(kept.projects.all())
+
+    def seen(self, wanted: Iterable[ProjectId]) -> tuple[Seen, ...]:
+        """Return what there is to see of some projects, all in one turn."""
         with self._books.turn() as turn:
-            return tuple(turn.kept.projects.all())
+            return tuple(_seen(turn, project) for project in wanted)
 
     def get(self, project: ProjectId) -> Project:
         """Return an agreement that all have signed, with its versions.
@@ -247,6 +264,12 @@ class Projects:
         line = json.dumps(tables).encode()
         if turn.kept.lines.last(f"held/{letter.project}/{peer}") != line:
             turn.kept.lines.append(f"held/{letter.project}/{peer}", line)
+
+
+def _seen(turn: Turn, project: ProjectId) -> Seen:
+    frame = turn.kept.projects.pending(project)
+    pending = None if frame is None else _pending(read_envelope(frame, sender="store"))
+    return Seen(project, turn.project(project), pending, site_policy(turn, project))
 
 
 def site_policy(turn: Turn, project: ProjectId) -> SiteProject | None:
