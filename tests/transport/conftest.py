@@ -238,6 +238,7 @@ class Letters:
         with self.changes:
             if not self.waiting(peer):
                 self.changes.wait(min(timeout, self.patience))
+            return bool(self.waiting(peer))
 
     def wait_for(self, peer, count):
         with self.changes:

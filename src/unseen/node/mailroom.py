@@ -53,10 +53,8 @@ class Mailroom:
 
     def __init__(self, books: Books, projects: Projects, jobs: Jobs) -> None:
         self._books = books
-        self._changed = threading.Condition()
-        self._news: dict[PartyId, int] = {}
-        """How often there were new letters for a peer; and at which of these it was given all."""
-        self._seen: dict[PartyId, int] = {}
+        self._lock = threading.Lock()
+        self._news: dict[PartyId, _News] = {}
         self._takers: Mapping[type[AnyLetter], _Take] = MappingProxyType(
             {
                 Card: projects.take_card,
@@ -82,8 +80,9 @@ class Mailroom:
 
     def waiting(self, peer: PartyId) -> Sequence[tuple[int, bytes]]:
         """Return letters that have not arrived at a peer, the oldest first, at most 64."""
-        with self._changed:
-            self._seen[peer] = self._news.get(peer, 0)
+        news = self._news_of(peer)
+        with news.changed:
+            news.seen = news.count
         with self._books.turn() as turn:
             return tuple(turn.kept.mail.waiting(peer, limit=64))
 
@@ -91,16 +90,19 @@ class Mailroom:
         """Note that a peer has all letters up to a number."""
         with self._books.turn() as turn:
             turn.kept.mail.delivered(peer, up_to)
+        # Of a database that was put back, letters wait until this is known.
+        self._news_of(peer).add()
 
     def received(self, peer: PartyId) -> int:
         """Return the number of the last letter of a peer."""
         with self._books.turn() as turn:
             return turn.kept.mail.received(peer)
 
-    def changed(self, peer: PartyId, timeout: float) -> None:
-        """Return once there are letters that ``waiting`` has not given, or after ``timeout`` seconds."""
-        with self._changed:
-            self._changed.wait_for(lambda: self._news.get(peer, 0) != self._seen.get(peer, 0), timeout)
+    def changed(self, peer: PartyId, timeout: float) -> bool:
+        """Return true once there may be letters that ``waiting`` has not given, false after ``timeout`` seconds."""
+        news = self._news_of(peer)
+        with news.changed:
+            return news.changed.wait_for(lambda: news.count != news.seen, timeout)
 
     def take(self, peer: PartyId, number: int, body: bytes) -> None:
         """Take a letter, with all that it brings about, unless it was taken before.
@@ -129,11 +131,29 @@ class Mailroom:
             raise _Refused(Code.SIGNATURE, str(error)) from error
 
     def _tell(self, turn: Turn) -> None:
-        if turn.posted:
-            with self._changed:
-                for peer in turn.posted:
-                    self._news[peer] = self._news.get(peer, 0) + 1
-                self._changed.notify_all()
+        for peer in turn.posted:
+            self._news_of(peer).add()
+
+    def _news_of(self, peer: PartyId) -> _News:
+        with self._lock:
+            return self._news.setdefault(peer, _News())
+
+
+class _News:
+    """How often there was something new for one peer, and at which of these it was given all.
+
+    Each peer has its own, so that a letter wakes those who wait for it and nobody else.
+    """
+
+    def __init__(self) -> None:
+        self.changed = threading.Condition()
+        self.count = self.seen = 0
+
+    def add(self) -> None:
+        """Wake whoever waits for it."""
+        with self.changed:
+            self.count += 1
+            self.changed.notify_all()
 
 
 class _Refused(Exception):

@@ -1,7 +1,7 @@
 """The organisations that a node trusts: each one's root, where to dial it, and what it has revoked.
 
-All is in one file, which changes as a whole. It is read anew whenever somebody asks, so that a partner who is struck
-off here is refused by processes that run already.
+All is in one file, which changes as a whole. Whenever somebody asks, the file is looked at, and read if it is another
+one, so that a partner who is struck off here is refused by processes that run already.
 """
 
 from __future__ import annotations
@@ -9,9 +9,11 @@ from __future__ import annotations
 import base64
 import fcntl
 import os
+import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from datetime import UTC, datetime
+from functools import lru_cache
 from pathlib import Path
 from typing import TypeVar
 
@@ -23,11 +25,15 @@ from unseen.errors import DataError, PermissionDenied, RemoteProtocolError, Usag
 from unseen.ids import PartyId
 from unseen.transport.revocation import RevocationList, leaf_problem, read_list
 from unseen.transport.tls import fingerprint
+from unseen.trust.keys import certificate_fingerprint
 
 PARTNERS_FILE = "partners.json"
 LIST_FILE = "revoked.crl"
 _LOCK_FILE = "lock"
 _RUNNING_FILE = ".running"
+
+# Two files that were written within one tick of the file system's clock may look the same.
+_TICK_NS = 100_000_000
 
 M = TypeVar("M", bound=BaseModel)
 
@@ -80,6 +86,7 @@ class Partners:
     def __init__(self, folder: Path) -> None:
         self._folder = folder
         self._path = folder / PARTNERS_FILE
+        self._read: tuple[tuple[int, int, int], Mapping[PartyId, Partner]] | None = None
 
     def all(self) -> Mapping[PartyId, Partner]:
         """Return every partner, those that were struck off included.
@@ -87,7 +94,34 @@ class Partners:
         Raises:
             DataError: The file is damaged.
         """
-        return read_record(self._path, _File).partners if self._path.exists() else {}
+        try:
+            status = self._path.stat()
+        except FileNotFoundError:
+            return {}
+        mark, read = (status.st_ino, status.st_mtime_ns, status.st_size), self._read
+        if read is not None and read[0] == mark:
+            return read[1]
+        found = read_record(self._path, _File).partners
+        if time.time_ns() - status.st_mtime_ns > _TICK_NS:
+            self._read = (mark, found)
+        return found
+
+    def endpoints(self) -> Mapping[PartyId, str | None]:
+        """Return every partner that is trusted now, with the endpoint to dial it at, or ``None``.
+
+        Raises:
+            DataError: The file is damaged.
+        """
+        return {peer: partner.endpoint for peer, partner in self.all().items() if partner.struck is None}
+
+    def roots(self) -> Mapping[PartyId, str]:
+        """Return every partner that is trusted now, with the digest of its root's key.
+
+        Raises:
+            DataError: The file is damaged.
+        """
+        trusted = {peer: partner.root for peer, partner in self.all().items() if partner.struck is None}
+        return {peer: _digest_of(root) for peer, root in trusted.items()}
 
     def get(self, peer: PartyId) -> Partner:
         """Return one partner.
@@ -173,6 +207,11 @@ class Partners:
     def _write(self, partners: Mapping[PartyId, Partner]) -> None:
         with whole_file(self._path) as file:
             file.write(_File(partners=dict(partners)).model_dump_json(indent=1).encode())
+
+
+@lru_cache(maxsize=4096)
+def _digest_of(root: str) -> str:
+    return certificate_fingerprint(root.encode())
 
 
 @contextmanager

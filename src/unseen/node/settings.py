@@ -1,7 +1,8 @@
 """Settings of a node: from its file, and from the environment, which comes first.
 
 The variable of the field ``metrics_token`` is ``UNSEEN_NODE_METRICS_TOKEN``. An empty one is as good as none; a list
-has commas between its members, what has fields of its own is JSON. Errors name the variable or the field, and quote no value: some are secrets.
+has commas between its members, what has fields of its own is JSON. Errors name the variable or the field, and quote no
+value: some are secrets.
 """
 
 from __future__ import annotations

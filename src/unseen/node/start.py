@@ -14,14 +14,13 @@ from __future__ import annotations
 import os
 import signal
 import threading
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack, closing, contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 from urllib.parse import urlsplit
 
 from unseen.clock import SystemClock
-from unseen.ids import PartyId
 from unseen.node.artifacts import Artifacts
 from unseen.node.books import Books, Owner
 from unseen.node.folder import Node, read_private
@@ -88,14 +87,14 @@ def open_node(folder: Path, *, log: LogForm | None = None) -> Iterator[Running]:
         store, artifacts = opened.enter_context(open_node_store(node)), open_node_artifacts(node)
         opened.callback(artifacts.close)
         owner = Owner(node.name, _signing_key(folder), certificate_fingerprint(identity.ca_pem))
-        books = Books(store, owner, SystemClock(), lambda peer: _roots(node).get(peer))
+        books = Books(store, owner, SystemClock(), lambda peer: node.partners.roots().get(peer))
         projects, jobs, audit = Projects(books), Jobs(books), Audit(books)
         runs = Runs(books, folder.resolve() / "workspaces")
         port = opened.enter_context(
             Port(
                 identity,
                 listen=node.config.listen,
-                partners=lambda: {peer: node.partners.get(peer).endpoint for peer in _roots(node)},
+                partners=node.partners.endpoints,
                 mail=Mailroom(books, projects, jobs),
                 relay=folder / RUN_FOLDER,
                 admits=jobs.admits,
@@ -104,7 +103,7 @@ def open_node(folder: Path, *, log: LogForm | None = None) -> Iterator[Running]:
         settings = Settings(
             concurrent=node.config.jobs, memory_bytes=_bytes(node.config.worker_gib), log=log or node.config.log
         )
-        chores = (lambda: projects.send_cards(_roots(node)), projects.announce_tables, jobs.ask_what_was_lost)
+        chores = (lambda: projects.send_cards(node.partners.roots()), projects.announce_tables, jobs.ask_what_was_lost)
         figures, traces = Figures(), open_traces(node.name, os.environ)
         supervisor = Supervisor(node.name, runs, jobs, Way(port, port.socket, artifacts), settings, chores)
         books.after_each(supervisor.stir)
@@ -201,12 +200,6 @@ def _services(running: Running, provider: Provider | None, clock: SystemClock) -
         registry=running.figures.registry,
         checks=checks_of(running.node, clock),
     )
-
-
-def _roots(node: Node) -> Mapping[PartyId, str]:
-    """Return the partners that are trusted now, each with the digest of its root's key."""
-    partners = node.partners.all().items()
-    return {peer: certificate_fingerprint(known.root.encode()) for peer, known in partners if known.struck is None}
 
 
 def _signing_key(folder: Path) -> SigningKey:

@@ -11,6 +11,7 @@ from unseen.transport.endpoints import SERVICE, DaemonThreads, connection_option
 
 import grpc  # isort: skip
 
+import resource
 import threading
 import time
 from collections.abc import Mapping
@@ -23,7 +24,9 @@ from unseen.transport.diagnosis import split_endpoint
 
 # Strangers can have connections, but neither for long nor so many that files of the node could not be opened.
 _HANDSHAKE_MS = 10_000
-_MOST_CONNECTIONS = 512
+_MOST_CONNECTIONS = 16_384
+# For everything else: the store, workers, people over HTTP, tables.
+_OTHER_FILES = 1024
 _MOST_CALLS = 128
 # For how long calls that began before a change may go on.
 _DRAIN = 3600.0
@@ -38,6 +41,22 @@ class Credentials:
     key_pem: bytes = field(repr=False)
     certificate_pem: bytes
     roots_pem: bytes
+
+
+def most_connections() -> int:
+    """Return how many connections a port may have at once, after asking for as many open files as the process may have.
+
+    A quarter of the files is left to all else, at most 1,024: whoever opens connections cannot keep the node from its
+    store and its workers.
+    """
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    wanted = _MOST_CONNECTIONS + _OTHER_FILES
+    allowed = wanted if hard == resource.RLIM_INFINITY else min(wanted, hard)
+    if soft not in (resource.RLIM_INFINITY, allowed) and soft < allowed:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (allowed, hard))
+        soft = allowed
+    files = wanted if soft == resource.RLIM_INFINITY else min(soft, wanted)
+    return max(files - min(_OTHER_FILES, files // 4), 16)
 
 
 class Listener:
@@ -108,7 +127,7 @@ class Listener:
             options=[
                 *connection_options(self._keepalive),
                 ("grpc.server_handshake_timeout_ms", _HANDSHAKE_MS),
-                ("grpc.max_allowed_incoming_connections", _MOST_CONNECTIONS),
+                ("grpc.max_allowed_incoming_connections", most_connections()),
                 ("grpc.max_concurrent_streams", _MOST_CALLS),
             ],
         )

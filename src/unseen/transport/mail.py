@@ -26,7 +26,9 @@ MOST_LETTERS = 64
 MOST_WAIT = 60.0
 """Seconds for which an answer may wait for letters."""
 _LETTERS_BYTES = 2 << 20
-_LOOK_SECONDS = 0.5
+# How often somebody who waits looks whether it is still wanted, and whether there are letters of which it was not told.
+_ALIVE_SECONDS = 0.5
+_LOOK_SECONDS = 10.0
 _WORDS = 500
 
 _log = logging.getLogger(__name__)
@@ -59,8 +61,8 @@ class Mailroom(Protocol):
         """Return the number of the newest letter of ``peer`` that was taken, or 0."""
         ...
 
-    def changed(self, peer: PartyId, timeout: float) -> None:
-        """Return when there may be new letters for ``peer``, at the latest after ``timeout`` seconds."""
+    def changed(self, peer: PartyId, timeout: float) -> bool:
+        """Return true as soon as there may be new letters for ``peer``, false after ``timeout`` seconds without."""
         ...
 
 
@@ -135,15 +137,19 @@ class Clerk:
 
     def wait(self, peer: PartyId, seconds: float, alive: Callable[[], bool]) -> bool:
         """Return whether there are letters for ``peer``, at once or within so many seconds, as long as it is wanted."""
-        deadline = time.monotonic() + seconds
+        now = time.monotonic()
+        deadline, look = now + seconds, now
         while alive():
-            if self._mail.waiting(peer):
-                return True
+            if now >= look:
+                if self._mail.waiting(peer):
+                    return True
+                look = now + _LOOK_SECONDS
             left = deadline - time.monotonic()
             if left <= 0:
                 break
-            # Another process may have written one, so that nobody here was told.
-            self._mail.changed(peer, min(left, _LOOK_SECONDS))
+            told = self._mail.changed(peer, min(left, _ALIVE_SECONDS))
+            now = time.monotonic()
+            look = now if told else look
         return False
 
     def received(self, peer: PartyId) -> int:

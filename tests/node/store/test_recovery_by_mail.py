@@ -42,7 +42,7 @@ class Box:
             if kept.mail.take(peer, number, body):
                 self.taken.append(body)
 
-    def changed(self, peer: PartyId, timeout: float) -> None:
+    def changed(self, peer: PartyId, timeout: float) -> bool:
         raise NotImplementedError
 
     def post(self, peer: PartyId, body: bytes) -> None:

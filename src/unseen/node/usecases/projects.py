@@ -53,6 +53,7 @@ class Projects:
 
     def __init__(self, books: Books) -> None:
         self._books = books
+        self._introduced: Mapping[PartyId, str] = {}
 
     # --- looking -----------------------------------------------------------------------------------------------------
 
@@ -186,12 +187,15 @@ class Projects:
 
     def send_cards(self, partners: Mapping[PartyId, str]) -> None:
         """Introduce this node's key to partners (→ their pinned root) that have not got it."""
+        if partners == self._introduced:
+            return
         with self._books.turn() as turn:
             for peer, root in partners.items():
                 sent = b"\n".join((turn.owner.key.public.encode(), turn.owner.certificate.encode(), root.encode()))
                 if turn.kept.lines.last(f"cards-sent/{peer}") != sent:
                     turn.kept.lines.append(f"cards-sent/{peer}", sent)
                     turn.post(peer, Card(turn.owner.key.public, turn.owner.certificate))
+        self._introduced = dict(partners)
 
     # --- what partners say; each of these is called within the turn that takes the letter ----------------------------
 
