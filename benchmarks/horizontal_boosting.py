@@ -6,7 +6,8 @@ them at ten clients that are unlike in size and label mix (``Dirichlet(0.5)`` fo
 one thread.
 
 * ``auc``, ``pooled_auc`` (LightGBM on all rows together with the same parameters), ``auc_gap`` (their difference), and
-  ``alone_auc`` (LightGBM at each client alone; the mean); ``pooled_auc_same_bins``: LightGBM on our bins.
+  ``alone_auc`` (LightGBM at each client alone; the mean); ``pooled_auc_same_bins``: LightGBM on our bins;
+  ``pooled_auc_spread``: by how much LightGBM differs from itself with up to four bins more or less, at most.
 * ``seconds_per_tree``, ``core_seconds_per_tree``: all clients and the server; ``seconds_bins``: the rounds before.
 * ``bytes_up_per_tree``, ``bytes_down_per_tree``: of one client, the numbers of its answers and of broadcasts;
   ``bytes_up_bins``, ``bytes_down_bins``: of the rounds before.
@@ -45,6 +46,7 @@ from unseen.rounds.simulate import Settings, Simulation
 
 _PENALTY = 1e-3
 _UNLIMITED = 64
+_OTHER_BINS = (-4, -2, -1, 1, 2, 4)
 
 
 @dataclass(frozen=True, slots=True)
@@ -136,6 +138,9 @@ def boosted(options: Options, data: Split, people: FederatedData) -> dict[str, A
     same = lightgbm_forest(
         Split(*codes, data.labels, data.test_labels), options.trees, library | {"max_bin": LARGEST_BINS}
     )
+    others = [
+        lightgbm_forest(data, options.trees, library | {"max_bin": options.bins + more}).auc for more in _OTHER_BINS
+    ]
     own = [
         Split(np.asarray(rows), data.test_features, np.asarray(labels), data.test_labels)
         for rows, labels in map(people.client, people.ids)
@@ -145,6 +150,7 @@ def boosted(options: Options, data: Split, people: FederatedData) -> dict[str, A
         "pooled_auc": pooled.auc,
         "auc_gap": score - pooled.auc,
         "pooled_auc_same_bins": same.auc,
+        "pooled_auc_spread": max(abs(other - pooled.auc) for other in others),
         "alone_auc": float(np.mean([lightgbm_forest(one, options.trees, library).auc for one in own])),
         "rounds": state.round,
         "seconds_per_tree": cost.seconds / options.trees,

@@ -1,4 +1,4 @@
-"""Trees on tables whose rows lie at ten clients are as good as LightGBM's on all rows: five splits of real people."""
+"""Trees on tables whose rows lie at ten clients are LightGBM's on all rows: five splits of real people."""
 
 import importlib
 from dataclasses import replace
@@ -25,7 +25,7 @@ def test_bytes_and_scores_are_counted(benchmark):
         clients=3, trees=2, leaves=4, depth=2, growth="depth", bins=16, rows=700, columns=4, seed=1
     )
     found = trained(benchmark, options)
-    assert found["rounds"] == 4 + 1 + 2 * 2
+    assert found["rounds"] == 12 + 1 + 2 * 2
     assert found["auc"] == pytest.approx(found["pooled_auc_same_bins"], abs=1e-9)
     # In each tree three nodes have sums, of which two are sent: rows, and gradient and hessian by bin, in two words.
     assert found["bytes_up_per_tree"] == pytest.approx(2 * 8 * (1 + 2 * 4 * 16), rel=0.15)
@@ -39,6 +39,11 @@ def test_the_area_under_the_curve_is_that_of_lightgbm(benchmark):
     )
     found = [trained(benchmark, replace(options, seed=seed)) for seed in range(5)]
     for one in found:
-        assert abs(one["auc"] - one["pooled_auc_same_bins"]) < 1e-3
-    assert abs(np.mean([one["auc_gap"] for one in found])) < 1e-3
+        assert abs(one["auc_gap"]) < 1e-3
+        assert abs(one["auc"] - one["pooled_auc_same_bins"]) < 1e-6
+        # What is left is little beside what a bin more or less makes of LightGBM.
+        assert abs(one["auc_gap"]) < one["pooled_auc_spread"] / 3
+    gaps = [one["auc_gap"] for one in found]
+    assert abs(np.mean(gaps)) < 2e-4
+    assert np.std(gaps) < 2e-4
     assert np.mean([one["auc"] - one["alone_auc"] for one in found]) > 0.08

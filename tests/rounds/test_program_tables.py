@@ -180,7 +180,7 @@ def test_the_command_line_learns_trees_and_says_what_came_of_it(home, monkeypatc
     learn.run(path, learn.Wishes(None, 1, None, home / "page.html", compare=False, as_json=True))
     printed = capsys.readouterr()
     found = json.loads(printed.out)
-    assert len(found["rounds"]) == 9
+    assert len(found["rounds"]) == 17
     assert found["clients"]["the common model"]["clients"] == 3
     page = (home / "page.html").read_text()
     assert "counts by ranges of values" in page

@@ -18,7 +18,7 @@ from unseen.learners.horizontal.process import Aggregate, Assignment, Broadcast
 from unseen.learners.horizontal.strategies.parts import personal_model
 from unseen.learners.horizontal.tables.exact import Limbs, answer
 from unseen.learners.horizontal.tables.noise import CountNoise
-from unseen.learners.horizontal.tables.sketch import Ranges, pack
+from unseen.learners.horizontal.tables.sketch import ROUNDS, Ranges, pack
 from unseen.privacy.events import Relation, Unit
 
 NAMES = ("a", "b", "c", "d")
@@ -78,21 +78,20 @@ def test_leaf_by_leaf_it_is_lightgbm(objective):
 def test_level_by_level_it_is_lightgbm_where_leaves_do_not_run_out():
     trained = learner(max_depth=3)
     states = play(trained, shared_out(INPUTS, LABELS["binary"], CLIENTS))
-    assert len(states) - 1 == 4 + 1 + 3 * 3
+    assert len(states) - 1 == ROUNDS + 1 + 3 * 3
     found = trained.trainer.predict(states[-1].model, INPUTS)
     np.testing.assert_allclose(found, lightgbm_says("binary", 3, max_depth=3), atol=1e-7)
 
 
-def test_on_people_with_its_bins_it_is_lightgbm():
-    """Ten trees of 31 leaves, many of them as small as they may be."""
+def test_on_people_it_is_lightgbm_on_their_pooled_rows():
+    """Ten trees of 31 leaves, many of them as small as they may be; each has its own bins, and they are the same."""
     people = load_credit().sample(4000, seed=1)
     inputs, labels = people.drop("default").to_numpy().astype(np.float64), people["default"].to_numpy()
     names = people.columns[:-1]
     trained = horizontal_boosting(names, ForestPlan(trees=10, growth="leaf", max_depth=64), clients=2)
     model = play(trained, shared_out(inputs, labels.astype(np.float64), 2))[-1].model
-    codes = Forest.of(model).bins.codes(inputs).T.astype(np.float64)
-    settings = {"objective": "binary", "max_bin": 256, "min_data_in_bin": 1, "num_threads": 1, "verbosity": -1}
-    reference = lightgbm.train(settings, lightgbm.Dataset(codes, labels), 10).predict(codes)
+    settings = {"objective": "binary", "max_bin": 64, "min_data_in_bin": 1, "num_threads": 1, "verbosity": -1}
+    reference = lightgbm.train(settings, lightgbm.Dataset(inputs, labels), 10).predict(inputs)
     np.testing.assert_allclose(trained.trainer.predict(model, inputs), reference, atol=1e-7)
 
 
@@ -128,7 +127,7 @@ def test_clients_that_come_and_go(growth):
 def test_one_who_stays_away_for_a_round_costs_a_round():
     clients = shared_out(INPUTS, LABELS["binary"], CLIENTS)
     trained = learner(trees=1)
-    states = play(trained, clients, present=lambda round_, number: (round_, number) != (6, 0), rounds=50)
+    states = play(trained, clients, present=lambda round_, number: (round_, number) != (ROUNDS + 2, 0), rounds=50)
     steady = play(trained, clients)
     assert len(states) == len(steady) + 1
     nobody = play(trained, clients, present=lambda round_, number: round_ != 2, rounds=50)
@@ -294,7 +293,7 @@ def test_impossible_parameters_are_refused(changes):
 
 def test_a_server_that_sends_nonsense_is_refused():
     trained = learner()
-    states = play(trained, shared_out(INPUTS, LABELS["binary"], CLIENTS), rounds=7)
+    states = play(trained, shared_out(INPUTS, LABELS["binary"], CLIENTS), rounds=ROUNDS + 3)
     good = trained.process.distributor(states[-1])
 
     def work(broadcast):
@@ -325,7 +324,7 @@ def test_a_server_that_sends_nonsense_is_refused():
 def test_a_server_that_asks_for_too_much_is_refused():
     trained = learner()
     good = trained.process.distributor(trained.process.start(trained.trainer.initial(0)))
-    wide = Ranges(np.zeros(1, np.uint64), np.array([64]), np.zeros(1, np.int64), np.array([20]))
+    wide = Ranges(np.zeros(1, np.uint64), np.array([64]), np.zeros(1, np.int64), np.array([20]), np.zeros(1, np.int64))
     own = examples(INPUTS[:50], LABELS["binary"][:50])
     for ranges, story in (([wide] * 4, "more counts"), ([Ranges.everything()] * 3, "ranges of 3 columns")):
         broadcast = Broadcast(0, good.model, {"ranges": pack(ranges)})

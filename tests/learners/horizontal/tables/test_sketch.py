@@ -8,18 +8,18 @@ from hypothesis import strategies as st
 from unseen.errors import RemoteProtocolError
 from unseen.learners.binning import Binning, fit_bins
 from unseen.learners.horizontal.tables.exact import to_floats
-from unseen.learners.horizontal.tables.sketch import ROUNDS, WIDTH, Ranges, keys, numbers, pack, unpack
+from unseen.learners.horizontal.tables.sketch import NOISY_ROUNDS, ROUNDS, WIDTH, Ranges, keys, numbers, pack, unpack
 
 
 def sketched(values, *, clients=3, bins=16, rounds=ROUNDS):
     ranges = Ranges.everything()
     for _ in range(rounds):
         (ranges,) = unpack(pack([ranges]))
-        assert ranges.asked <= WIDTH + 1
+        assert ranges.asked <= 64 * WIDTH + 1
         (question,) = unpack(pack([ranges.question()]))
         assert not question.rows.any()
         counts = sum(question.count(part) for part in np.array_split(values, clients))
-        ranges = ranges.refined(counts).planned(bins, WIDTH)
+        ranges = ranges.refined(counts).planned(bins, 64 * WIDTH)
     return ranges
 
 
@@ -52,6 +52,38 @@ def test_bins_of_continuous_values_hold_equal_shares(bins):
         sizes = np.bincount(np.searchsorted(edges, column), minlength=bins)
         assert len(sizes) == bins
         assert sizes.max() < 1.4 * len(column) / bins
+
+
+COLUMNS = {
+    "continuous": lambda rng, n: rng.normal(size=n),
+    "money": lambda rng, n: np.round(50 * np.exp(2 * rng.normal(size=n))),
+    "with gaps and frequent values": lambda rng, n: (
+        rng.choice([np.nan, 0.0, 0.3, 1.0], n) * rng.normal(size=n).round(2)
+    ),
+    "half of it in a cluster": lambda rng, n: np.where(rng.random(n) < 0.5, 1e6 + rng.random(n), rng.normal(size=n)),
+}
+
+
+@pytest.mark.parametrize("name", COLUMNS)
+def test_rows_fall_into_the_bins_that_lightgbm_makes_of_all_values(name):
+    column = COLUMNS[name](np.random.default_rng(8), 3000)
+    ranges = sketched(column, bins=64)
+    edges, missing, _ = ranges.bins(64)
+    present = column[~np.isnan(column)]
+    reference = fit_bins("x", column, Binning(64))
+    assert missing == reference.missing
+    np.testing.assert_array_equal(np.searchsorted(edges, present), np.searchsorted(reference.edges, present))
+
+
+def test_with_noise_nothing_is_split_for_an_end():
+    column = np.random.default_rng(9).normal(size=20_000)
+    ranges = Ranges.everything()
+    for _ in range(NOISY_ROUNDS):
+        ranges = ranges.refined(ranges.count(column)).planned(16, 64 * WIDTH, least=20.0)
+        few = len(ranges.rows) <= 2 * 16
+        assert few or (ranges.rows[ranges.split > 0] > len(column) / (8 * 16)).all()
+    sharp = ranges.planned(16, 64 * WIDTH)
+    assert (sharp.rows[sharp.split > 0] <= len(column) / (8 * 16)).any()
 
 
 def test_frequent_values_have_bins_of_their_own():
@@ -91,10 +123,11 @@ def test_odd_values():
         [],
         [-1],
         [1, 1],
-        [1, 1, 0, 5, 65, 1, 1],  # a range larger than everything
-        [1, 1, 0, 5, 3, 1, 4],  # split finer than it is
-        [1, 1, 0, 5, 64, 1, 40],  # into far too many parts
-        [1, 2, 0, 9, 5, 1, 1, 1, 1, 0, 0],  # not in order
+        [1, 1, 0, 5, 65, 1, 1, 0],  # a range larger than everything
+        [1, 1, 0, 5, 3, 1, 4, 0],  # split finer than it is
+        [1, 1, 0, 5, 64, 1, 40, 0],  # into far too many parts
+        [1, 2, 0, 9, 5, 1, 1, 1, 1, 0, 0, 0, 0],  # not in order
+        [1, 1, 0, 5, 3, 1, 1, -1],  # settled less than never
     ],
 )
 def test_malformed_ranges_are_refused(bad):

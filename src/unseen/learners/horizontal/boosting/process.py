@@ -105,7 +105,7 @@ class _Own:
         ranges = unpack(broadcast.extra.get(RANGES, np.empty(0, np.float32)))
         if len(ranges) != self.setting.counted:
             raise RemoteProtocolError(f"ranges of {len(ranges)} columns, expected {self.setting.counted}")
-        if max(one.asked for one in ranges) > max(4096, 2 * self.setting.sketch_width) + 1:
+        if max(one.asked for one in ranges) > 2 * self.setting.sketch_width + 1:
             raise RemoteProtocolError("the broadcast of a round of boosting asks for more counts than was agreed")
         columns = [*self.rows.T, self.truth][: len(ranges)]
         found = [one.count(column) for one, column in zip(ranges, columns, strict=True)]

@@ -11,7 +11,7 @@ import numpy as np
 from unseen.errors import RemoteProtocolError, UsageError
 from unseen.learners.horizontal.process import Vector
 from unseen.learners.horizontal.tables.exact import Limbs, head_size, whole
-from unseen.learners.horizontal.tables.sketch import ROUNDS, WIDTH
+from unseen.learners.horizontal.tables.sketch import NOISY_ROUNDS, ROUNDS, WIDTH
 from unseen.learners.vertical.boosting.setting import BINARY, DEPTH, MULTICLASS, SQUARED, BoostingParams
 
 OBJECTIVES = (BINARY, MULTICLASS, SQUARED)
@@ -22,6 +22,8 @@ _MARGIN = 4
 _SLACK = 4.0
 """Residuals beyond so many times the largest label are clipped; none is, unless a step overshoots."""
 _LARGEST_ROOM = 40
+_FEW_BINS = 64
+"""With fewer bins counts are as many as with so many."""
 
 
 class Phase(enum.IntEnum):
@@ -105,8 +107,6 @@ class Setting:
     """In a cohort, at most."""
     bins: int = 64
     """Of a column, at most, that of missing values included."""
-    sketch_rounds: int = ROUNDS
-    sketch_width: int = WIDTH
     seed: int = 0
     """Of the draws of rows and columns; public."""
     bin_noise: float = 0.0
@@ -120,12 +120,20 @@ class Setting:
             "columns have different names": len(set(self.columns)) != len(self.columns),
             "bins lie between 3 and 256": not 3 <= self.bins <= 256,
             "bin_noise is not negative": not 0 <= self.bin_noise < math.inf,
-            "sketch_rounds lie between 1 and 5": not 1 <= self.sketch_rounds <= 5,
-            "sketch_width lies between 4 · bins and 65536": not 4 * self.bins <= self.sketch_width <= 1 << 16,
         }
         if found := [fault for fault, present in faults.items() if present]:
             raise UsageError(f"boosting: {', '.join(found)}; found {self}")
         object.__setattr__(self, "head", head_size(self.clients))
+
+    @property
+    def sketch_rounds(self) -> int:
+        """Rounds of counting of which bins are made; with noise each costs privacy."""
+        return NOISY_ROUNDS if self.bin_noise else ROUNDS
+
+    @property
+    def sketch_width(self) -> int:
+        """Counts of a column in such a round, about."""
+        return WIDTH * max(_FEW_BINS, self.bins)
 
     @property
     def outputs(self) -> int:
