@@ -18,7 +18,7 @@ from tests.node.organisations import BANK, INSURER, small_flow
 
 from unseen.node.domain import Duty
 from unseen.node.http.app import OPEN, PREFIX
-from unseen.node.usecases.people import PENALTY
+from unseen.node.usecases.brake import PENALTY
 
 CHECKS = [
     checks.not_a_server_error,
