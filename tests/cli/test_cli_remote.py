@@ -10,6 +10,7 @@ from pathlib import Path
 import httpx2
 import pytest
 import yaml
+from argon2 import PasswordHasher
 
 from unseen.cli import remote
 from unseen.client import Client
@@ -19,14 +20,17 @@ from unseen.node.folder import Node
 from unseen.node.http.serve import check_address
 from unseen.node.http.services import SetUpToken
 from unseen.node.start import open_node, serving_people
+from unseen.node.usecases import people as people_module
 from unseen.node.usecases.brake import MOST_FAILURES
 
 PASSWORD = "correct horse battery"
 
 
 @pytest.fixture
-def url(tmp_path):
+def url(tmp_path, monkeypatch):
     """Where the people of a running node are served; the first one is there."""
+    cheap = PasswordHasher(time_cost=1, memory_cost=8, parallelism=1)
+    monkeypatch.setattr(people_module.PasswordHasher, "from_parameters", lambda parameters: cheap)
     folder = tmp_path / "node"
     Node.create(folder, PartyId("bank"), None, datetime.now(UTC), http="127.0.0.1:0")
     with open_node(folder) as running, serving_people(running) as url:

@@ -231,10 +231,7 @@ class Provider:
         audience, party = claims["aud"], claims.get("azp")
         if party != self._config.client_id and (party is not None or audience not in _only(self._config.client_id)):
             return "it was made for others as well"
-        subject = claims["sub"]
-        if not isinstance(subject, str) or not 0 < len(subject) <= 255 or not subject.isprintable():
-            return "it names nobody"
-        return ""
+        return "" if is_subject(claims["sub"]) else "it names nobody"
 
     # --- HTTP --------------------------------------------------------------------------------------------------------
 
@@ -321,6 +318,11 @@ class Provider:
             raise DeadlineExceeded(f"the identity provider {self.issuer} did not answer in time") from error
         except httpx2.HTTPError as error:
             raise PeerUnreachable(f"the identity provider {self.issuer} cannot be reached: {error}") from error
+
+
+def is_subject(subject: object) -> bool:
+    """Return whether something may be what a provider calls somebody."""
+    return isinstance(subject, str) and 0 < len(subject) <= 255 and subject.isprintable()
 
 
 def _takes_secrets_by_post(methods: object) -> bool:

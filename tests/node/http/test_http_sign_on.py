@@ -170,6 +170,8 @@ def test_links_are_made_by_admins_to_one_person_each_and_end_sessions(linked):
     taken = admin.post(path, json={**body, "sso": "ann@idp"})
     assert (taken.status_code, "analyst is linked" in taken.json()["detail"]) == (422, True)
     assert [one.name for one in people.all() if one.name == "eve"] == [], "nothing of it was kept"
+    for subject in ("\0", "a" * 256, "ann\n"):
+        assert admin.patch(f"{path}/analyst", json={"sso": subject}).status_code == 422
     assert admin.post(path, json={**body, "sso": "eve@idp"}).json()["sso"] == "eve@idp"
     assert linked.client().post(f"{PREFIX}/session", json={"name": "eve", "password": ""}).status_code == 401
     analyst = linked.of(Duty.ANALYST)

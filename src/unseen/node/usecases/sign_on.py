@@ -23,7 +23,7 @@ from unseen.clock import Clock
 from unseen.codec import shown
 from unseen.errors import UsageError
 from unseen.node.domain import NO_LINK, Link
-from unseen.node.oidc import Attempt, Provider
+from unseen.node.oidc import Attempt, Provider, is_subject
 from unseen.node.usecases.brake import SignInRefused
 from unseen.node.usecases.people import People, Session
 
@@ -87,9 +87,12 @@ class SignOn:
         """Return how a subject of the provider is kept.
 
         Raises:
-            UsageError: There is no provider.
+            UsageError: There is no provider, or the subject can be nobody's.
         """
-        return Link(self.provider.issuer, subject)
+        issuer = self.provider.issuer
+        if not is_subject(subject):
+            raise UsageError("a subject has 1 to 255 characters that can be printed: take it from the provider")
+        return Link(issuer, subject)
 
     def begin(self) -> Begun:
         """Begin to sign in.
