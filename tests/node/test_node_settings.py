@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import json
+
 import pytest
 import yaml
 
 from unseen.errors import UsageError
 from unseen.node.folder import CONFIG_FILE, Node, NodeConfig
+from unseen.node.oidc import OidcConfig
 from unseen.node.settings import PREFIX, from_environment, variable
 from unseen.node.storage import store_url
 
+OIDC = {"issuer": "https://login.bank.example", "client_id": "unseen", "url": "https://node.bank.example"}
 SAID = {
     "name": ("bank", "bank"),
     "listen": ("0.0.0.0:7443", "0.0.0.0:7443"),  # what a node listens at
@@ -23,6 +27,7 @@ SAID = {
     "http_key": ("http-key.pem", "http-key.pem"),
     "metrics_token": ("a token of mine that is long", "a token of mine that is long"),
     "metrics_token_file": ("/run/secrets/token", "/run/secrets/token"),
+    "oidc": (json.dumps(OIDC), OidcConfig(**OIDC)),
     "log": ("json", "json"),
 }
 
@@ -37,7 +42,7 @@ def test_every_field_has_a_variable_which_comes_before_the_file(bank, monkeypatc
     text, value = SAID[field]
     monkeypatch.setenv(variable(field), text)
     read = getattr(Node(bank.folder).config, field)
-    assert read == value if isinstance(value, tuple | int | float) else str(read) == value
+    assert read == value if isinstance(value, tuple | int | float | OidcConfig) else str(read) == value
     monkeypatch.setenv(variable(field), "")
     assert getattr(Node(bank.folder).config, field) == getattr(bank.config, field), "an empty one is none"
 

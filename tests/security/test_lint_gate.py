@@ -206,6 +206,7 @@ RULES = {
             "horizontal": OWN_WORDS,
             "cli.main": "its commands name the modules behind them",
             "rounds.logs": "its two callers name tensorboard and mlflow",
+            "node.traces": "its callers name modules of opentelemetry",
             "component.registry": "components are what this machine's administrator installed; flows name them only",
         },
     ),
@@ -335,6 +336,7 @@ RULES = {
             "import uuid",
         ),
         "import secrets; secrets.token_hex(8)",
+        {"node.partners": "the clock says how old a file is"},
         where="crypto.example",
     ),
     "no names of files that others can take": Rule(

@@ -77,12 +77,12 @@ class NodeConfig(BaseModel):
     http_key: Path | None = None
     metrics_token: str | None = Field(default=None, repr=False, min_length=_TOKEN_LENGTH)
     """Whoever reads ``/metrics`` shows it; nobody does without one."""
-    oidc: OidcConfig | None = None
-    """The organisation's identity provider; people have passwords here, if it is not said."""
     metrics_token_file: Path | None = None
     """File that holds it instead. Relative to the folder."""
     log: LogForm = LogForm.TEXT
     """How the log is written."""
+    oidc: OidcConfig | None = None
+    """The organisation's identity provider; people have passwords here, if it is not said."""
 
     @model_validator(mode="after")
     def _one_token(self) -> Self:

@@ -74,5 +74,7 @@ def _value(name: str, field: FieldInfo, text: str) -> object:
 
 def _called(place: tuple[int | str, ...], found: Mapping[str, object]) -> str:
     """Return how people know the setting that is wrong."""
-    name = str(place[0]) if place else "settings"
-    return variable(name) if name in found else name
+    if not place:
+        return "settings"
+    name = str(place[0])
+    return ".".join([variable(name) if name in found else name, *map(str, place[1:])])
