@@ -163,7 +163,7 @@ def everybody(request: Request, person: Manager) -> list[PersonShown]:
 def add(request: Request, person: Manager, body: NewPerson) -> PersonShown:
     """Add somebody."""
     made = PersonShown.of(services_of(request).people.add(body.name, body.password, body.duties))
-    _log.warning("%s added %s: %s", person.name, made.name, ", ".join(made.duties))
+    _log.warning("%s added %s: %s", person.name, made.name, ", ".join(made.duties), extra={"person": person.name})
     return made
 
 
@@ -175,7 +175,15 @@ def change(request: Request, name: str, person: Manager, body: Change) -> Person
     made = PersonShown.of(people.change(name, person, duties=body.duties, active=body.active, projects=body.projects))
     standing = "" if made.active else ", not active any more"
     projects = ", ".join(made.projects) or "none"
-    _log.warning("%s changed %s: %s; projects: %s%s", person.name, name, ", ".join(made.duties), projects, standing)
+    _log.warning(
+        "%s changed %s: %s; projects: %s%s",
+        person.name,
+        name,
+        ", ".join(made.duties),
+        projects,
+        standing,
+        extra={"person": person.name},
+    )
     return made
 
 
@@ -186,7 +194,7 @@ def set_password(request: Request, name: str, person: Manager, body: NewPassword
         raise PermissionDenied("one's own password takes the old one: PUT /api/v1/session/password")
     _check_there(request, name)
     services_of(request).people.set_password(name, body.password)
-    _log.warning("%s gave %s another password", person.name, name)
+    _log.warning("%s gave %s another password", person.name, name, extra={"person": person.name})
 
 
 def _check_there(request: Request, name: str) -> None:
