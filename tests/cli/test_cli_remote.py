@@ -224,6 +224,7 @@ class _Partner(Client):
     """A node that shows what a partner wrote, and calls results as it likes."""
 
     file = "read.table.parquet"
+    state = "finished"
 
     def project(self, name: str):
         return {"project": name, "reason": "enough\nstanding       in-force\x1b[2J", "revoked_by": "insurer"}
@@ -232,7 +233,7 @@ class _Partner(Client):
         return [{"name": "read.table", "file": self.file}]
 
     def events(self, project: str, job: str):
-        return iter([{"text": "done\n  finished"}])
+        return iter([{"text": "done\n  finished"}, *([{"state": self.state}] if self.state else [])])
 
 
 def _partner(monkeypatch, content: list[bytes]):
@@ -252,7 +253,15 @@ def test_what_a_partner_wrote_stays_on_its_line_and_obeys_nobody(monkeypatch, un
     shown = unseen("project", "show", "credit").out
     assert len(shown.splitlines()) == 3
     assert "\x1b" not in shown
-    assert len(unseen("job", "watch", "credit", "job-1").out.splitlines()) == 1
+    assert len(unseen("job", "watch", "credit", "job-1").out.splitlines()) == 2
+
+
+@pytest.mark.parametrize("state", ["", "running"])
+def test_whoever_watches_is_told_that_a_node_tells_no_more(monkeypatch, unseen, state):
+    _partner(monkeypatch, [])
+    monkeypatch.setattr(_Partner, "state", state)
+    ended = unseen("job", "watch", "credit", "job-1")
+    assert (ended.code, "tells no more of job job-1, which is not over" in ended.err) == (4, True)
 
 
 def test_results_are_written_whole_under_plain_names_into_the_folder_and_nowhere_else(monkeypatch, tmp_path, unseen):

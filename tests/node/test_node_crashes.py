@@ -59,7 +59,7 @@ class MortalStore:
         return self._mortal.begin(self._store)
 
     def read(self):
-        return self._store.read()
+        return self._store.read()  # changes nothing, so that nothing depends on when it fails
 
 
 def world(template: Path, folder: Path, names: tuple[PartyId, ...], mortal: Mortal) -> tuple[Organisation, ...]:

@@ -155,6 +155,32 @@ def test_lines_are_not_longer_than_lines_are_and_end_with_a_whole_word() -> None
     assert hide("A" * 3 * LONGEST) == " …"
 
 
+def test_of_a_long_error_the_end_is_told(written) -> None:
+    lines = written(LogForm.JSON)
+
+    def deeper(left: int) -> None:
+        if left == 0:
+            raise RuntimeError("the reason")
+        # A line that differs from the one before is not left out by Python.
+        exec(f"{'#' * left}\nagain(left - 1)", {"again": deeper, "left": left})  # noqa: S102  # our own text
+
+    try:
+        deeper(300)
+    except RuntimeError:
+        logging.getLogger("unseen").exception("broken")
+    (line,) = map(json.loads, lines())
+    assert line["error"].startswith("…\n")
+    assert line["error"].endswith("RuntimeError: the reason")
+    assert len(line["error"]) <= LONGEST
+
+
+@pytest.mark.parametrize(
+    "piece", ["://a:", "password=", "bearer ", "-----BEGIN PRIVATE KEY-----", "authorization:", "aA"]
+)
+def test_no_text_takes_long_to_look_through(piece) -> None:
+    Redactor()(piece * (LONGEST // len(piece)))  # seconds, if a pattern were tried from each place to the end
+
+
 def test_warnings_threads_and_lines_that_cannot_be_written_go_the_same_way(written) -> None:
     lines = written(LogForm.JSON)
     with warnings.catch_warnings():

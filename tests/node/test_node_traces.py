@@ -5,8 +5,10 @@ from __future__ import annotations
 import sys
 import threading
 from collections.abc import Iterator
+from datetime import UTC, datetime
 from http.server import BaseHTTPRequestHandler, HTTPServer
 
+import httpx2
 import pytest
 from opentelemetry import trace
 from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
@@ -17,7 +19,9 @@ from opentelemetry.trace import StatusCode
 
 from unseen.errors import UsageError
 from unseen.ids import JobId, PartyId, StepId
+from unseen.node.folder import Node
 from unseen.node.http.journal import Answered
+from unseen.node.start import open_node, serving_people
 from unseen.node.traces import ENDPOINTS, Traces, open_traces
 from unseen.node.watching import Cost, Result, Run, tell
 from unseen.trust.agreement import ProjectId
@@ -154,6 +158,26 @@ def test_spans_arrive_at_the_collector_that_the_environment_names(collector, mon
     spans = [span for scope in resources.scope_spans for span in scope.spans]
     assert [span.name for span in spans] == ["step psi_join", "job"]
     assert spans[0].parent_span_id == spans[1].span_id
+
+
+def test_a_node_that_runs_sends_traces_and_shows_figures_to_whoever_its_environment_says(
+    collector, tmp_path, monkeypatch
+) -> None:
+    monkeypatch.setenv("OTEL_EXPORTER_OTLP_ENDPOINT", f"http://127.0.0.1:{collector.server_port}")
+    monkeypatch.setenv("UNSEEN_NODE_HTTP", "127.0.0.1:0")
+    monkeypatch.setenv("UNSEEN_NODE_METRICS_TOKEN", "a token of sixteen")
+    Node.create(tmp_path / "node", BANK, None, datetime.now(UTC))
+    with open_node(tmp_path / "node") as running, serving_people(running) as url:
+        ready = httpx2.get(f"{url}/readyz", headers={"traceparent": f"00-{'1' * 32}-{'2' * 16}-01"})
+        figures = httpx2.get(f"{url}/metrics", headers={"authorization": "Bearer a token of sixteen"})
+    assert ready.json() == {"status": "ready", "store": "ok", "disk": "ok", "certificate": "ok"}
+    assert "unseen_disk_free_bytes" in figures.text
+    assert 'unseen_http_requests_total{method="GET",route="/readyz",status="200"} 1.0' in figures.text
+    (resources,) = collector.got[0][2].resource_spans
+    spans = [span for scope in resources.scope_spans for span in scope.spans]
+    assert [span.name for span in spans] == ["GET /readyz", "GET /metrics"]
+    assert {span.parent_span_id for span in spans} == {b""}
+    assert bytes.fromhex("1" * 32) not in {span.trace_id for span in spans}, "what a request brings is not taken over"
 
 
 def test_a_node_ends_although_its_collector_is_not_there(monkeypatch) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import subprocess
 import sys
 import threading
@@ -13,17 +14,19 @@ from pathlib import Path
 import pytest
 from organisations import ANN, BANK, INSURER, Organisation, allied, deliver, propose, register
 
-from unseen.ids import JobId
+from unseen.ids import JobId, StepId
 from unseen.node import supervisor as module
 from unseen.node.domain import JobState
 from unseen.node.supervisor import Settings, Supervisor, Way
 from unseen.node.usecases.runs import Runs
+from unseen.node.watching import Cost, Result, Run
 from unseen.node.worker import Assignment
 
 DONE = 'print(\'{"size":["align",700]}\');print(\'{"end":"done"}\')'
 DIES = "import os;os.kill(os.getpid(), 9)"
 HANGS = "import sys;sys.stdin.read()"
 BABBLES = "print('{');print('[]');print('{\"event\":3}');print('{\"size\":[\"..\",1]}');print('é');" + DONE
+WHAT = ("enter", "progress", "leave")
 PATIENCE = 20.0
 
 
@@ -63,6 +66,21 @@ class Workshop:
         runs = Runs(node.books, node.folder / "workspaces")
         way = Way(self.relay, node.folder / "run" / "socket", self.files)
         self.supervisor = Supervisor(node.me, runs, node.jobs, way, settings)
+        self.told: list[object] = []
+        self.supervisor.watched_by(self)
+
+    def run_began(self, run: Run) -> None:
+        assert run.components["align"] == "psi_join"
+        self.told.append(run.attempt)
+
+    def step_began(self, run: Run, step: StepId) -> None:
+        self.told.append(step)
+
+    def step_ended(self, run: Run, step: StepId, cost: Cost) -> None:
+        self.told.append(cost)
+
+    def run_ended(self, run: Run, result: Result) -> None:
+        self.told.append(result)
 
     def _spawn(self, task: Assignment, home: Path) -> subprocess.Popen[str]:
         self.tasks.append(task)
@@ -118,6 +136,7 @@ def test_a_worker_that_is_done_ends_the_job_once_all_are(nodes, workshop) -> Non
     workshop.until(workshop.idle)
     (task,) = workshop.tasks
     assert (task.party, task.job, task.token) == (INSURER, job, "token 1")
+    assert workshop.told == [1, Result.DONE]
     assert task.points == {"align": {BANK: 2000}}
     assert set(task.tables) == {"customers"}
     assert workshop.relay.forgotten[-1] == job
@@ -164,6 +183,7 @@ def test_a_job_whose_workers_keep_dying_ends_everywhere(nodes, workshop) -> None
         workshop.node.clock.time += timedelta(seconds=60)
     deliver(nodes)
     assert state(nodes, job) == [JobState.FAILED] * 2
+    assert workshop.told == [1, Result.LOST, 2, Result.LOST, 3, Result.LOST]
     assert "broke down 3 times, last with status -9" in nodes[0].jobs.get(job).reason
 
 
@@ -183,6 +203,17 @@ def test_an_error_ends_the_job_everywhere(nodes, workshop, script, here, there) 
     assert state(nodes, job) == [JobState.FAILED] * 2
     assert here in nodes[1].jobs.get(job).reason
     assert there in nodes[0].jobs.get(job).reason
+    assert workshop.told == [1, Result.FAILED]
+
+
+def test_those_who_watch_are_told_of_steps_of_the_flow_and_of_no_others(nodes, workshop) -> None:
+    job = ready(nodes)
+    events = ({"step": step, "what": what, "seconds": 2, "note": ""} for step in ("align", "x") for what in WHAT)
+    workshop.script = ";".join(f"print({json.dumps(json.dumps({'event': event}))})" for event in events) + ";" + DONE
+    workshop.until(lambda: len(workshop.tasks) == 1)
+    workshop.until(workshop.idle)
+    assert workshop.told == [1, "align", Cost(2.0, 0, 0, reused=False), Result.DONE]
+    assert len(workshop.node.jobs.events(job)) == 2 * len(WHAT)
 
 
 def test_what_a_worker_babbles_is_passed_over(nodes, workshop) -> None:
@@ -225,6 +256,7 @@ def test_a_worker_that_may_not_go_on_is_stopped(nodes, workshop, how) -> None:
     workshop.until(workshop.idle)
     assert workshop.relay.forgotten[-1] == job
     assert workshop.files.open_now == 0
+    assert workshop.told == [1, Result.STOPPED]
 
 
 def test_a_job_that_was_paused_goes_on_at_once_when_it_is_let_go(nodes, workshop) -> None:
@@ -266,6 +298,7 @@ def test_a_node_that_stops_ends_its_workers_and_the_job_goes_on_later(nodes, wor
     while not workshop.supervisor.running:
         pause.wait(0.01)
     workshop.supervisor.stop()
+    assert workshop.told == [1, Result.STOPPED]
     assert workshop.files.open_now == 0
     assert state(nodes, job)[1] is JobState.RUNNING
     runs = Runs(nodes[1].books, nodes[1].folder)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import subprocess
 import sys
@@ -17,6 +18,7 @@ from unseen.errors import Cancelled, DataError, LocalProtocolError, PeerUnreacha
 from unseen.flow.spec import FlowSpec
 from unseen.ids import JobId, StepId
 from unseen.node import worker as module
+from unseen.node.logs import LogForm
 from unseen.node.supervisor import _spawn
 from unseen.node.worker import BUSY, Assignment, _assignment, _Reporter, work
 
@@ -52,7 +54,7 @@ def limits_of(process: subprocess.Popen[str]) -> dict[str, str]:
 def test_a_worker_gives_up_what_it_does_not_need_and_ends_with_its_node(tmp_path, monkeypatch) -> None:
     monkeypatch.setenv("PASSWORD", "secret")
     (tmp_path / "home").mkdir()
-    with _spawn(assignment(tmp_path), tmp_path / "home") as process:
+    with _spawn(assignment(tmp_path, log=LogForm.JSON), tmp_path / "home") as process:
         assert process.stdin is not None
         soft = limits_of(process)
         assert b"PASSWORD" not in Path(f"/proc/{process.pid}/environ").read_bytes()
@@ -60,7 +62,10 @@ def test_a_worker_gives_up_what_it_does_not_need_and_ends_with_its_node(tmp_path
         assert process.wait(timeout=30) == BUSY
     assert soft["Max core file size"] == "0"
     assert int(soft["Max open files"]) <= 4096
-    assert "very secret" not in (tmp_path / "home" / "worker.log").read_text()
+    log = (tmp_path / "home" / "worker.log").read_text()
+    assert "very secret" not in log
+    first, *_ = map(json.loads, log.splitlines())
+    assert (first["job"], first["logger"]) == ("job", "unseen.node.worker")
 
 
 def test_a_task_does_not_show_its_token_and_is_read_back(tmp_path) -> None:

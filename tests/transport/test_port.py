@@ -137,6 +137,8 @@ def test_many_and_large_letters_travel_in_several_calls(sites):
     for body in bodies:
         bob.letters.post(ALICE, body)
     assert alice.letters.wait_for(BOB, len(bodies)) == bodies
+    sent, received = bob.port.traffic.all()[ALICE][0], alice.port.traffic.all()[BOB][1]
+    assert 7 * LETTER_BYTES < received <= sent < 15 * LETTER_BYTES, "none of them more than twice"
 
 
 # --- streams of jobs
@@ -189,6 +191,10 @@ def test_two_jobs_at_once_do_not_meet(sites, together):
         *(lambda job=job, value=value: run(bob, ALICE, job, value) for job, value in ((JOB, 3), (OTHER_JOB, 4))),
     )
     assert got == [60_000, 80_000, 20_000, 40_000]
+    for site, peer in ((alice, BOB), (bob, ALICE)):
+        (known,) = site.port.traffic.all()
+        assert known == peer
+        assert min(site.port.traffic.all()[peer]) > 2 * 20 * 8000, "both jobs, each way"
 
 
 def test_three_nodes_run_a_job_and_write_letters(sites, together):

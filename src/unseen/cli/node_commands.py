@@ -42,7 +42,7 @@ def init(
 def start(
     folder: Folder = HERE,
     log: Annotated[
-        str | None, typer.Option(help="How the log is written, instead of what it says: text or json.")
+        str | None, typer.Option(help="How the log is written: text or json; without, as the settings say.")
     ] = None,
 ) -> None:
     """Run the node, its port, letters and jobs, until it is told to stop; jobs go on when it is started again."""

@@ -22,16 +22,18 @@ from unseen.client import Client, Json
 from unseen.codec import read_json
 from unseen.component import installed_components
 from unseen.data.atomic import whole_file
-from unseen.errors import RemoteProtocolError, UsageError
+from unseen.errors import PeerUnreachable, RemoteProtocolError, UsageError
 from unseen.flow.graph import build_graph
 from unseen.flow.spec import read_flow
 from unseen.ids import PartyId
+from unseen.node.domain import JobState
 from unseen.node.drafting import agreement_for, policy_for
 from unseen.trust.policy import tables_of
 from unseen.trust.store import Lines
 
 _LONGEST_CELL = 60
 _UNKNOWN = "FILL-IN"
+_OVER = frozenset(state.value for state in JobState if state.is_over)
 
 
 def _session_file() -> Path:
@@ -275,11 +277,18 @@ def _plain_name(name: str) -> str:
 
 
 def _follow(client: Client, project: str, job: str) -> None:
+    """Show what happens to a job until it is over.
+
+    Raises:
+        PeerUnreachable: The node told no more before it was.
+    """
+    state = ""
     for event in client.events(project, job):
         told = {key: "" if value is None else str(value) for key, value in event.items()}
         if "state" in told:
+            state = told["state"]
             holders = f"paused by {', '.join(map(str, held))}" if (held := _listed(event.get("paused"))) else ""
-            _say(_line(f"{told['state']}  {holders or told.get('reason', '')}".rstrip()))
+            _say(_line(f"{state}  {holders or told.get('reason', '')}".rstrip()))
         else:
             done = f"{told['done']} of {told['total']}" if event.get("total") else ""
             words = (
@@ -289,6 +298,11 @@ def _follow(client: Client, project: str, job: str) -> None:
                 told.get("note", ""),
             )
             _say(_line(" ".join(words).rstrip()))
+    if state not in _OVER:
+        raise PeerUnreachable(
+            f"{client.url} tells no more of job {job}, which is not over: the node stops, or you may not see it any "
+            f"more; ask again: unseen job watch {project} {job}"
+        )
 
 
 def _listed(value: object) -> list[object]:

@@ -61,7 +61,7 @@ class NodeProcess:
         self._log = self.folder / "node.log"
         with self._log.open("a") as log:
             self.process = subprocess.Popen(  # noqa: S603  # our own program, no shell
-                (sys.executable, "-P", "-u", "-m", "unseen", "node", "start", str(self.folder)),
+                (sys.executable, "-P", "-u", "-m", "unseen", "node", "start", str(self.folder), "--log", "text"),
                 stdin=subprocess.DEVNULL,
                 stdout=subprocess.PIPE,
                 stderr=log,

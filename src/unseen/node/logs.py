@@ -44,7 +44,7 @@ _SHORTEST_SECRET = 8
 _SECRET_NAME = re.compile(r"(?i)password|passwd|secret|token|passphrase|headers")
 _PATTERNS = (
     (re.compile(r"-----BEGIN [A-Z ]*PRIVATE KEY-----(?:.*?-----END [A-Z ]*PRIVATE KEY-----|.*)", re.DOTALL), HIDDEN),
-    (re.compile(r"(://[^\s:/@'\"]*):[^\s'\"]*@"), rf"\1:{HIDDEN}@"),
+    (re.compile(r"(://[^\s:/@'\"]{0,200}):[^\s'\"]{0,500}@"), rf"\1:{HIDDEN}@"),
     (
         re.compile(r"(?i)\b(authorization\W{1,5})(?:(?:bearer|basic|digest|negotiate)\s+)?[^\s'\",}\])]+"),
         rf"\1{HIDDEN}",
@@ -150,7 +150,13 @@ class _Lines(logging.Formatter):
 
     def trace(self, record: logging.LogRecord) -> str:
         """Return where an error came from, without secrets; nothing, if the line is about none."""
-        return self.hide(self.formatException(record.exc_info)) if record.exc_info and record.exc_info[0] else ""
+        if not record.exc_info or not record.exc_info[0]:
+            return ""
+        text = self.formatException(record.exc_info)
+        if len(text) > LONGEST:
+            # What matters stands at the end.
+            text = "…\n" + text[text.find("\n", len(text) - LONGEST + 2) + 1 :]
+        return self.hide(text)
 
 
 class JsonLines(_Lines):

@@ -157,7 +157,8 @@ class _Reporter:
         self._last = now
         usage = event.usage
         if event.what != "progress":
-            _log.info("%s", "begins" if event.what == "enter" else "is over", extra={"step": event.step})
+            how = "begins" if event.what == "enter" else f"is over after {usage.seconds:.1f} s"
+            _log.info("step %s %s", event.step, how, extra={"step": event.step})
         self._tell(
             {
                 "event": {

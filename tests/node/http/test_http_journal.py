@@ -12,6 +12,10 @@ from collections.abc import Iterator
 
 import pytest
 from fastapi.routing import APIRoute
+from opentelemetry import trace
+from opentelemetry.sdk.trace import TracerProvider
+from opentelemetry.sdk.trace.export import SimpleSpanProcessor
+from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
 from starlette.testclient import TestClient
 from tests.node.http.conftest import NAMES, PASSWORD
 from tests.node.organisations import BANK, INSURER, small_flow
@@ -115,6 +119,18 @@ def test_figures_of_requests_and_jobs_have_few_labels(allied) -> None:
     assert float(size[1]) >= 4096
     assert job not in text
     assert "analyst" not in text
+
+
+def test_the_framework_makes_no_traces_of_its_own_whatever_the_environment_asks_for(bare, monkeypatch) -> None:
+    """Its spans have paths, queries and the words of errors."""
+    exporter, provider = InMemorySpanExporter(), TracerProvider(shutdown_on_exit=False)
+    provider.add_span_processor(SimpleSpanProcessor(exporter))
+    monkeypatch.setattr(trace, "get_tracer_provider", lambda: provider)
+    monkeypatch.setenv("FASTAPI_OTEL_AUTO_CONFIGURE", "true")
+    monkeypatch.setenv("OTEL_EXPORTER_OTLP_ENDPOINT", "http://127.0.0.1:9")
+    with TestClient(make_app(bare.services), base_url="http://localhost") as client:
+        assert client.get("/healthz?token=hunter2").status_code == 200
+    assert exporter.get_finished_spans() == ()
 
 
 # --- secrets

@@ -40,6 +40,31 @@ def job(name: str, **changes: object) -> Job:
     return replace(made, **changes)
 
 
+def test_whoever_reads_sees_one_moment_while_others_write_and_changes_nothing(opened):
+    store = opened()
+    with store.begin() as kept:
+        for number in range(1, 6):
+            kept.lines.append("events/one", b"%d" % number)
+        for peer, body in ((BANK, b"a"), (BANK, b"b"), (TELECOM, b"c")):
+            kept.mail.post(peer, body)
+        kept.people.add(ADA, "hash")
+        kept.people.begin_session("old", "ada", NOW)
+    with store.read() as seen:
+        assert list(seen.lines.read("events/one", after=3)) == [b"4", b"5"]
+        assert list(seen.lines.read("events/one", after=5)) == []
+        assert seen.mail.lengths() == {BANK: 2, TELECOM: 1}
+        assert seen.people.session("old", LATER) is None
+        with store.begin() as kept:
+            kept.lines.append("events/one", b"6")
+            kept.people.forget_sessions(LATER)
+        assert seen.lines.count("events/one") == 5
+    with pytest.raises(DataError), store.read() as seen:
+        seen.lines.append("events/one", b"7")
+    with store.read() as seen:
+        assert seen.lines.count("events/one") == 6
+    assert store.size() >= 4096
+
+
 def test_everything_comes_back_as_it_was_also_after_a_restart(opened):
     with opened().begin() as kept:
         kept.people.add(ADA, "hash")

@@ -206,7 +206,7 @@ def add(request: Request, person: Manager, body: NewPerson) -> PersonShown:
     services = services_of(request)
     link = services.sign_on.link(body.sso) if body.sso else None
     made = PersonShown.of(services.people.add(body.name, body.password, body.duties, person, link=link), link)
-    _log.warning("%s added %s: %s", person.name, made.name, ", ".join(made.duties))
+    _log.warning("%s added %s: %s", person.name, made.name, ", ".join(made.duties), extra={"person": person.name})
     return made
 
 
@@ -218,11 +218,13 @@ def change(request: Request, name: str, person: Manager, body: Change) -> Person
     link = None
     if body.sso is not None:
         link = services.sign_on.link(body.sso) if body.sso else NO_LINK
-        _log.warning("%s changes as whom the identity provider knows %s", person.name, name)
+        _log.warning(
+            "%s changes as whom the identity provider knows %s", person.name, name, extra={"person": person.name}
+        )
     changed = services.people.change(
         name, person, duties=body.duties, active=body.active, projects=body.projects, link=link
     )
-    _log.warning("%s changed %s", person.name, _standing(changed))
+    _log.warning("%s changed %s", person.name, _standing(changed), extra={"person": person.name})
     return PersonShown.of(changed, services.people.links().get(name))
 
 
@@ -239,7 +241,7 @@ def set_password(request: Request, name: str, person: Manager, body: NewPassword
         raise PermissionDenied("one's own password takes the old one: PUT /api/v1/session/password")
     _check_there(request, name)
     services_of(request).people.set_password(name, body.password, person)
-    _log.warning("%s gave %s another password", person.name, name)
+    _log.warning("%s gave %s another password", person.name, name, extra={"person": person.name})
 
 
 def _check_there(request: Request, name: str) -> None:

@@ -67,6 +67,7 @@ def serving(
         ssl_keyfile=str(key) if key else None,
     )
     server = _Server(config)
+    app.state.stopping.clear()
     try:
         config.load()
         listener = _bound(host, port)
