@@ -11,6 +11,7 @@ from tests.node.organisations import BANK, BEN, CREDIT, INSURER, deliver, site
 from tests.security.thief import ANNA, BUDGET, MEMBERS, OTHER, SESSION, Heist, Meter, Power, agreed, names_the_budget
 
 from unseen.errors import PermissionDenied, RemoteProtocolError, UnseenError
+from unseen.node.domain import JobState
 
 STRANGERS = 5000
 
@@ -50,10 +51,14 @@ def short_lists(heist: Heist) -> None:
 
 
 def jobs_at_once(heist: Heist) -> None:
-    """All jobs before the first one has been charged."""
+    """The insurer has granted all jobs, each of which fits, before the bank lets the first one be charged."""
+    heist.bank.projects.set_policy(CREDIT, site(BANK, INSURER, max_points=10**6, automatic=False), ANNA)
     path = heist.bring(some(0))
-    for number in range(4):
-        heist.propose(min_shared=number)
+    jobs = [heist.propose(min_shared=number) for number in range(4)]
+    deliver(heist.nodes)
+    assert {heist.insurer.jobs.get(job).state for job in jobs} == {JobState.GRANTED}
+    for job in jobs:
+        heist.bank.jobs.approve(job, BEN)
     deliver(heist.nodes)
     for number in range(4):
         heist.run(path, anew=number % 2 == 1)
