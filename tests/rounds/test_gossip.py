@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from unseen.codec import encode
+from unseen.codec import decode, encode
 from unseen.data.federated.images import load_images
 from unseen.data.federated.partition import LabelsPerClient, deal
 from unseen.errors import Cancelled, DataError, UsageError
@@ -270,17 +270,44 @@ def alone(rounds, *sent):
     return exchange_models(network.channel(NODES[0]), PROCESS, Means(), examples, replace(mine, observe=observe))
 
 
+def test_a_neighbour_that_is_lost_for_good_takes_no_more_mass_with_it():
+    """Without that, the others' masses would shrink to nothing, and their steps grow beyond all bounds."""
+    found = exchanged(NODES[:5], deadline=0.05, rounds=60)
+    models = np.array([found[me].run.state.model for me in NODES[:5]])
+    assert sum(found[me].run.history[-1].training["mass"] for me in NODES[:5]) == pytest.approx(5 - 2 / 3, abs=1e-5)
+    assert np.abs(models.mean(axis=0) - People().points()[:5].mean(axis=0)).max() < 0.1
+    assert found[NODES[0]].troubles == {NODES[5]: "was not heard in 60 of 60 rounds"}
+    assert not found[NODES[2]].troubles
+
+
+def test_a_quiet_neighbour_gets_signs_of_life_and_its_share_again_when_it_sends_any():
+    mine, network = settings(rounds=4, deadline=0.1, nodes=NODES[:2]), MemoryNetwork(NODES[:2])
+    other, graph, heard = network.channel(NODES[1]), f"{mine.topology}/{','.join(mine.nodes)}", []
+
+    def observe(one):
+        heard.append(len(decode(Share, other.receive(NODES[0], 1.0), sender=NODES[0]).row))
+        if one.number == 2:
+            nothing = np.empty(0, np.float32)
+            other.send(NODES[0], encode(Share(mine.run, digest_of(PROCESS), graph, 2, nothing)))
+
+    examples = Examples(*People().client(NODES[0]))
+    found = exchange_models(network.channel(NODES[0]), PROCESS, Means(), examples, replace(mine, observe=observe))
+    assert heard == [SIZE + 1, 0, 0, SIZE + 1]
+    assert [one.training["mass"] for one in found.run.history] == [0.5, 0.5, 0.5, 0.25]
+    assert found.missed == {NODES[1]: 4}
+
+
 def test_a_late_share_is_added_when_it_comes():
     found = alone(2, (0, 1))
-    # Half of its mass is given away in each round; half of the late one's 1 comes in the second.
-    assert [one.training["mass"] for one in found.run.history] == [0.5, 0.75]
+    # Half of its mass is given away in the first round, and kept in the second; half of the late one's 1 comes then.
+    assert [one.training["mass"] for one in found.run.history] == [0.5, 1.0]
     assert [one.dropped for one in found.run.history] == [1, 1]
 
 
 def test_a_neighbour_that_claims_all_mass_again_and_again_does_not_make_a_node_one_that_is_refused():
     """What it takes in stays below the mass of both nodes, so that other nodes go on to hear it."""
     found = alone(2, (0, 2), (1, 2))
-    assert [one.training["mass"] for one in found.run.history] == [0.5, 1.25]
+    assert [one.training["mass"] for one in found.run.history] == [0.5, 1.5]
     assert not found.refused
 
 

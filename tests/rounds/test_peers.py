@@ -339,7 +339,7 @@ def test_a_killed_peer_and_a_resume_give_the_bits_of_an_undisturbed_run(tmp_path
     assert first[1].returncode == -signal.SIGKILL
     for process, (_, errors) in zip(first, said, strict=True):
         assert process.returncode != 0
-        assert process is first[1] or "peer-" in errors.splitlines()[-2] + errors.splitlines()[-1]
+        assert process is first[1] or "peer-1" in errors.splitlines()[-2] + errors.splitlines()[-1]
     again = [start(tmp_path, me, addresses) for me in names]
     ends = [process.communicate(timeout=60) for process in again]
     assert [process.returncode for process in again] == [0, 0, 0], ends

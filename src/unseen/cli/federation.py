@@ -185,9 +185,9 @@ def _attend_peers(spec: Program, told: Attending, console: Console) -> None:
         channel = peer_channel(told.identity, addresses, told.listen, lambda me: party(me).linked)
         _say(console, f"{channel.party} takes part in run {told.run} with {len(examples):,} examples")
         me = party(channel.party, observe)
-        run, refused = me.play(channel, built.deployed, built.trainer, examples, cancel=cancel)
-    for peer, why in sorted(refused.items()):
-        _say(console, f"refused {peer}: {why}")
+        run, troubles = me.play(channel, built.deployed, built.trainer, examples, cancel=cancel)
+    for peer, why in sorted(troubles.items()):
+        _say(console, f"{peer} {why}")
     _say(console, f"done: {run.state.round} rounds")
 
 

@@ -6,6 +6,11 @@ With all nodes there, a run has the bits of ``Gossip``. What goes wrong is kept 
   by themselves. When it comes later it is added then. Until then its part of x and w is on its way, and the mean of
   all, Σx/Σw, is not changed by it.
 * A share that certainly was not sent stays with its sender.
+* A neighbour of which a round heard nothing is *quiet*: it is not waited for, and what would be its share stays at
+  home. It is sent an empty share in place, as a sign of life, and heard again as soon as it sends anything. So a
+  neighbour that is lost for good costs one deadline and what was on its way, and the others learn on without it.
+* A node that comes back finds its neighbours in later rounds. It gives them no shares of rounds that they have been
+  through, of which it gets none either, but plays these by itself until it has caught up.
 * Lost for good, and with it the mean moved by as much, is what was on its way when a process or a link ended, what a
   node had taken in after the last round that it kept, and what a refused node sent.
 * A neighbour that sends another size, numbers that are not finite, a model beyond 2^60, no positive mass, or a round
@@ -21,6 +26,7 @@ from __future__ import annotations
 
 import math
 import time
+from collections import Counter
 from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import asdict, dataclass, field
@@ -66,7 +72,7 @@ class Share:
     """The graph and all nodes."""
     round: int
     row: Annotated[NDArray[np.float32], Shape(None)]
-    """Its numbers x, and its mass w at the end."""
+    """Its numbers x, and its mass w at the end; empty as a sign of life of one that keeps its share."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -110,6 +116,15 @@ class Exchanged:
     """The node's own model, and its history: ``cohort`` counts it and those it hears, ``dropped`` who was not heard."""
     refused: dict[PartyId, str] = field(default_factory=dict)
     """Neighbours that broke the rules, and how."""
+    missed: dict[PartyId, int] = field(default_factory=dict)
+    """In how many rounds of this process a neighbour's share did not come, where it missed any."""
+
+    @property
+    def troubles(self) -> dict[PartyId, str]:
+        """What was wrong with neighbours, in words."""
+        rounds = len(self.run.history)
+        missed = {peer: f"was not heard in {count} of {rounds} rounds" for peer, count in self.missed.items()}
+        return missed | {peer: f"is refused: {why}" for peer, why in self.refused.items()}
 
 
 def neighbours_of(settings: NeighbourSettings, me: PartyId) -> frozenset[PartyId]:
@@ -153,7 +168,7 @@ def exchange_models(
                 settings.observe(node.run.history[-1])
         with suppress(TransportError):
             channel.flush(settings.deadline)
-        return Exchanged(node.run, node.refused)
+        return Exchanged(node.run, node.refused, dict(node.missed))
 
 
 class _Node:
@@ -176,6 +191,8 @@ class _Node:
         self._last: dict[PartyId, int] = {}
         self._bytes = [0, 0]
         self.refused: dict[PartyId, str] = {}
+        self.missed = Counter[PartyId]()
+        self._quiet: set[PartyId] = set()
         self._store = Checkpoints(settings.folder) if settings.folder else None
         self._row, self.run = self._first()
 
@@ -201,9 +218,9 @@ class _Node:
         for node, weight in mixing.sent_by(self._here).items():
             if not self._sent(settings.nodes[node], number, row, end):
                 total += weight * row.astype(np.float64)
-        sources, missing = mixing.sent_to(self._here), 0
-        for node in sources:
-            missing += not self._take(settings.nodes[node], number, total, end)
+        sources = [settings.nodes[node] for node in mixing.sent_to(self._here)]
+        missing = [peer for peer in sources if not self._take(peer, number, total, end)]
+        self.missed.update(missing)
         self._row = total.astype(np.float32)
         model = model_of(self._row)
         last = number + 1 == settings.rounds
@@ -211,7 +228,7 @@ class _Node:
         entry = Round(
             number=number + 1,
             cohort=1 + len(sources),
-            dropped=missing,
+            dropped=len(missing),
             training={"loss": loss, "mass": float(self._row[-1])},
             test=dict(self._trainer.evaluate(model, settings.test)) if tested and settings.test is not None else {},
             seconds=round(time.monotonic() - began, 6),
@@ -247,13 +264,16 @@ class _Node:
             if time.monotonic() >= end:
                 raise DeadlineExceeded(f"{peer} is too far behind")
 
+        further = peer in self._ahead and self._ahead[peer].round > number
+        if further or peer in self._quiet:
+            row = row[:0]
         parts = encode(Share(self._settings.run, self._digest, self._graph, number, row))
         try:
             self._channel.send(peer, parts, waiting=waiting)
         except TransportError:
             return False
         self._bytes[0] += sum(len(part) for part in parts)
-        return True
+        return len(row) > 0
 
     # --- shares that come
 
@@ -262,10 +282,16 @@ class _Node:
 
         Messages come in order: one of a later round says that there is none of this one.
         """
+        heard = False
         while peer not in self.refused:
-            share = self._ahead.pop(peer, None) or self._heard(peer, end)
+            patience = time.monotonic() if peer in self._quiet else end
+            share = self._ahead.pop(peer, None) or self._heard(peer, patience)
             if share is None:
+                if not heard:
+                    self._quiet.add(peer)
                 return False
+            heard = True
+            self._quiet.discard(peer)
             if share.round > number:
                 self._ahead[peer] = share
                 return False
@@ -276,6 +302,8 @@ class _Node:
 
     def _add(self, peer: PartyId, share: Share, total: NDArray[np.float64]) -> bool:
         settings = self._settings
+        if not len(share.row):
+            return False
         mixing = settings.topology.mixing(len(settings.nodes), share.round)
         weight = mixing.sent_to(self._here).get(settings.nodes.index(peer), 0.0)
         taken = weight * share.row.astype(np.float64)
@@ -317,13 +345,8 @@ class _Node:
                 f"{peer} takes part in run {shown(share.run)} with process {shown(share.process[:12])} and topology "
                 f"{shown(share.topology)}, this is {mine[0]} with {mine[1][:12]} and {mine[2]}"
             )
-        if len(share.row) != len(self._row) or not np.isfinite(share.row).all():
-            raise RemoteProtocolError(f"{peer}: expected {len(self._row)} finite numbers, found {len(share.row)}")
-        mass = float(share.row[-1])
-        if not 0 < mass <= len(self._settings.nodes):
-            raise RemoteProtocolError(f"{peer}: expected a mass above 0, at most that of all nodes, found {mass}")
-        if np.abs(share.row).max() > LARGEST * mass:
-            raise RemoteProtocolError(f"{peer}: its model holds numbers beyond 2^60")
+        if len(share.row):
+            self._check_row(peer, share.row)
         if not self._last.get(peer, -1) < share.round < self._settings.rounds:
             raise RemoteProtocolError(
                 f"{peer}: expected a round after {self._last.get(peer, -1)} and before {self._settings.rounds}, found "
@@ -331,6 +354,15 @@ class _Node:
             )
         self._last[peer] = share.round
         return share
+
+    def _check_row(self, peer: PartyId, row: Vector) -> None:
+        if len(row) != len(self._row) or not np.isfinite(row).all():
+            raise RemoteProtocolError(f"{peer}: expected {len(self._row)} finite numbers, found {len(row)}")
+        mass = float(row[-1])
+        if not 0 < mass <= len(self._settings.nodes):
+            raise RemoteProtocolError(f"{peer}: expected a mass above 0, at most that of all nodes, found {mass}")
+        if np.abs(row).max() > LARGEST * mass:
+            raise RemoteProtocolError(f"{peer}: its model holds numbers beyond 2^60")
 
     def _look(self) -> None:
         if self._cancel is not None and self._cancel.is_set():

@@ -101,7 +101,7 @@ class Party:
         *,
         cancel: CancelToken | None = None,
     ) -> tuple[Run, dict[PartyId, str]]:
-        """Return the run at its end, and who was refused for what; the channel is closed.
+        """Return the run at its end, and what was wrong with neighbours; the channel is closed.
 
         Raises:
             UnseenError: As ``take_part`` and ``exchange_models``.
@@ -110,4 +110,4 @@ class Party:
         if isinstance(settings, PeerSettings):
             return take_part(channel, process, trainer, examples, settings, cancel=cancel), {}
         done = exchange_models(channel, process, trainer, examples, settings, cancel=cancel)
-        return done.run, done.refused
+        return done.run, done.troubles
