@@ -15,7 +15,14 @@ from unseen.node.http import services as services_module
 from unseen.node.http.app import OPEN, PREFIX, check_guarded
 from unseen.node.http.guard import Needs, signed_in
 
-FILL = {"project": "credit", "job": "job-1", "name": "customers", "version": "1", "result": "read.table"}
+FILL = {
+    "project": "credit",
+    "job": "job-1",
+    "name": "customers",
+    "version": "1",
+    "result": "read.table",
+    "source": "crm",
+}
 FOREIGN = {**FILL, "project": "other"}
 
 

@@ -15,6 +15,8 @@ from unseen.node.sources.port import Bounds
 
 PASSWORD = "open, sesame: 1001"
 ODD = "od\"d`n'a.m%e; DROP TABLE customers"
+ODD_COLUMN = ODD.replace("`", "")
+"""SQLAlchemy does not read columns of MariaDB whose name holds a backtick."""
 
 _POSTGRESQL = [
     "CREATE ROLE reader LOGIN PASSWORD '{password}'",
@@ -44,7 +46,7 @@ _MARIADB = [
     "CREATE TABLE crm.blobs (id int, photo blob, place point)",
 ]
 _BOTH = [
-    "CREATE TABLE crm.{odd} (id int, {odd} text)",
+    "CREATE TABLE crm.{odd} (id int, {column} text)",
     "INSERT INTO crm.{odd} VALUES (1, 'here')",
     "CREATE TABLE crm.empty (id int, income real)",
     "CREATE TABLE crm.locked (id int)",
@@ -73,13 +75,17 @@ def _filled(admin: str, url: str, kind: str) -> Iterator[Server]:
     engine = sql.create_engine(admin, isolation_level="AUTOCOMMIT")
     mark = '"' if kind == "postgresql" else "`"
     odd = mark + ODD.replace(mark, 2 * mark) + mark
+    column = mark + ODD_COLUMN.replace(mark, 2 * mark) + mark
     readable = [f"crm.{name}" for name in ("customers", "blobs", "empty", "adults", odd)]
     readable += ["crm.kept", "crm.faulty"] if kind == "postgresql" else []
     own = _POSTGRESQL if kind == "postgresql" else _MARIADB
     with engine.connect() as connection:
         for text in [*own, *_BOTH, *(f"GRANT SELECT ON {name} TO reader" for name in readable)]:
             said = (
-                text.replace("{odd}", odd).replace("{password}", PASSWORD).replace("{nulls}", ", ".join(["NULL"] * 9))
+                text.replace("{odd}", odd)
+                .replace("{column}", column)
+                .replace("{password}", PASSWORD)
+                .replace("{nulls}", ", ".join(["NULL"] * 9))
             )
             connection.exec_driver_sql(said.replace("%", "%%"))
         if kind == "mysql":

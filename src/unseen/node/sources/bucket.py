@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from importlib import import_module
 from itertools import islice
 from pathlib import Path
@@ -39,7 +39,7 @@ class Bucket:
             raise UsageError(f"source {name} needs boto3: pip install 'unseen[s3]'") from error
         self._name, self._clock, self._bounds = name, clock, bounds
         self._bucket, self._prefix = config.bucket, config.prefix
-        with self._told("of the bucket"):
+        with self._told("bucket"):
             self._client: Any = boto3.client("s3", config=settings)
 
     def __repr__(self) -> str:
@@ -53,16 +53,16 @@ class Bucket:
         """Write an object to a file, whole; which columns of it are kept is left to whoever reads it."""
         allowed, path = Allowance(self._name, self._bounds, self._clock), folder / "fetched"
         key = self._prefix + self._checked(table)
-        with self._told(f"of the object {table!r}"), path.open("wb") as file:
+        with self._told(f"object {table!r}"), path.open("wb") as file:
             found = self._client.get_object(Bucket=self._bucket, Key=key)
-            with found["Body"] as body:
+            with closing(found["Body"]) as body:
                 for piece in body.iter_chunks(_PIECE):
                     allowed.take(len(piece))
                     file.write(piece)
         return path, wanted
 
     def _keys(self) -> Iterator[str]:
-        with self._told("of its objects"):
+        with self._told("list of objects"):
             pages = self._client.get_paginator("list_objects_v2")
             for page in pages.paginate(Bucket=self._bucket, Prefix=self._prefix):
                 keys = (found["Key"].removeprefix(self._prefix) for found in page.get("Contents", ()))
@@ -84,12 +84,14 @@ class Bucket:
         except self._errors.ClientError as error:
             code = str(error.response["Error"]["Code"])
             if code in {"404", "NoSuchKey"}:
-                raise UsageError(f"source {self._name}: there is nothing {what}") from None
-            raise UsageError(f"source {self._name}: S3 refused to tell {what} ({code}): ask whoever runs it") from None
+                raise UsageError(f"source {self._name}: there is no {what}") from None
+            raise UsageError(
+                f"source {self._name}: S3 refused the {what} ({code}): ask whoever runs the node"
+            ) from None
         except self._errors.BotoCoreError as error:
             kind = type(error).__name__
             raise DataError(
-                f"source {self._name}: S3 did not tell {what} ({kind}): ask whoever runs the node"
+                f"source {self._name}: S3 did not give the {what} ({kind}): ask whoever runs the node"
             ) from None
 
 

@@ -10,8 +10,8 @@ from __future__ import annotations
 
 import logging
 import ssl
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Generator, Iterator, Sequence
+from contextlib import closing, contextmanager
 from datetime import date, datetime
 from pathlib import Path
 from uuid import UUID
@@ -97,11 +97,12 @@ class Database:
             query = sql.select(*columns).select_from(sql.table(name, *columns, schema=schema))
             size = max(1, _BATCH_CELLS // len(ways))
             written: list[Path] = []
-            for rows in _batches(connection, query, size):
-                frame = self._frame(ways, rows)
-                allowed.take(int(frame.estimated_size()))
-                written.append(parts / f"{len(written)}.parquet")
-                frame.write_parquet(written[-1])
+            with closing(_batches(connection, query, size)) as batches:
+                for rows in batches:
+                    frame = self._frame(ways, rows)
+                    allowed.take(int(frame.estimated_size()))
+                    written.append(parts / f"{len(written)}.parquet")
+                    frame.write_parquet(written[-1])
         whole = folder / "fetched.parquet"
         pl.scan_parquet(written, glob=False, hive_partitioning=False).sink_parquet(whole)
         return whole, Columns()
@@ -207,12 +208,13 @@ def _begin(connection: sql.Connection, seconds: float) -> None:
 
 def _batches(
     connection: sql.Connection, query: sql.Select[*tuple[object, ...]], size: int
-) -> Iterator[Sequence[Sequence[object]]]:
+) -> Generator[Sequence[Sequence[object]]]:
     """Yield rows of a query, and nothing once if there are none."""
     some = False
-    for rows in connection.execution_options(yield_per=size).execute(query).partitions():
-        some = True
-        yield rows
+    with connection.execution_options(yield_per=size).execute(query) as found:
+        for rows in found.partitions():
+            some = True
+            yield rows
     if not some:
         yield ()
 
