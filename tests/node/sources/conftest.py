@@ -89,6 +89,7 @@ def _filled(admin: str, url: str, kind: str) -> Iterator[Server]:
             )
             connection.exec_driver_sql(said.replace("%", "%%"))
         if kind == "mysql":
+            connection.exec_driver_sql("GRANT SHOW VIEW ON crm.adults TO reader")
             connection.exec_driver_sql("GRANT SELECT ON hidden.salaries TO reader")
     yield Server(engine, url, kind)
     engine.dispose()

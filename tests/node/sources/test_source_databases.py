@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import logging
+import shutil
+from collections.abc import Iterator
+from datetime import UTC, datetime
 from pathlib import Path
 
 import polars as pl
@@ -11,9 +14,12 @@ from tests.node.organisations import Clock
 from tests.node.sources.conftest import ODD, ODD_COLUMN, PASSWORD, Server
 
 from unseen.errors import DataError, UnseenError, UsageError
+from unseen.ids import PartyId
 from unseen.node.sources import config as config_module
 from unseen.node.sources import database as database_module
+from unseen.node.sources.config import SourceConfig
 from unseen.node.sources.port import Bounds, Columns
+from unseen.transport.tls import host_name, issue, make_authority
 
 
 def fetched(server: Server, table: str, folder: Path, wanted: Columns | None = None, **how: Bounds) -> pl.DataFrame:
@@ -174,6 +180,44 @@ def test_elsewhere_nothing_goes_in_the_clear(server, monkeypatch):
     config = server.config().model_copy(update={"tls": False})
     source = database_module.Database("crm", config, PASSWORD, None, Clock(), Bounds())
     assert source.tables(), "unless the configuration says so"
+
+
+@pytest.fixture
+def with_tls(postgres_source: Server, tmp_path: Path) -> Iterator[Path]:
+    """The file of the authority behind the certificate that PostgreSQL shows for a while."""
+    now, files = datetime.now(UTC), ("root.pem", "leaf.pem", "key.pem")
+    root = make_authority("database", days=2, now=now)
+    leaf = issue(root, PartyId("localhost"), days=2, now=now)
+    with postgres_source.engine.connect() as admin:
+        data = Path(str(admin.exec_driver_sql("SHOW data_directory").scalar_one()))
+        for name, content in zip(files, (root.certificate_pem, leaf.certificate_pem, leaf.key_pem), strict=True):
+            (data / name).write_bytes(content)
+            (data / name).chmod(0o600)
+            shutil.chown(data / name, data.stat().st_uid, data.stat().st_gid)
+        shutil.copyfile(data / "root.pem", tmp_path / "authority.pem")
+        for setting in ("ssl_cert_file = 'leaf.pem'", "ssl_key_file = 'key.pem'", "ssl = on"):
+            admin.exec_driver_sql(f"ALTER SYSTEM SET {setting}")
+        admin.exec_driver_sql("SELECT pg_reload_conf()")
+        yield tmp_path / "authority.pem"
+        admin.exec_driver_sql("ALTER SYSTEM RESET ALL")
+        admin.exec_driver_sql("SELECT pg_reload_conf()")
+
+
+def test_elsewhere_a_server_shows_a_certificate_of_the_authority_and_of_its_name(
+    postgres_source, with_tls, monkeypatch
+):
+    monkeypatch.setattr(config_module, "_HERE", frozenset())
+    monkeypatch.setenv("PGHOSTADDR", "127.0.0.1")
+    named = postgres_source.url.replace("127.0.0.1", host_name(PartyId("localhost")))
+
+    def tables(url: str, authority: Path | None) -> tuple[str, ...]:
+        config = SourceConfig(url=url, schemas=("crm",))
+        return database_module.Database("crm", config, PASSWORD, authority, Clock(), Bounds()).tables()
+
+    assert tables(named, with_tls)
+    for url, authority in ((named, None), (postgres_source.url, with_tls)):
+        with pytest.raises(UsageError, match="refused a connection"):
+            tables(url, authority)
 
 
 def _fresh(folder: Path) -> Path:

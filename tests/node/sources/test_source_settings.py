@@ -33,6 +33,7 @@ def with_sources(node: Node, sources: object) -> Node:
         ({"url": "oracle://hunter2@db/crm"}, "url: expected postgresql://"),
         ({"url": "postgresql://reader@db:hunter2/crm"}, "url: expected postgresql://"),
         ({"url": "file:///etc/passwd"}, "url: expected postgresql://"),
+        ({"url": "postgresql://reader@/crm"}, "names neither a host nor a socket"),
         ({"schemas": []}, "schemas: name those whose tables may be taken"),
         ({"schemas": ["a.b"]}, "schemas: expected names without a dot"),
         ({"password": "hunter2"}, "password: Extra inputs are not permitted"),
@@ -84,6 +85,10 @@ def test_a_password_comes_from_a_file_that_only_its_owner_may_read(bank):
 def test_an_authority_that_is_not_there_is_told_before_anybody_is_asked(bank):
     node = with_sources(bank, {"crm": {**CRM, "authority": "ca.pem"}})
     with pytest.raises(UsageError, match=r"source crm: there is no file .*ca\.pem"):
+        open_sources(node, SystemClock())
+    (node.folder / "ca.pem").write_text("no certificate")
+    node = with_sources(bank, {"crm": {**CRM, "url": "mysql://reader@db.example/", "authority": "ca.pem"}})
+    with pytest.raises(UsageError, match=r"source crm: .*ca\.pem holds no certificate in PEM"):
         open_sources(node, SystemClock())
 
 

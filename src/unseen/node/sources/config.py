@@ -100,6 +100,8 @@ class SourceConfig(BaseModel):
         query = parse_qsl(self._parts.query, keep_blank_values=True)
         if any(key != socket or not value.startswith("/") for key, value in query) or (query and not self.is_here):
             raise ValueError(f"url: its query may name a socket of this machine, ?{socket}=/PATH, and nothing else")
+        if not query and self._parts.hostname is None:
+            raise ValueError(f"url: names neither a host nor a socket, ?{socket}=/PATH")
         if not self.schemas:
             raise ValueError("schemas: name those whose tables may be taken")
         if any(not schema or "." in schema for schema in self.schemas):

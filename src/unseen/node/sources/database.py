@@ -35,6 +35,8 @@ _EXTRAS = {SourceKind.POSTGRESQL: "postgres", SourceKind.MYSQL: "mysql"}
 _BATCH_CELLS = 200_000
 _CONNECT_SECONDS = 10
 _ANSWER_SECONDS = 60
+_ROOTS = ("/etc/ssl/certs/ca-certificates.crt", "/etc/pki/tls/certs/ca-bundle.crt")
+"""Where Debian and Red Hat have them."""
 _EXACT_DIGITS = 18
 """Of a decimal number that always fits into 64 bits."""
 
@@ -54,7 +56,7 @@ class Database:
         bounds: What one import may take.
 
     Raises:
-        UsageError: The driver is not installed.
+        UsageError: The driver is not installed, or the authority's file holds no certificate.
     """
 
     def __init__(
@@ -76,6 +78,8 @@ class Database:
         except ModuleNotFoundError as error:
             extra = _EXTRAS[self.kind]
             raise UsageError(f"source {name} needs a driver: pip install 'unseen[{extra}]'") from error
+        except ssl.SSLError as error:
+            raise UsageError(f"source {name}: {authority} holds no certificate in PEM") from error
 
     def __repr__(self) -> str:
         return f"Database({self._name!r})"
@@ -181,12 +185,20 @@ def _arguments(config: SourceConfig, authority: Path | None) -> dict[str, object
     if config.kind is SourceKind.POSTGRESQL:
         made |= {"keepalives_idle": 30, "tcp_user_timeout": 1000 * _ANSWER_SECONDS, "client_encoding": "utf8"}
         if checked:
-            made |= {"sslmode": "verify-full", "sslrootcert": str(authority) if authority else "system"}
+            made |= {"sslmode": "verify-full", "sslrootcert": str(authority) if authority else _system_roots()}
     else:
         made |= {"read_timeout": _ANSWER_SECONDS, "write_timeout": _ANSWER_SECONDS, "local_infile": False}
         if checked:
             made["ssl"] = ssl.create_default_context(cafile=str(authority) if authority else None)
     return made
+
+
+def _system_roots() -> str:
+    """Return the file of certificates that this system trusts; psycopg's own OpenSSL does not know where it is."""
+    return next(
+        (place for place in (ssl.get_default_verify_paths().cafile, *_ROOTS) if place and Path(place).exists()),
+        "system",
+    )
 
 
 def _begin(connection: sql.Connection, seconds: float) -> None:
