@@ -153,7 +153,7 @@ def weak_randomness(module: Module) -> Found:
     yield from calls(r"(np|numpy)\.random\.(RandomState|seed|rand\w*|choice|shuffle|permutation|bytes|normal)")(module)
     if module.name.startswith(SECRET):
         yield from imports("numpy.random", "uuid")(module)
-        yield from calls(r"(np|numpy)\.random\..*|time\.time_ns")(module)
+        yield from calls(r"(np|numpy)\.random\..*")(module)
 
 
 @dataclass(frozen=True)
