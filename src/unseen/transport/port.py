@@ -163,6 +163,7 @@ class Port:
         self._watching.join(self._options.close_grace)
         for correspondence in self._correspondences.values():
             correspondence.stop()
+        self._clerk.stir()
         if self._listener is not None:
             self._listener.close(LINGER, deadline)
         for correspondence in self._correspondences.values():
@@ -279,6 +280,7 @@ class Port:
         except RemoteProtocolError as error:
             self._turn_away(context, peer, str(error), grpc.StatusCode.INVALID_ARGUMENT)
         if heard.wait > 0:
+            context.add_callback(lambda: self._clerk.stir(peer))
             self._clerk.wait(peer, min(heard.wait, self._options.mail_wait), lambda: self._wanted(context))
         return self._clerk.say(peer, letters=heard.wait > 0)
 
