@@ -29,12 +29,14 @@ from unseen.node.http.serve import serving
 from unseen.node.http.services import Services, SetUpToken
 from unseen.node.mailroom import Mailroom
 from unseen.node.partners import alone
+from unseen.node.renewal import Renewal
 from unseen.node.storage import RUN_FOLDER, open_node_artifacts, open_node_store
 from unseen.node.store import Store
 from unseen.node.supervisor import Settings, Supervisor, Way
 from unseen.node.usecases.audit import Audit
 from unseen.node.usecases.catalogue import Catalogue
 from unseen.node.usecases.jobs import Jobs
+from unseen.node.usecases.pairings import Pairings
 from unseen.node.usecases.people import People
 from unseen.node.usecases.projects import Projects
 from unseen.node.usecases.runs import Runs
@@ -55,6 +57,7 @@ class Running:
     jobs: Jobs
     runs: Runs
     audit: Audit
+    pairings: Pairings
     port: Port
     supervisor: Supervisor
     url: str | None = None
@@ -79,6 +82,7 @@ def open_node(folder: Path) -> Iterator[Running]:
         books = Books(store, owner, SystemClock(), lambda peer: node.partners.roots().get(peer))
         projects, jobs, audit = Projects(books), Jobs(books), Audit(books)
         runs = Runs(books, folder.resolve() / "workspaces")
+        pairings = Pairings(node)
         port = opened.enter_context(
             Port(
                 identity,
@@ -87,15 +91,22 @@ def open_node(folder: Path) -> Iterator[Running]:
                 mail=Mailroom(books, projects, jobs),
                 relay=folder / RUN_FOLDER,
                 admits=jobs.admits,
+                guests=pairings,
             )
         )
+        pairings.after_each(port.look)
         settings = Settings(concurrent=node.config.jobs, memory_bytes=_bytes(node.config.worker_gib))
-        chores = (lambda: projects.send_cards(node.partners.roots()), projects.announce_tables, jobs.ask_what_was_lost)
+        chores = (
+            Renewal(node, port.show),
+            lambda: projects.send_cards(node.partners.roots()),
+            projects.announce_tables,
+            jobs.ask_what_was_lost,
+        )
         supervisor = Supervisor(node.name, runs, jobs, Way(port, port.socket, artifacts), settings, chores)
         books.after_each(supervisor.stir)
         supervisor.start()
         opened.callback(supervisor.stop)
-        yield Running(node, store, artifacts, books, projects, jobs, runs, audit, port, supervisor)
+        yield Running(node, store, artifacts, books, projects, jobs, runs, audit, pairings, port, supervisor)
 
 
 def run_node(folder: Path, *, ready: Callable[[Running], None]) -> None:
@@ -146,6 +157,7 @@ def _services(running: Running, clock: SystemClock) -> Services:
         runs=running.runs,
         audit=running.audit,
         partners=running.node.partners,
+        pairings=running.pairings,
         set_up=SetUpToken(running.node.folder),
         clock=clock,
         store=running.store,
