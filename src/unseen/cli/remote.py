@@ -6,6 +6,7 @@ import getpass
 import json
 import os
 import sys
+import time
 from collections.abc import Mapping
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -22,16 +23,18 @@ from unseen.client import Client, Json
 from unseen.codec import read_json
 from unseen.component import installed_components
 from unseen.data.atomic import whole_file
-from unseen.errors import PeerUnreachable, RemoteProtocolError, UsageError
+from unseen.errors import PeerUnreachable, PermissionDenied, RemoteProtocolError, UsageError
 from unseen.flow.graph import build_graph
 from unseen.flow.spec import read_flow
 from unseen.ids import PartyId
 from unseen.node.domain import JobState
 from unseen.node.drafting import agreement_for, policy_for
+from unseen.node.pairing import grouped
 from unseen.trust.policy import tables_of
 from unseen.trust.store import Lines
 
 _LONGEST_CELL = 60
+_LOOK_SECONDS = 0.5
 _UNKNOWN = "FILL-IN"
 _OVER = frozenset(state.value for state in JobState if state.is_over)
 
@@ -114,6 +117,71 @@ def show(call: str, *arguments: object, as_json: bool) -> None:
     """Call the client, and print the answer."""
     with _client() as client:
         _print(getattr(client, call)(*arguments), as_json=as_json)
+
+
+def invite(*, to: str | None, address: str | None, minutes: int, as_json: bool) -> None:
+    """Print an invitation; wait for whoever joins, and compare codes."""
+    with _client() as client:
+        found = client.invite(to, address=address, minutes=minutes)
+        if as_json:
+            _print(found, as_json=True)
+            return
+        until = f"{datetime.fromisoformat(found['expires']):%H:%M} UTC"
+        _say(f"Send this line to {to or 'the partner'}; it works once, until {until}:")
+        _say(found["line"])
+        try:
+            _compare(client, found["pairing"])
+        except KeyboardInterrupt:
+            client.take_back(found["pairing"])
+            raise
+
+
+def join(*, line: str, as_json: bool) -> None:
+    """Let the node dial an inviter, and compare codes."""
+    with _client() as client:
+        found = client.join(input("invitation: ") if line == "-" else line)
+        if as_json:
+            _print(found, as_json=True)
+            return
+        _compare(client, found["pairing"])
+
+
+def _compare(client: Client, pairing: str) -> None:
+    """Wait until somebody has answered, let people compare the code, and wait for the other side."""
+    found = _once_not(client, pairing, "waiting")
+    _say(f"{found['peer']} has answered. Call the people there, by a number that you know already, and compare:")
+    _say(f"  read to them   {grouped(found['read_out'])}")
+    while found["stage"] == "comparing":
+        try:
+            found = client.confirm(pairing, input("  type what they read: "))
+        except UsageError as error:
+            _say(f"  {error}")
+            found = client.pairing(pairing)
+        except EOFError:
+            client.take_back(pairing)
+            raise UsageError("no code was typed: the pairing was given up") from None
+    found = _once_not(client, pairing, "confirmed")
+    _say(f"{found['peer']} is a partner: " + ("it dials this node" if found["inviting"] else "this node dials it"))
+
+
+def _once_not(client: Client, pairing: str, stage: str) -> Json:
+    """Return a pairing once it has left a stage.
+
+    Raises:
+        PermissionDenied: Nothing came of it.
+    """
+    while (found := client.pairing(pairing))["stage"] == stage:
+        time.sleep(_LOOK_SECONDS)
+    if found["stage"] == "ended":
+        raise PermissionDenied(found["reason"])
+    return found
+
+
+def strike(*, name: str) -> None:
+    """Let the node trust a partner no more."""
+    with _client() as client:
+        client.strike(name)
+    _say(f"{name} is refused from now on; what is up between the two nodes ends within seconds")
 
 
 def add_person(*, name: str, duties: list[str], sso: str | None, with_password: bool, as_json: bool) -> None:

@@ -21,6 +21,7 @@ from unseen.node.http.metrics import Figures, NodeCollector
 from unseen.node.http.services import Services, SetUpToken, checks_of
 from unseen.node.usecases import people as people_module
 from unseen.node.usecases.catalogue import Catalogue
+from unseen.node.usecases.pairings import Pairings
 from unseen.node.usecases.people import People
 from unseen.node.usecases.runs import Runs
 from unseen.node.usecases.sign_on import SignOn
@@ -84,6 +85,7 @@ def bare(tmp_path: Path) -> Iterator[Site]:
         runs=Runs(bank.books, tmp_path / "workspaces"),
         audit=bank.audit,
         partners=node.partners,
+        pairings=Pairings(node),
         set_up=set_up,
         clock=bank.clock,
         store=bank.store,
