@@ -7,9 +7,10 @@ With all nodes there, a run has the bits of ``Gossip``. What goes wrong is kept 
   all, Σx/Σw, is not changed by it.
 * A share that certainly was not sent stays with its sender.
 * A neighbour that was not heard in time is *apart*: what would be its share stays at home, and an empty one is sent, as
-  a sign of life, until it is in time again, and has heard what was sent to it last. Of which a round heard nothing at all is not waited for until it sends
-  anything. So a neighbour that is lost for good costs one deadline and what was on its way, and the others learn on
-  without it; with what it gave away a node would otherwise lose its mass, and its steps grow beyond all bounds.
+  a sign of life, until it is in time again, and has heard what was sent to it last. Of which a round heard nothing at
+  all is not waited for until it sends anything. So a neighbour that is lost for good costs one deadline and what was on
+  its way, and the others learn on without it; with what it gave away a node would otherwise lose its mass, and its
+  steps grow beyond all bounds.
 * A node that comes back finds its neighbours in later rounds. It gives no shares, of which it gets none either, but
   plays the rounds that they have been through by itself until it has caught up; they wait for it.
 * Lost for good, and with it the mean moved by as much, is what was on its way when a process or a link ended, what a
