@@ -6,11 +6,13 @@ With all nodes there, a run has the bits of ``Gossip``. What goes wrong is kept 
   by themselves. When it comes later it is added then. Until then its part of x and w is on its way, and the mean of
   all, Σx/Σw, is not changed by it.
 * A share that certainly was not sent stays with its sender.
-* A neighbour of which a round heard nothing is *quiet*: it is not waited for, and what would be its share stays at
-  home. It is sent an empty share in place, as a sign of life, and heard again as soon as it sends anything. So a
-  neighbour that is lost for good costs one deadline and what was on its way, and the others learn on without it.
-* A node that comes back finds its neighbours in later rounds. It gives them no shares of rounds that they have been
-  through, of which it gets none either, but plays these by itself until it has caught up.
+* A neighbour that was not heard in time is *apart*: what would be its share stays at home, and an empty one is sent, as
+  a sign of life, until it is in time again, and has heard what was sent to it last. Of which a round heard nothing at
+  all is not waited for until it sends anything. So a neighbour that is lost for good costs one deadline and what was on
+  its way, and the others learn on without it; with what it gave away a node would otherwise lose its mass, and its
+  steps grow beyond all bounds.
+* A node that comes back finds its neighbours in later rounds. It gives no shares, of which it gets none either, but
+  plays the rounds that they have been through by itself until it has caught up; they wait for it.
 * Lost for good, and with it the mean moved by as much, is what was on its way when a process or a link ended, what a
   node had taken in after the last round that it kept, and what a refused node sent.
 * A neighbour that sends another size, numbers that are not finite, a model beyond 2^60, no positive mass, or a round
@@ -73,6 +75,8 @@ class Share:
     round: int
     row: Annotated[NDArray[np.float32], Shape(None)]
     """Its numbers x, and its mass w at the end; empty as a sign of life of one that keeps its share."""
+    heard: int
+    """The last round of which the sender has heard the receiver; −1: none."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -193,6 +197,11 @@ class _Node:
         self.refused: dict[PartyId, str] = {}
         self.missed = Counter[PartyId]()
         self._quiet: set[PartyId] = set()
+        """Who is not waited for."""
+        self._apart: set[PartyId] = set()
+        """Who is given no share."""
+        self._told: dict[PartyId, list[int]] = {}
+        """In which two rounds each was last sent anything."""
         self._store = Checkpoints(settings.folder) if settings.folder else None
         self._row, self.run = self._first()
 
@@ -264,10 +273,12 @@ class _Node:
             if time.monotonic() >= end:
                 raise DeadlineExceeded(f"{peer} is too far behind")
 
-        further = peer in self._ahead and self._ahead[peer].round > number
-        if further or peer in self._quiet:
+        behind = any(share.round > number for share in self._ahead.values())
+        if behind or peer in self._apart:
             row = row[:0]
-        parts = encode(Share(self._settings.run, self._digest, self._graph, number, row))
+        self._told[peer] = [*self._told.get(peer, ())[-1:], number]
+        heard = self._last.get(peer, -1)
+        parts = encode(Share(self._settings.run, self._digest, self._graph, number, row, heard))
         try:
             self._channel.send(peer, parts, waiting=waiting)
         except TransportError:
@@ -283,6 +294,7 @@ class _Node:
         Messages come in order: one of a later round says that there is none of this one.
         """
         heard = False
+        self._apart.add(peer)
         while peer not in self.refused:
             patience = time.monotonic() if peer in self._quiet else end
             share = self._ahead.pop(peer, None) or self._heard(peer, patience)
@@ -297,6 +309,8 @@ class _Node:
                 return False
             added = self._add(peer, share, total)
             if share.round == number:
+                if share.heard >= max((told for told in self._told.get(peer, ()) if told < number), default=-1):
+                    self._apart.discard(peer)
                 return added
         return False
 
