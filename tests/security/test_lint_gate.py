@@ -336,7 +336,6 @@ RULES = {
             "import uuid",
         ),
         "import secrets; secrets.token_hex(8)",
-        {"node.partners": "the clock says how old a file is"},
         where="crypto.example",
     ),
     "no names of files that others can take": Rule(
