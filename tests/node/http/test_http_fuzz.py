@@ -102,7 +102,15 @@ def headers_of(client: TestClient, draw: random.Random) -> list[tuple[bytes, byt
 
 
 def address(path: str, job: str, draw: random.Random) -> str:
-    good = {"project": "credit", "job": job, "name": "eve", "version": "1", "result": "read.table"}
+    good = {
+        "project": "credit",
+        "job": job,
+        "name": "eve",
+        "version": "1",
+        "result": "read.table",
+        "pairing": "x",
+        "partner": "telecom",
+    }
     fill = {name: text_of(draw.choice(HOSTILE)) if draw.random() < 0.15 else value for name, value in good.items()}
     filled = path.format(**{name: quote(value, safe="", errors="replace") for name, value in fill.items()})
     if draw.random() < 0.5:
