@@ -251,8 +251,16 @@ def test_a_joiner_says_what_is_wrong_with_the_other_end(bank, partner, host, sta
 def test_who_cannot_invite_is_told(partner, bank, stack, host):
     with pytest.raises(UsageError, match="partner does not listen, so nobody can join it: let the partner invite"):
         Host(partner, lifetime=HOUR)
-    with pytest.raises(UsageError, match=r"cannot wait at .* If the node runs, let it invite: `unseen partner invite`"):
+    with pytest.raises(UsageError, match=r"the node in .* runs: let it invite by `unseen partner invite`"):
         Host(bank, lifetime=HOUR)
+
+
+def test_a_port_that_something_else_uses_is_told_and_the_place_is_given_back(bank):
+    host, port = bank.config.listen.split(":")
+    with socket.create_server((host, int(port))), pytest.raises(UsageError, match=r"cannot wait at .* uses the port"):
+        Host(bank, lifetime=HOUR)
+    with Host(bank, lifetime=HOUR):
+        pass
 
 
 def test_an_address_for_the_partner_is_needed_where_the_port_is_everybodys(tmp_path, now, free_port, stack):

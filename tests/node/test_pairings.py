@@ -119,8 +119,6 @@ def test_a_stopped_node_joins_one_that_runs_and_a_running_one_a_stopped_one(bank
         encounter.conclude(seen.read_out)
     here.reaches(invited.name, Stage.PAIRED)
     assert set(bank.partners.endpoints()) == {PARTNER, THIRD}
-    with pytest.raises(UsageError, match=r"cannot wait at .* `unseen partner invite`"):
-        Host(bank, lifetime=pairings_module.timedelta(minutes=5))
 
 
 def test_a_wrong_code_may_be_typed_twice_and_the_third_leaves_nothing_at_either_side(bank, partner, run):
@@ -252,3 +250,18 @@ def test_only_admins_pair_and_not_without_end(bank, partner, run):
         here.pairings.get(ADMIN, "nowhere")
     with pytest.raises(UsageError):
         pickle.dumps(Invitation.read(meeting.new_invitation(bank, lifetime=pairings_module.timedelta(1)).line()))
+
+
+def test_an_error_while_the_partner_is_kept_ends_the_pairing(bank, partner, run, monkeypatch):
+    """A full disk: the thread breaks down, and nobody waits for ever."""
+
+    def full(*_):
+        raise OSError(28, "No space left on device")
+
+    here, there = run(bank), run(partner)
+    invited, line = here.invite()
+    joined = there.pairings.join(ADMIN, line)
+    monkeypatch.setattr(bank.partners, "add", full)
+    monkeypatch.setattr("threading.excepthook", lambda _: None)
+    compared(there, here, joined.name, invited.name)
+    assert here.reaches(invited.name, Stage.ENDED).reason == "an error at this node, which its log tells"

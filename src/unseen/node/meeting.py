@@ -13,7 +13,7 @@ import secrets
 import socket
 import ssl
 import threading
-from contextlib import suppress
+from contextlib import ExitStack, suppress
 from datetime import UTC, datetime, timedelta
 from types import TracebackType
 from typing import Self
@@ -33,6 +33,7 @@ from unseen.ids import PartyId
 from unseen.node.folder import Node
 from unseen.node.invitation import SECRET_BYTES, Door, Invitation
 from unseen.node.pairing import NONCE_BYTES, Found, Inviter, Joiner
+from unseen.node.partners import alone
 from unseen.node.wires import FRAME_BYTES, PATIENCE, SocketWire, StreamWire, Wire, translated
 from unseen.transport.diagnosis import Finding, connect, in_memory, split_endpoint
 
@@ -118,7 +119,18 @@ class Host:
         self._node = node
         self._identity = node.identity()
         self.invitation = new_invitation(node, lifetime=lifetime, joiner=joiner, address=address)
-        self._listener = _listen(node.config.listen or "")
+        self._place = ExitStack()
+        try:
+            # A node that runs leaves its port for a moment whenever it lets other partners in.
+            self._place.enter_context(alone(node.folder))
+        except UsageError as error:
+            raise UsageError(
+                f"the node in {node.folder} runs: let it invite by `unseen partner invite`, after `unseen login`; or "
+                "stop it, and start it again afterwards"
+            ) from error
+        with self._place.pop_all() as place:
+            self._listener = _listen(node.config.listen or "")
+            self._place = place.pop_all()
         self.door = Door(self.invitation)
         self._context = _server_context(self._identity)
         self._guests = threading.BoundedSemaphore(_MOST_GUESTS)
@@ -151,6 +163,7 @@ class Host:
         with suppress(OSError):
             self._listener.shutdown(socket.SHUT_RDWR)
         self._listener.close()
+        self._place.close()
         self._over.set()
         self._dismiss()
 
@@ -177,8 +190,11 @@ class Host:
         try:
             with suppress(OSError, UnseenError):
                 connection.settimeout(PATIENCE)
+                # Raises if the other side has hung up already, for which Python's TLS would not close its socket.
+                connection.getpeername()
                 self._meet(SocketWire(self._context.wrap_socket(connection, server_side=True)))
         finally:
+            connection.close()
             self._guests.release()
 
     def _meet(self, wire: Wire) -> None:
@@ -307,8 +323,8 @@ def _listen(endpoint: str) -> socket.socket:
         return socket.create_server((host, port), family=family)
     except OSError as error:
         raise UsageError(
-            f"cannot wait at {endpoint}: {error.strerror or error}. If the node runs, let it invite: `unseen partner "
-            "invite`, after `unseen login`; if a job from a party file uses the port, wait for its end"
+            f"cannot wait at {endpoint}: {error.strerror or error}; nobody can be invited while something else, as a "
+            "job from a party file, uses the port"
         ) from error
 
 

@@ -24,6 +24,8 @@ _SAID, _REFUSED = 0, 1
 # Three in each direction, and one more that is one too many.
 _MOST_PACKETS = 4
 _END = b""
+# For the last words to arrive.
+_LINGER = 2.0
 
 
 class Wire(Protocol):
@@ -133,7 +135,7 @@ class StreamWire:
         """Hang up."""
         self._out.put(_END)
         if self._hang_up is not None:
-            self._reading.join(PATIENCE)
+            self._reading.join(_LINGER)
             hang_up, self._hang_up = self._hang_up, None
             hang_up()
 

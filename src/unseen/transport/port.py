@@ -165,14 +165,14 @@ class Port:
 
     def look(self) -> None:
         """Let in at once whom the lists of partners and guests name now, instead of a little later."""
-        if not self._stopping.is_set():
-            self._follow(self._partners())
+        self._follow(self._partners())
 
     def close(self) -> None:
         """End everything, and give port, socket, threads and connections back; may be called twice."""
         if self._stopping.is_set():
             return
-        self._stopping.set()
+        with self._following:
+            self._stopping.set()
         deadline = time.monotonic() + self._options.close_grace
         self._workers.close()
         self._watching.join(self._options.close_grace)
@@ -242,7 +242,8 @@ class Port:
 
     def _follow(self, partners: Mapping[PartyId, str | None]) -> None:
         with self._following:
-            self._take_up(partners)
+            if not self._stopping.is_set():
+                self._take_up(partners)
 
     def _take_up(self, partners: Mapping[PartyId, str | None]) -> None:
         if self._listener is not None:

@@ -128,10 +128,12 @@ class Pairing:
             with encounter:
                 if self._encounter is encounter:
                     encounter.conclude(self._decision())
+            with self._lock:
+                self._stage = self._stage if self._stage is Stage.ENDED else Stage.PAIRED
         except UnseenError as error:
             self.end(str(error))
-        else:
-            self._reach(Stage.PAIRED)
+        finally:
+            self.end("an error at this node, which its log tells")
 
     def _decision(self) -> str:
         try:
@@ -172,11 +174,6 @@ class Pairing:
         if self.seen().stage in (Stage.CONFIRMED, Stage.PAIRED):
             raise UsageError(f"pairing {self.name} was confirmed here: strike the partner off instead")
         self.end(reason)
-
-    def _reach(self, stage: Stage) -> None:
-        with self._lock:
-            if self._stage is not Stage.ENDED:
-                self._stage = stage
 
 
 class Pairings:
