@@ -25,6 +25,13 @@ SECRET = ("crypto.", "protocols.", "trust.", "node.", "privacy.", "transport.", 
 """Where randomness is a secret or makes names."""
 
 
+def dotted(node: ast.expr) -> str:
+    """Return a name as it stands; what is called or indexed before the last dot is left out."""
+    if isinstance(node, ast.Attribute):
+        return f"{dotted(node.value)}.{node.attr}"
+    return node.id if isinstance(node, ast.Name) else "…"
+
+
 class Module:
     """A file of the package, its name without ``unseen.``, and what it imports and calls."""
 
@@ -39,7 +46,7 @@ class Module:
                 self.imported.append((node, f"{prefix}{alias.name}"))
                 if alias.asname or prefix:
                     self.aliases[alias.asname or alias.name] = f"{prefix}{alias.name}"
-        self.called = [(node, self._full(ast.unparse(node.func))) for node in self.walk(ast.Call)]
+        self.called = [(node, self._full(dotted(node.func))) for node in self.walk(ast.Call)]
         """Calls, with the dotted name of what is called; imports by other names are looked through."""
 
     def walk(self, *kinds: type[ast.AST]) -> Iterator[Any]:
