@@ -22,6 +22,7 @@ from unseen.dialogue import CancelToken
 from unseen.errors import Cancelled, DataError, UsageError
 from unseen.ids import ClientId
 from unseen.learners.horizontal.mixing import Rows, distance, mean_of, mixed, model_of, only_delta, step_of
+from unseen.learners.horizontal.private.charged import charge
 from unseen.learners.horizontal.process import Assignment, Broadcast, Examples, Process, State, Trainer, Vector, stream
 from unseen.learners.horizontal.topology import Topology
 from unseen.rounds.checkpoint import Checkpoints
@@ -131,6 +132,7 @@ class Gossip:
 
         Raises:
             Cancelled: It was asked to stop; what is finished is kept, and goes on with a new object.
+            PermissionDenied: A round would pass the budget of the process.
             UnseenError: A client's work failed; the note says whose.
         """
         self._cancel = cancel
@@ -143,6 +145,7 @@ class Gossip:
 
     def _play_round(self, *, last: bool) -> Run:
         began, number, settings = time.monotonic(), self._run.state.round, self.settings
+        charge(self.process, number + 1)
         down = stream(settings.seed, number, "down").random(len(self._ids)) < settings.drop
         losses = self._trained(number, np.flatnonzero(~down).tolist())
         exchange = self._exchanges[number % len(self._exchanges)]

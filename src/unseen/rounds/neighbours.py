@@ -43,6 +43,7 @@ from unseen.dialogue import CancelToken
 from unseen.errors import Cancelled, DataError, DeadlineExceeded, RemoteProtocolError, TransportError, UsageError
 from unseen.ids import ClientId, JobId, PartyId
 from unseen.learners.horizontal.mixing import model_of, only_delta, step_of
+from unseen.learners.horizontal.private.charged import charge
 from unseen.learners.horizontal.process import (
     LARGEST,
     Assignment,
@@ -156,6 +157,7 @@ def exchange_models(
             process works in it. Or there is none, and answers cost privacy.
         DataError: The training has diverged.
         Cancelled: The token was set; finished rounds are kept.
+        PermissionDenied: A round would pass the budget of the process.
     """
     with channel, only_here(settings.run, process, settings.folder):
         missing = neighbours_of(settings, channel.party) - channel.peers if channel.party in settings.nodes else None
@@ -220,6 +222,7 @@ class _Node:
         """Play one round."""
         began, number, settings = time.monotonic(), self.run.state.round, self._settings
         self._bytes = [0, 0]
+        charge(self._process, number + 1)
         row, loss = self._trained(number)
         mixing = settings.topology.mixing(len(settings.nodes), number)
         total = row.astype(np.float64) * float(mixing.weights[self._here, 0])
