@@ -27,9 +27,9 @@ from unseen.rounds.kept import keep
 from unseen.rounds.private import ADD_NOISE
 from unseen.rounds.program import Program
 from unseen.rounds.program_data import examples_in, own_examples
+from unseen.rounds.run import Round
 from unseen.rounds.serve import Server
 from unseen.rounds.settings import AttendSettings, ServeSettings
-from unseen.rounds.simulate import Round
 from unseen.rounds.without_server import Party
 
 _SIGNING, _NOISE, _OWN = "signing.key", "noise.bin", "private"

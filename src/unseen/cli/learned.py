@@ -30,8 +30,8 @@ from unseen.rounds.evaluation import PerClient
 from unseen.rounds.kept import About, Labels, Outcome, RunFolder
 from unseen.rounds.private import MODES
 from unseen.rounds.program import Program
+from unseen.rounds.run import Round
 from unseen.rounds.sections import PEERS, TopologySection
-from unseen.rounds.simulate import Round
 from unseen.rounds.spending import left_in
 from unseen.version import VERSION
 

@@ -13,8 +13,7 @@ from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from types import TracebackType
-from typing import Any, Self
+from typing import Any
 
 import numpy as np
 
@@ -27,8 +26,8 @@ from unseen.learners.horizontal.process import Assignment, Broadcast, Examples, 
 from unseen.learners.horizontal.topology import Topology
 from unseen.rounds.checkpoint import Checkpoints
 from unseen.rounds.digest import digest_of
-from unseen.rounds.simulate import Clients, Round, Run
-from unseen.rounds.workers import Workers, shared_floats
+from unseen.rounds.run import Clients, Round, Run
+from unseen.rounds.workers import Closing, Workers, shared_floats
 
 _CHUNK = 1000
 _GROUP = 32
@@ -60,7 +59,7 @@ class GossipSettings:
             raise UsageError(f"nodes are down with a probability from 0 to below 1, found {self.drop}")
 
 
-class Gossip:
+class Gossip(Closing):
     """One federation without a server, in one program.
 
     Args:
@@ -101,14 +100,6 @@ class Gossip:
             count = self.settings.workers or len(os.sched_getaffinity(0))
             stack.enter_context(workers := Workers(self._play, count, prepare=trainer.settle))
             self._workers, self._stack = workers, stack.pop_all()
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.close()
 
     def close(self) -> None:
         """End the workers and remove what was kept nowhere."""

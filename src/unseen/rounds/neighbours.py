@@ -60,7 +60,7 @@ from unseen.rounds.checkpoint import Checkpoints
 from unseen.rounds.digest import digest_of
 from unseen.rounds.events import LOOK_SECONDS, Renewable
 from unseen.rounds.notes import only_here
-from unseen.rounds.simulate import Round, Run
+from unseen.rounds.run import Round, Run
 from unseen.transport.channel import Channel
 
 

@@ -20,6 +20,7 @@ from unseen.learners.horizontal.private.clip import AdaptiveClip, Announce, Clip
 from unseen.learners.horizontal.private.distributed import Code, Decode, DistributedPlan, Encode, ModularSum, step_for
 from unseen.learners.horizontal.private.dp_sgd import DpSgd, ExampleGradients, ExamplePlan
 from unseen.learners.horizontal.private.ftrl import Ftrl, TreePlan
+from unseen.learners.horizontal.private.limit import answered
 from unseen.learners.horizontal.private.local import LocalNoise
 from unseen.learners.horizontal.private.sampling import EpochCohort, PoissonCohort
 from unseen.learners.horizontal.process import LocalPlan, Process, Trainer
@@ -290,16 +291,7 @@ def _as_said(wanted: Wanted, guard: Guard) -> None:
 
 
 def _local_turn(wanted: Wanted, noise: float) -> Spend:
-    name = wanted.program.name
-    return Spend(
-        run=name,
-        about=name,
-        mechanism=Gaussian(noise_multiplier=noise),
-        sampling=Everyone(),
-        rounds=1,
-        unit=Unit.CLIENT,
-        relation=Relation.REPLACE,
-    )
+    return answered(Gaussian(noise_multiplier=noise), wanted.program.name, wanted.program.name, 1)
 
 
 def _local_fact(wanted: Wanted, noise: float, rounds: int) -> Spend:
