@@ -9,8 +9,9 @@ With all nodes there, a run has the bits of ``Gossip``. What goes wrong is kept 
 * A neighbour that was not heard in time is *apart*: what would be its share stays at home, and an empty one is sent, as
   a sign of life, until it is in time again, and has heard what was sent to it last. Of which a round heard nothing at
   all is not waited for until it sends anything. So a neighbour that is lost for good costs one deadline and what was on
-  its way, and the others learn on without it; with what it gave away a node would otherwise lose its mass, and its
-  steps grow beyond all bounds.
+  its way, and the others learn on without it. In a directed graph a node does not hear all to whom it gives: until the
+  link to one that is lost breaks, it loses mass to it in every round. Therefore steps are in units of a node's mass,
+  and not of 1 as in Assran's Algorithm 1: both agree while nothing is lost, and here models stay as they are if it is.
 * A node that comes back finds its neighbours in later rounds. It gives no shares, of which it gets none either, but
   plays the rounds that they have been through by itself until it has caught up; they wait for it.
 * Lost for good, and with it the mean moved by as much, is what was on its way when a process or a link ended, what a
@@ -43,6 +44,7 @@ from unseen.dialogue import CancelToken
 from unseen.errors import Cancelled, DataError, DeadlineExceeded, RemoteProtocolError, TransportError, UsageError
 from unseen.ids import ClientId, JobId, PartyId
 from unseen.learners.horizontal.mixing import model_of, only_delta, step_of
+from unseen.learners.horizontal.private.charged import charge
 from unseen.learners.horizontal.process import (
     LARGEST,
     Assignment,
@@ -59,8 +61,11 @@ from unseen.rounds.checkpoint import Checkpoints
 from unseen.rounds.digest import digest_of
 from unseen.rounds.events import LOOK_SECONDS, Renewable
 from unseen.rounds.notes import only_here
-from unseen.rounds.simulate import Round, Run
+from unseen.rounds.run import Round, Run
 from unseen.transport.channel import Channel
+
+_LEAST = 2.0**-100
+"""Of a mass: with less, models lose digits."""
 
 
 @message("gossip/share")
@@ -156,6 +161,7 @@ def exchange_models(
             process works in it. Or there is none, and answers cost privacy.
         DataError: The training has diverged.
         Cancelled: The token was set; finished rounds are kept.
+        PermissionDenied: A round would pass the budget of the process.
     """
     with channel, only_here(settings.run, process, settings.folder):
         missing = neighbours_of(settings, channel.party) - channel.peers if channel.party in settings.nodes else None
@@ -220,6 +226,7 @@ class _Node:
         """Play one round."""
         began, number, settings = time.monotonic(), self.run.state.round, self._settings
         self._bytes = [0, 0]
+        charge(self._process, number + 1)
         row, loss = self._trained(number)
         mixing = settings.topology.mixing(len(settings.nodes), number)
         total = row.astype(np.float64) * float(mixing.weights[self._here, 0])
@@ -231,6 +238,11 @@ class _Node:
         missing = [peer for peer in sources if not self._take(peer, number, total, end)]
         self.missed.update(missing)
         self._row = total.astype(np.float32)
+        if self._row[-1] < _LEAST:
+            raise DataError(
+                f"{self._channel.party} has no mass left after round {number + 1}: what it gave to nodes that are gone "
+                "did not come back; begin a run without them"
+            )
         model = model_of(self._row)
         last = number + 1 == settings.rounds
         tested = last or (number + 1) % settings.evaluate_every == 0
@@ -258,7 +270,8 @@ class _Node:
         if not np.isfinite(delta).all():
             raise DataError(f"the training of {me} diverged in round {number + 1}: lower the learning rate")
         row = self._row.copy()
-        row[:-1] += np.float32(self._rate) * delta
+        # In units of its own mass: steps would grow with what is lost of it otherwise.
+        row[:-1] += np.float32(self._rate) * row[-1] * delta
         return row, float(update.metrics.get("loss", math.nan))
 
     # --- shares that go

@@ -72,7 +72,7 @@ from unseen.rounds.checkpoint import NamedVector, pack, unpack
 from unseen.rounds.digest import digest_of
 from unseen.rounds.identities import secret_of
 from unseen.rounds.notes import only_here
-from unseen.rounds.simulate import Clients, Round, Run
+from unseen.rounds.run import Clients, Round, Run
 from unseen.transport.channel import Channel
 from unseen.transport.session import Session
 
