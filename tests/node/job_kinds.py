@@ -12,14 +12,14 @@ from unseen.flow.builder import Flow, Port, Step
 from unseen.flow.spec import FlowSpec
 from unseen.ids import PartyId
 
-BANK, SHOP = PartyId("bank"), PartyId("shop")
+BANK, SHOP, INSURER = PartyId("bank"), PartyId("shop"), PartyId("insurer")
 PEOPLE, FEWER = 60, 12
 FEW = {"min_rows": 2, "max_iterations": 3}
 LABELS = ("binary", "amount", "count", "class")
 
 
 def tables(folder: Path) -> Mapping[PartyId, Mapping[str, Path]]:
-    """Write both parties' tables: people in rows, some of whom one party only knows, and those of fewer people."""
+    """Write the parties' tables: people in rows, some of whom not all know, and those of fewer people."""
     draw = np.random.default_rng(7)
     x = draw.normal(size=(PEOPLE, 4)).round(3)
     score = x @ [1.0, -0.5, 0.7, 0.3]
@@ -32,10 +32,12 @@ def tables(folder: Path) -> Mapping[PartyId, Mapping[str, Path]]:
     ids = [f"p{number}" for number in range(PEOPLE)]
     bank = pl.DataFrame({"id": ids, **labels, "age": x[:, 0], "income": x[:, 1]})
     shop = pl.DataFrame({"id": ids, "visits": x[:, 2], "spent": x[:, 3], "points": range(PEOPLE)})
-    for party, frame in ((BANK, bank[:-4]), (SHOP, shop[4:].reverse())):
+    insurer = pl.DataFrame({"id": ids, "claims": x[:, 0] * x[:, 2]})
+    frames = {BANK: bank[:-4], SHOP: shop[4:].reverse(), INSURER: insurer[2:-2]}
+    for party, frame in frames.items():
         frame.write_csv(folder / f"{party}.csv")
         frame.filter(pl.col("id").is_in(ids[:FEWER])).write_csv(folder / f"{party}-few.csv")
-    return {party: {"customers": folder / f"{party}.csv", "few": folder / f"{party}-few.csv"} for party in (BANK, SHOP)}
+    return {party: {"customers": folder / f"{party}.csv", "few": folder / f"{party}-few.csv"} for party in frames}
 
 
 def read(flow: Flow, label: str) -> Step:
@@ -105,6 +107,26 @@ def logistic_linearised(flow: Flow) -> None:
     flow.step("train", "logistic_regression", table=scaled(flow, "binary"), mode="linearised", **FEW)
 
 
+def many_rounds(flow: Flow) -> None:
+    """More rounds than checkpoints are kept."""
+    longer = {**FEW, "max_iterations": 8, "tolerance": 1e-12}
+    flow.step("train", "logistic_regression", table=scaled(flow, "binary"), mode="linearised", **longer)
+
+
+def three_parties(flow: Flow) -> None:
+    table = flow.step(
+        "read",
+        "read_table",
+        source=flow.table("customers"),
+        columns={BANK: {"id": "id", "binary": "label"}, SHOP: {"id": "id"}, INSURER: {"id": "id"}},
+        leave_out={BANK: [name for name in LABELS if name != "binary"], SHOP: ["points"]},
+    )["table"]
+    flow.step("count", "psi_count", table=table)
+    align = flow.step("align", "psi_join", table=table)
+    scale = flow.step("scale", "standardise", table=align["table"])
+    flow.step("train", "logistic_regression", table=scale["table"], mode="linearised", **FEW)
+
+
 def linear(flow: Flow) -> None:
     table = scaled(flow, "amount")
     flow.step("ridge", "linear_regression", table=table, **FEW)
@@ -161,6 +183,7 @@ KINDS: Mapping[str, Callable[[Flow], None]] = {
         preparation,
         logistic_private,
         logistic_linearised,
+        three_parties,
         linear,
         poisson,
         tweedie,
@@ -172,10 +195,13 @@ KINDS: Mapping[str, Callable[[Flow], None]] = {
 }
 
 
+OTHERS = {kind.__name__: kind for kind in (one_join, many_rounds)}
+
+
 def flow_of(kind: str) -> FlowSpec:
     """Return the flow of a kind of job."""
-    flow = Flow(kind, active=BANK, passive=[SHOP])
-    {**KINDS, one_join.__name__: one_join}[kind](flow)
+    flow = Flow(kind, active=BANK, passive=[SHOP, INSURER] if kind == three_parties.__name__ else [SHOP])
+    {**KINDS, **OTHERS}[kind](flow)
     return flow.spec
 
 

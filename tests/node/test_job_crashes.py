@@ -6,13 +6,14 @@ end, and no file more or less. `make evidence` goes through 300 points of each k
 
 from __future__ import annotations
 
+import random
 import shutil
 import time
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from crash_points import Job, Mortals, Point, outcome, run, spread, tell_of
+from crash_points import LEAST, Job, Mortals, Point, outcome, run, spread, tell_of
 from job_kinds import KINDS, flow_of, tables
 
 NAMES = list(KINDS)
@@ -31,14 +32,16 @@ class Trial:
         self.points, self.log = mortals.points(), mortals.log
         self._expected = outcome(self._job)
 
-    def survive(self, point: Point) -> None:
+    def survive(self, *points: Point) -> None:
+        """Let somebody die at each point in turn, and the job go on after it."""
         job = replace(self._job, root=self.folder / "crashed")
         job.root.mkdir()
-        mortals = Mortals(job.root, point)
-        run(job, mortals)
-        assert mortals.dead == {point.party}, point
+        for point in points:
+            mortals = Mortals(job.root, point)
+            run(job, mortals)
+            assert mortals.dead == {point.party} or point != points[0], point
         run(job, Mortals(job.root))
-        assert outcome(job) == self._expected, point
+        assert outcome(job) == self._expected, points
         shutil.rmtree(job.root)
 
 
@@ -58,3 +61,17 @@ def test_a_job_survives_a_death_at_any_point(kind, tmp_path, capsys) -> None:
         trial.survive(point)
     with capsys.disabled():
         tell_of(chosen, trial.log, job=kind, of=len(trial.points), seconds=round(time.monotonic() - began, 1))
+
+
+@pytest.mark.evidence
+def test_a_job_survives_two_deaths(tmp_path, capsys) -> None:
+    """The second one comes while the job goes on: if somebody was done already, from the beginning."""
+    began = time.monotonic()
+    trial = Trial("many_rounds", tmp_path)
+    draw = random.Random(1)
+    late = [point for point in trial.points if point.effect > 0.8 * len(trial.log[point.party])]
+    firsts = draw.choices(late, k=LEAST)
+    for first in firsts:
+        trial.survive(first, draw.choice(trial.points))
+    with capsys.disabled():
+        tell_of(firsts, trial.log, job="many_rounds", deaths=2, seconds=round(time.monotonic() - began, 1))

@@ -195,6 +195,12 @@ class PeerFolder:
         del step
         return self._path(index).read_bytes()
 
+    def clear(self, step: StepId | None) -> None:
+        """Forget all rounds."""
+        del step
+        for index in self._rounds():
+            self._path(index).unlink()
+
     def _path(self, index: int) -> Path:
         return self._folder / f"round-{index}.bin"
 
