@@ -55,7 +55,8 @@ GROUPS = {
     "partner": ("cancel", "confirm", "invite", "join", "list", "pairings", "strike"),
     "people": ("add", "change", "list", "trail"),
     "project": ("draft", "list", "policy", "revoke", "show", "sign", "template", "trail"),
-    "table": ("add", "list", "profile", "retire"),
+    "source": ("list", "tables"),
+    "table": ("add", "import", "list", "profile", "retire"),
 }
 PAGES = ("unseen", *COMMANDS, *GROUPS, *(f"{group} {name}" for group, names in GROUPS.items() for name in names))
 HEAVY = ("numpy", "polars", "numba", "grpc", "pydantic", "yaml", "cryptography", "plotly", "sqlalchemy", "alembic")

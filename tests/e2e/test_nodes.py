@@ -11,7 +11,7 @@ import polars as pl
 import psycopg
 import pytest
 import yaml
-from tests.node.store.conftest import postgres  # noqa: F401  # a fixture
+from tests.node.servers import postgres  # noqa: F401  # a fixture
 
 from unseen.data.demo import write_parties
 from unseen.data.readers import read_table

@@ -17,6 +17,7 @@ from unseen.node.folder import Node
 sys.path.insert(0, str(Path(__file__).parent))  # for ``organisations``
 
 from organisations import allied  # found through the line above
+from servers import mariadb, postgres, s3  # noqa: F401  # fixtures for all tests of nodes
 
 BANK, PARTNER = PartyId("bank"), PartyId("partner")
 

@@ -11,8 +11,10 @@ from unseen.errors import UsageError
 from unseen.node.folder import CONFIG_FILE, Node, NodeConfig
 from unseen.node.oidc import OidcConfig
 from unseen.node.settings import PREFIX, from_environment, variable
+from unseen.node.sources.config import SourceConfig
 from unseen.node.storage import store_url
 
+SOURCES = {"crm": {"url": "postgresql://reader@db/crm", "schemas": ["public"]}}
 OIDC = {"issuer": "https://login.bank.example", "client_id": "unseen", "url": "https://node.bank.example"}
 SAID = {
     "name": ("bank", "bank"),
@@ -28,6 +30,7 @@ SAID = {
     "metrics_token": ("a token of mine that is long", "a token of mine that is long"),
     "metrics_token_file": ("/run/secrets/token", "/run/secrets/token"),
     "oidc": (json.dumps(OIDC), OidcConfig(**OIDC)),
+    "sources": (json.dumps(SOURCES), {"crm": SourceConfig(**SOURCES["crm"])}),
     "log": ("json", "json"),
 }
 
@@ -42,7 +45,7 @@ def test_every_field_has_a_variable_which_comes_before_the_file(bank, monkeypatc
     text, value = SAID[field]
     monkeypatch.setenv(variable(field), text)
     read = getattr(Node(bank.folder).config, field)
-    assert read == value if isinstance(value, tuple | int | float | OidcConfig) else str(read) == value
+    assert read == value if isinstance(value, tuple | int | float | OidcConfig | dict) else str(read) == value
     monkeypatch.setenv(variable(field), "")
     assert getattr(Node(bank.folder).config, field) == getattr(bank.config, field), "an empty one is none"
 

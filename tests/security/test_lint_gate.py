@@ -343,6 +343,7 @@ RULES = {
             "import uuid",
         ),
         "import secrets; secrets.token_hex(8)",
+        {"node.sources.database": "cells of a database may be UUIDs; none is made"},
         where="crypto.example",
     ),
     "no names of files that others can take": Rule(

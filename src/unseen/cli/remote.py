@@ -200,10 +200,10 @@ def change_person(name: str, *, as_json: bool, **said: object) -> None:
         _print(client.change_person(name, **changes), as_json=as_json)
 
 
-def add_table(*, name: str, file: Path, how: Mapping[str, object], as_json: bool) -> None:
-    """Import a file."""
+def add_table(*, name: str, file: Path | None, how: Mapping[str, Any], as_json: bool) -> None:
+    """Import a file, or from the source that ``how`` names."""
     with _client() as client:
-        made = client.upload(name, file, **how)
+        made = client.import_table(name, **how) if file is None else client.upload(name, file, **how)
     if as_json:
         _print(made, as_json=True)
         return

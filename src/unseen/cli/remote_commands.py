@@ -19,6 +19,7 @@ partners = _group(
     "partner", "Organisations that a node works with: pairing with them while it runs, and the end of it."
 )
 tables = _group("table", "A node's own tables.")
+sources = _group("source", "Databases and buckets of your organisation, from which its node imports tables.")
 projects = _group("project", "Agreements with partners at a node: drafts, signatures, revocations, what a site allows.")
 jobs = _group("job", "Jobs at a node: proposed, approved, watched, paused, cancelled; and their results.")
 models = _group("model", "A node's own parts of the models that jobs have trained.")
@@ -164,25 +165,69 @@ def list_tables(json: Json = False) -> None:
     _work().show("tables", as_json=json)
 
 
+Key = Annotated[str | None, typer.Option("--id", help="The column that says whom a row is about.")]
+Label = Annotated[str | None, typer.Option(help="The column to be predicted.")]
+Weight = Annotated[str | None, typer.Option(help="The column of weights.")]
+TextColumns = Annotated[list[str] | None, typer.Option(help="A column that is text, like telephone numbers.")]
+LeaveOut = Annotated[list[str] | None, typer.Option(help="A column that is not kept at all.")]
+Lenient = Annotated[bool, typer.Option("--lenient", help="Leave bad rows out instead of refusing the file.")]
+RepeatedIds = Annotated[bool, typer.Option("--repeated-ids", help="Several rows may share an id.")]
+
+
 @tables.command("add")
 def add_table(  # noqa: PLR0913, PLR0917  each is an option
     name: Table,
     file: Annotated[Path, typer.Argument(help="A CSV or Parquet file.")],
-    key: Annotated[str | None, typer.Option("--id", help="The column that says whom a row is about.")] = None,
-    label: Annotated[str | None, typer.Option(help="The column to be predicted.")] = None,
-    weight: Annotated[str | None, typer.Option(help="The column of weights.")] = None,
-    text: Annotated[list[str] | None, typer.Option(help="A column that is text, like telephone numbers.")] = None,
-    leave_out: Annotated[list[str] | None, typer.Option(help="A column that is not kept at all.")] = None,
-    lenient: Annotated[
-        bool, typer.Option("--lenient", help="Leave bad rows out instead of refusing the file.")
-    ] = False,
-    repeated_ids: Annotated[bool, typer.Option("--repeated-ids", help="Several rows may share an id.")] = False,
+    key: Key = None,
+    label: Label = None,
+    weight: Weight = None,
+    text: TextColumns = None,
+    leave_out: LeaveOut = None,
+    lenient: Lenient = False,
+    repeated_ids: RepeatedIds = False,
     json: Json = False,
 ) -> None:
     """Import a file as the next version of a table, and report what was found."""
     said = {"id": key, "label": label, "weight": weight, "text": text, "leave_out": leave_out}
     how = {name: value for name, value in said.items() if value}
     _work().add_table(name=name, file=file, how={**how, "lenient": lenient, "repeated_ids": repeated_ids}, as_json=json)
+
+
+@tables.command("import")
+def import_table(  # noqa: PLR0913, PLR0917  each is an option
+    name: Table,
+    source: Annotated[str, typer.Option(help="The source: `unseen source list`.")],
+    table: Annotated[str, typer.Option(help="SCHEMA.TABLE, or the key of an object: `unseen source tables SOURCE`.")],
+    columns: Annotated[str | None, typer.Option(help="Columns that are taken: a,b,c. Default: all.")] = None,
+    key: Key = None,
+    label: Label = None,
+    weight: Weight = None,
+    text: TextColumns = None,
+    leave_out: LeaveOut = None,
+    lenient: Lenient = False,
+    repeated_ids: RepeatedIds = False,
+    json: Json = False,
+) -> None:
+    """Import a table of a source as the next version of a table, and report what was found."""
+    said = {"id": key, "label": label, "weight": weight, "text": text, "leave_out": leave_out}
+    said |= {"columns": columns.split(",") if columns else None}
+    how = {name: value for name, value in said.items() if value}
+    flags = {"lenient": lenient, "repeated_ids": repeated_ids}
+    _work().add_table(name=name, file=None, how={**how, **flags, "source": source, "table": table}, as_json=json)
+
+
+@sources.command("list")
+def list_sources(json: Json = False) -> None:
+    """List the sources that whoever runs the node has configured."""
+    _work().show("sources", as_json=json)
+
+
+@sources.command("tables")
+def list_source_tables(
+    source: Annotated[str, typer.Argument(help="The source's name.", metavar="SOURCE")], json: Json = False
+) -> None:
+    """List the tables of a source."""
+    _work().show("source_tables", source, as_json=json)
 
 
 @tables.command("profile")
@@ -384,5 +429,5 @@ def add_to(app: typer.Typer) -> None:
     """Add all of these to the command line."""
     app.command()(login)
     app.command()(logout)
-    for group in (people, partners, tables, projects, jobs, models):
+    for group in (people, partners, tables, sources, projects, jobs, models):
         app.add_typer(group)

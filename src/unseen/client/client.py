@@ -39,6 +39,8 @@ PREFIX = "/api/v1"
 _PIECE = 1 << 20
 _OVER = frozenset({"finished", "failed", "cancelled", "refused"})
 _POLL_SECONDS = 1.0
+_IMPORT_SECONDS = 2 * 3600.0
+"""As long as a node may read a source, and what the import itself takes."""
 _HERE = frozenset({"localhost", "127.0.0.1", "::1"})
 
 
@@ -176,6 +178,22 @@ class Client:
                 return self._json("POST", f"/tables/{_segment(name)}/versions", params=query, content=pieces)
         except OSError as error:
             raise UsageError(f"{path} cannot be read: {error.strerror}") from error
+
+    def sources(self) -> list[Json]:
+        """Return the organisation's databases and buckets that this node may import from."""
+        return self._list("/sources")
+
+    def source_tables(self, source: str) -> list[Json]:
+        """Return the tables of a source."""
+        return self._list(f"/sources/{_segment(source)}/tables", timeout=_IMPORT_SECONDS)
+
+    def import_table(self, name: str, source: str, table: str, **how: object) -> Json:
+        """Import a table of a source as the next version of a table; this may take long.
+
+        ``how``: as for ``upload``, and ``columns``, the names of those that are taken.
+        """
+        body, path = {"source": source, "table": table, **how}, f"/tables/{_segment(name)}/versions/from-source"
+        return self._json("POST", path, json=body, timeout=_IMPORT_SECONDS)
 
     def profile(self, name: str, version: int) -> list[Json]:
         """Return figures of a table's columns."""

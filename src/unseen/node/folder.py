@@ -34,6 +34,7 @@ from unseen.node.logs import LogForm
 from unseen.node.oidc import OidcConfig
 from unseen.node.partners import LIST_FILE, Partner, Partners, locked, read_record
 from unseen.node.settings import read_settings, variable
+from unseen.node.sources.config import SourceConfig, SourceName
 from unseen.transport.diagnosis import split_endpoint
 from unseen.transport.revocation import LEAF_DAYS, make_list
 from unseen.transport.tls import Authority, Identity, fingerprint, issue, make_authority, read_certificate, read_key
@@ -83,6 +84,8 @@ class NodeConfig(BaseModel):
     """How the log is written."""
     oidc: OidcConfig | None = None
     """The organisation's identity provider; people have passwords here, if it is not said."""
+    sources: Mapping[SourceName, SourceConfig] = Field(default_factory=dict)
+    """Databases and buckets from which data owners may import tables, by name."""
 
     @model_validator(mode="after")
     def _one_token(self) -> Self:

@@ -35,7 +35,7 @@ from unseen.node.mailroom import Mailroom
 from unseen.node.oidc import OidcConfig, Provider
 from unseen.node.partners import alone
 from unseen.node.renewal import Renewal
-from unseen.node.storage import RUN_FOLDER, open_node_artifacts, open_node_store
+from unseen.node.storage import RUN_FOLDER, open_node_artifacts, open_node_store, open_sources
 from unseen.node.store import Store
 from unseen.node.supervisor import Settings, Supervisor, Way
 from unseen.node.traces import Traces, open_traces
@@ -47,6 +47,7 @@ from unseen.node.usecases.people import People
 from unseen.node.usecases.projects import Projects
 from unseen.node.usecases.runs import Runs
 from unseen.node.usecases.sign_on import SignOn
+from unseen.node.usecases.sources import Sources
 from unseen.transport.diagnosis import split_endpoint
 from unseen.transport.port import Port
 from unseen.trust.keys import SIGNING_KEY_FILE, SigningKey, certificate_fingerprint
@@ -196,12 +197,13 @@ def _sent_back_to(config: OidcConfig | None) -> tuple[str, ...]:
 
 def _services(running: Running, provider: Provider | None, clock: SystemClock) -> Services:
     running.figures.registry.register(NodeCollector(running.node, running.store, clock, running.port.traffic.all))
-    people = People(running.store, running.books)
+    people, catalogue = People(running.store, running.books), Catalogue(running.store, running.artifacts, clock)
     return Services(
         name=running.node.name,
         people=people,
         sign_on=SignOn(people, provider, clock),
-        catalogue=Catalogue(running.store, running.artifacts, clock),
+        catalogue=catalogue,
+        sources=Sources(catalogue, open_sources(running.node, clock)),
         projects=running.projects,
         jobs=running.jobs,
         runs=running.runs,

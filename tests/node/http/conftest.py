@@ -25,6 +25,7 @@ from unseen.node.usecases.pairings import Pairings
 from unseen.node.usecases.people import People
 from unseen.node.usecases.runs import Runs
 from unseen.node.usecases.sign_on import SignOn
+from unseen.node.usecases.sources import Sources
 
 PASSWORD = "correct horse battery"
 NAMES = {duty: f"{duty.value.replace('-', '')}" for duty in Duty}
@@ -74,12 +75,13 @@ def bare(tmp_path: Path) -> Iterator[Site]:
     set_up, figures = SetUpToken(node.folder), Figures()
     bank.books.after_each(figures.turned)
     figures.registry.register(NodeCollector(node, bank.store, bank.clock, lambda: {INSURER: (1, 2)}))
-    people = People(bank.store, bank.books)
+    people, catalogue = People(bank.store, bank.books), Catalogue(bank.store, artifacts, bank.clock)
     services = Services(
         name=BANK,
         people=people,
         sign_on=SignOn(people, None, bank.clock),
-        catalogue=Catalogue(bank.store, artifacts, bank.clock),
+        catalogue=catalogue,
+        sources=Sources(catalogue, {}),
         projects=bank.projects,
         jobs=bank.jobs,
         runs=Runs(bank.books, tmp_path / "workspaces"),

@@ -62,6 +62,7 @@ def bodies() -> dict[str, object]:
         "/people": person,
         "/people/{name}/password": {"password": PASSWORD},
         "/projects": {**agreement_text(BANK, INSURER), "project": "new"},
+        "/tables/{name}/versions/from-source": {"source": "crm", "table": "public.customers", "columns": ["id"]},
         f"{one}/signature": {"digest": "0" * 64},
         f"{one}/revocation": {"reason": "x"},
         f"{one}/policy": site(BANK, INSURER).model_dump(mode="json"),
@@ -108,6 +109,7 @@ def address(path: str, job: str, draw: random.Random) -> str:
     good = {"project": "credit", "job": job, "name": "eve", "version": "1", "result": "read.table"} | {
         "pairing": "0",
         "partner": "insurer",
+        "source": "crm",
     }
     fill = {name: text_of(draw.choice(HOSTILE)) if draw.random() < 0.15 else value for name, value in good.items()}
     filled = path.format(**{name: quote(value, safe="", errors="replace") for name, value in fill.items()})

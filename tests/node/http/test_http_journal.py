@@ -31,7 +31,13 @@ from unseen.node.http.services import SetUpToken
 from unseen.node.logs import FIELDS, JsonLines, Redactor
 
 CREDIT = f"{PREFIX}/projects/credit"
-FILL = {"project": "credit", "job": "job-1", "name": "customers", "version": "1", "result": "read.table"} | {
+FILL = {
+    "project": "credit",
+    "job": "job-1",
+    "name": "customers",
+    "version": "1",
+    "result": "read.table",
+    "source": "crm",
     "pairing": "1",
     "partner": "insurer",
 }

@@ -27,7 +27,7 @@ CHECKS = [
     checks.response_schema_conformance,
     checks.response_headers_conformance,
 ]
-KNOWN = {"project": "credit", "name": "customers", "version": 1, "result": "read.table"}
+KNOWN = {"project": "credit", "name": "customers", "version": 1, "result": "read.table", "source": "crm"}
 ENDS_SESSIONS = {("DELETE", f"{PREFIX}/session"), ("PUT", f"{PREFIX}/session/password")}
 MODES = (schemathesis.GenerationMode.POSITIVE, schemathesis.GenerationMode.NEGATIVE)
 

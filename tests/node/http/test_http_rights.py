@@ -23,6 +23,7 @@ FILL = {
     "result": "read.table",
     "pairing": "1",
     "partner": "bank",
+    "source": "crm",
 }
 FOREIGN = {**FILL, "project": "other"}
 

@@ -183,7 +183,8 @@ class Ceiling:
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
-        upload = scope["method"] == "POST" and scope["path"].startswith(self._uploads)
+        path = scope["path"]
+        upload = scope["method"] == "POST" and path.startswith(self._uploads) and path.endswith("/versions")
         await self._app(scope, _Counted(receive, self._settings, upload=upload), send)
 
 

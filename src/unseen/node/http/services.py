@@ -28,6 +28,7 @@ from unseen.node.usecases.people import People
 from unseen.node.usecases.projects import Projects
 from unseen.node.usecases.runs import Runs
 from unseen.node.usecases.sign_on import SignOn
+from unseen.node.usecases.sources import Sources
 
 SETUP_FILE = "set-up-token"
 LEAST_FREE = 64 << 20
@@ -70,6 +71,7 @@ class Services:
     people: People
     sign_on: SignOn
     catalogue: Catalogue
+    sources: Sources
     projects: Projects
     jobs: Jobs
     runs: Runs

@@ -11,6 +11,7 @@ from pydantic import BaseModel
 from starlette.concurrency import run_in_threadpool
 
 from unseen.catalog.read_table import ImportSummary
+from unseen.data.import_report import ImportReport
 from unseen.data.schema import Kind, Role
 from unseen.node.domain import CatalogueTable, Person, Right
 from unseen.node.http.guard import PREFIX, Needs, Places, services_of
@@ -34,9 +35,8 @@ _FILE = {
 
 
 class How(Body):
-    """How an uploaded file becomes a table; the readers say what is found where nothing is said."""
+    """How a file becomes a table; the readers say what is found where nothing is said."""
 
-    origin: str = "upload"
     id: str | None = None
     label: str | None = None
     weight: str | None = None
@@ -51,10 +51,16 @@ class How(Body):
         said = ((self.id, Role.ID), (self.label, Role.LABEL), (self.weight, Role.WEIGHT))
         return {name: role for name, role in said if name is not None}
 
-    def as_import(self) -> Import:
+    def as_import(self, origin: str, only: tuple[str, ...] = ()) -> Import:
         """Return what the catalogue is told."""
         kinds = dict.fromkeys(self.text, Kind.TEXT)
-        return Import(self.origin[:200], self.roles(), kinds, self.leave_out, self.repeated_ids, self.lenient)
+        return Import(origin[:200], self.roles(), kinds, self.leave_out, self.repeated_ids, self.lenient, only)
+
+
+class HowUploaded(How):
+    """How an uploaded file becomes a table."""
+
+    origin: str = "upload"
 
 
 class ColumnShown(BaseModel):
@@ -104,6 +110,11 @@ class Imported(BaseModel):
     report: ImportSummary
     """Counts and places, no cells."""
 
+    @classmethod
+    def of(cls, table: CatalogueTable, report: ImportReport) -> Imported:
+        """Return what is told of an import."""
+        return cls(table=TableShown.of(table), report=ImportSummary.of(report))
+
 
 @router.get("")
 def tables(request: Request, person: Reader) -> list[TableShown]:
@@ -113,7 +124,7 @@ def tables(request: Request, person: Reader) -> list[TableShown]:
 
 
 @router.post("/{name}/versions", status_code=201, openapi_extra={"requestBody": _FILE})
-async def upload(request: Request, name: str, person: Owner, how: Annotated[How, Query()]) -> Imported:
+async def upload(request: Request, name: str, person: Owner, how: Annotated[HowUploaded, Query()]) -> Imported:
     """Import the body, a CSV or Parquet file, as the next version of a table."""
     uploads: Places = request.app.state.uploads
     if uploads.full:
@@ -124,8 +135,8 @@ async def upload(request: Request, name: str, person: Owner, how: Annotated[How,
         with path.open("wb") as file:
             async for piece in request.stream():
                 await run_in_threadpool(file.write, piece)
-        table, report = await run_in_threadpool(catalogue.add, table_name, path, how.as_import(), person)
-    return Imported(table=TableShown.of(table), report=ImportSummary.of(report))
+        table, report = await run_in_threadpool(catalogue.add, table_name, path, how.as_import(how.origin), person)
+    return Imported.of(table, report)
 
 
 @router.get("/{name}/versions/{version}")

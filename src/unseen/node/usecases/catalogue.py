@@ -37,6 +37,8 @@ class Import:
     repeated_ids: bool = False
     lenient: bool = False
     """Leave bad rows out, which the report counts, instead of refusing the file."""
+    only: tuple[str, ...] = ()
+    """Columns that are kept, if not all of them."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -113,7 +115,7 @@ class Catalogue:
                 quarantine=quarantine,
                 limits=self._limits,
             )
-            return table.leave_out(how.leave_out), report
+            return _only(table.leave_out(how.leave_out), how.only), report
         except (DataError, UsageError) as error:
             # Where the file lies here says nothing to whoever sent it.
             raise type(error)(str(error).replace(str(source), how.origin)) from error
@@ -171,6 +173,23 @@ def schema_digest(schema: Schema) -> str:
     """Return the SHA-256 of names, roles and kinds of all columns in order, as agreements state it."""
     text = canonical_json([[column.name, column.role.value, column.kind.value] for column in schema.columns])
     return hashlib.sha256(b"unseen/schema/1\n" + text.encode()).hexdigest()
+
+
+def _only(table: Table, names: tuple[str, ...]) -> Table:
+    """Return the table with some of its columns, the id among them; all of them, if none is named."""
+    if not names:
+        return table
+    unknown = set(names) - set(table.schema.names)
+    if unknown:
+        raise UsageError(
+            f"there is no column {', '.join(sorted(unknown))}: the columns are {', '.join(table.schema.names)}"
+        )
+    if table.schema.id.name not in names:
+        raise UsageError(f"columns: {table.schema.id.name}, which identifies people, is not among them")
+    for column in (table.schema.label, table.schema.weight):
+        if column is not None and column.name not in names:
+            table = table.without(column.role)
+    return table.select([name for name in table.schema.feature_names if name in names])
 
 
 def _profiled(schema: Schema, name: str, values: pl.Series) -> ColumnProfile:

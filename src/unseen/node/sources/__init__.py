@@ -1,0 +1,1 @@
+"""Databases and buckets of the organisation from which its node takes tables: named by whoever runs the machine."""
