@@ -9,6 +9,7 @@ it throws it away, and it is made anew from the store's lines. The lines, by the
 ``trail/PROJECT``, ``marks/PROJECT``   the gate's memory
 ``ledger/PROJECT/PARTNER``             what the partner was charged here
 ``receipts/PROJECT/OWNER``             what this node has countersigned there
+``methods/PROJECT``                    how the result of each charged session was to be computed
 ``heads/PROJECT/PARTY``                heads of the party's trail
 ``cards/PARTY``                        keys for statements; the last one counts
 ``held/PROJECT/PARTY``                 tables; the last line counts

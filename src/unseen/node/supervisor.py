@@ -30,7 +30,7 @@ from unseen.ids import JobId, PartyId, StepId
 from unseen.node.books import Turn
 from unseen.node.usecases.jobs import Jobs
 from unseen.node.usecases.runs import Runs, Work
-from unseen.node.worker import Assignment
+from unseen.node.worker import GO, Assignment
 
 _log = logging.getLogger(__name__)
 _KEPT = frozenset({"PATH", "PYTHONPATH", "HOME", "LANG", "LC_ALL", "TMPDIR", "TZ"})
@@ -269,7 +269,7 @@ class Supervisor:
                         self._history[lease.job].crashes = 0
                     self._runs.note(lease, event)
                 case {"size": [str(step), int() | None as shared]}:
-                    self._runs.note_size(lease, StepId(step), shared)
+                    self._judge(worker, StepId(step), shared)
                 case {"again": str(text)}:
                     _log.warning("job %s begins anew from its checkpoints: %s", lease.job, text)
                 case {"end": "done"}:
@@ -278,6 +278,19 @@ class Supervisor:
                     worker.end = _error(name, text)
         except (ValueError, UnseenError) as error:
             _log.warning("job %s: its worker says what cannot be understood: %s", lease.job, error)
+
+    def _judge(self, worker: _Worker, step: StepId, shared: int | None) -> None:
+        """Let a worker go on, which waits for that, if the size of a step's result allows it."""
+        try:
+            goes_on = self._runs.note_size(worker.work.lease, step, shared)
+        except UnseenError as error:
+            self._runs.failed(worker.work.lease, error)
+            return
+        stream = worker.process.stdin
+        if goes_on and stream is not None:
+            with suppress(OSError, ValueError):  # it may have ended by now
+                stream.write(GO)
+                stream.flush()
 
     def _look_after(self) -> None:
         now = time.monotonic()
