@@ -6,6 +6,7 @@ import getpass
 import json
 import os
 import sys
+from base64 import b64decode
 from collections.abc import Mapping
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -184,15 +185,24 @@ def set_policy(*, project: str, file: Path | None, nothing: bool, as_json: bool)
         _print_standing(client.set_policy(project, _mapping(file) if file else None), as_json=as_json)
 
 
-def trail(*, project: str, out: Path) -> None:
-    """Write a trail to a file."""
-    if out.exists():
-        raise UsageError(f"{out} is there already: choose another name")
+def trail(*, project: str, out: Path, heads: Path | None) -> None:
+    """Write a trail to a file, and the heads that partners signed of theirs to a folder, a file for each."""
+    for place in (out, heads):
+        if place is not None and place.exists():
+            raise UsageError(f"{place} is there already: choose another name")
     with _client() as client:
         records = client.audit(project).splitlines()
+        held = client.trail(project)["heads"] if heads is not None else []
     with Lines(out) as lines:
         lines.append(*records)
     _say(f"{out}: {len(records)} records; check them by `unseen audit verify {out}`")
+    if heads is None:
+        return
+    heads.mkdir(parents=True)
+    for head in held:
+        file = heads / f"{PartyId(head['party'])}.head"
+        file.write_bytes(b64decode(head["frame"], validate=True))
+        _say(f"{file}: {head['party']} has signed {head['count']} records; check its trail with `--head {file}`")
 
 
 def propose(*, project: str, flow: Path, terms: Mapping[str, object], wait: bool, as_json: bool) -> None:
