@@ -84,6 +84,16 @@ class Books:
         """Call ``tell`` after every turn that is kept."""
         self._listeners.append(tell)
 
+    def check(self) -> None:
+        """Compare every project with its trail.
+
+        Raises:
+            DataError: Something was changed, or removed.
+        """
+        with self.turn() as turn:
+            for project in turn.kept.projects.all():
+                turn.project(project)
+
     @contextmanager
     def turn(self) -> Iterator[Turn]:
         """One transaction; an error in the block leaves everything as it was."""

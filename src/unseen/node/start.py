@@ -78,6 +78,7 @@ def open_node(folder: Path) -> Iterator[Running]:
         opened.callback(artifacts.close)
         owner = Owner(node.name, _signing_key(folder), certificate_fingerprint(identity.ca_pem))
         books = Books(store, owner, SystemClock(), lambda peer: _roots(node).get(peer))
+        books.check()
         projects, jobs, audit = Projects(books), Jobs(books), Audit(books)
         runs = Runs(books, folder.resolve() / "workspaces")
         port = opened.enter_context(
