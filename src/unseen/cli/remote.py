@@ -7,6 +7,7 @@ import json
 import os
 import sys
 import time
+from base64 import b64decode
 from collections.abc import Mapping
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -282,15 +283,24 @@ def set_policy(*, project: str, file: Path | None, nothing: bool, as_json: bool)
         _print_standing(client.set_policy(project, _mapping(file) if file else None), as_json=as_json)
 
 
-def trail(*, project: str | None, out: Path) -> None:
-    """Write the trail of a project, or the node's own, to a file."""
-    if out.exists():
-        raise UsageError(f"{out} is there already: choose another name")
+def trail(*, project: str | None, out: Path, heads: Path | None = None) -> None:
+    """Write the trail of a project, or the node's own, to a file; and the heads that partners signed to a folder."""
+    for place in (out, heads):
+        if place is not None and place.exists():
+            raise UsageError(f"{place} is there already: choose another name")
     with _client() as client:
         records = (client.node_trail() if project is None else client.audit(project)).splitlines()
+        held = client.trail(project)["heads"] if heads is not None and project is not None else []
     with Lines(out) as lines:
         lines.append(*records)
     _say(f"{out}: {len(records)} records; check them by `unseen audit verify {out}`")
+    if heads is None:
+        return
+    heads.mkdir(parents=True)
+    for head in held:
+        file = heads / f"{PartyId(head['party'])}.head"
+        file.write_bytes(b64decode(head["frame"], validate=True))
+        _say(f"{file}: {head['party']} has signed {head['count']} records; check its trail with `--head {file}`")
 
 
 def propose(*, project: str, flow: Path, terms: Mapping[str, object], wait: bool, as_json: bool) -> None:

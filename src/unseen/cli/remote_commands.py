@@ -311,9 +311,10 @@ def policy(
 def trail(
     project: Project,
     out: Annotated[Path, typer.Option(help="The file to write, for `unseen audit show` and `unseen audit verify`.")],
+    heads: Annotated[Path | None, typer.Option(help="A folder for the heads that partners signed of theirs.")] = None,
 ) -> None:
     """Fetch the trail of all decisions in a project."""
-    _work().trail(project=project, out=out)
+    _work().trail(project=project, out=out, heads=heads)
 
 
 @jobs.command("list")

@@ -10,6 +10,7 @@ it throws it away, and it is made anew from the store's lines. The lines, by the
 ``trail/PROJECT``, ``marks/PROJECT``   the gate's memory
 ``ledger/PROJECT/PARTNER``             what the partner was charged here
 ``receipts/PROJECT/OWNER``             what this node has countersigned there
+``methods/PROJECT``                    how the result of each charged session was to be computed
 ``heads/PROJECT/PARTY``                heads of the party's trail
 ``cards/PARTY``                        keys for statements; the last one counts
 ``held/PROJECT/PARTY``                 tables; the last line counts
@@ -87,6 +88,16 @@ class Books:
     def after_each(self, tell: Callable[[Turn], None]) -> None:
         """Call ``tell`` after every turn that is kept."""
         self._listeners.append(tell)
+
+    def check(self) -> None:
+        """Compare every project with its trail.
+
+        Raises:
+            DataError: Something was changed, or removed.
+        """
+        with self.turn() as turn:
+            for project in turn.kept.projects.all():
+                turn.project(project)
 
     @contextmanager
     def turn(self) -> Iterator[Turn]:

@@ -92,6 +92,7 @@ def open_node(folder: Path, *, log: LogForm | None = None) -> Iterator[Running]:
         opened.callback(artifacts.close)
         owner = Owner(node.name, _signing_key(folder), certificate_fingerprint(identity.ca_pem))
         books = Books(store, owner, SystemClock(), lambda peer: node.partners.roots().get(peer))
+        books.check()
         projects, jobs, audit = Projects(books), Jobs(books), Audit(books)
         runs = Runs(books, folder.resolve() / "workspaces")
         pairings = Pairings(node)

@@ -31,7 +31,7 @@ from unseen.node.logs import LogForm
 from unseen.node.usecases.jobs import Jobs
 from unseen.node.usecases.runs import Runs, Work
 from unseen.node.watching import Result, Run, Watcher, tell
-from unseen.node.worker import Assignment
+from unseen.node.worker import GO, Assignment
 
 _log = logging.getLogger(__name__)
 _KEPT = frozenset({"PATH", "PYTHONPATH", "HOME", "LANG", "LC_ALL", "TMPDIR", "TZ"})
@@ -291,7 +291,7 @@ class Supervisor:
                     self._runs.note(lease, event)
                     tell(self._watchers, worker.run, event)
                 case {"size": [str(step), int() | None as shared]}:
-                    self._runs.note_size(lease, StepId(step), shared)
+                    self._judge(worker, StepId(step), shared)
                 case {"again": str(text)}:
                     _log.warning("it begins anew from its checkpoints: %s", shown(text, limit=500), extra=worker.fields)
                 case {"end": "done"}:
@@ -300,6 +300,19 @@ class Supervisor:
                     worker.end = _error(name, text)
         except (ValueError, UnseenError) as error:
             _log.warning("its worker says what cannot be understood: %s", error, extra=worker.fields)
+
+    def _judge(self, worker: _Worker, step: StepId, shared: int | None) -> None:
+        """Let a worker go on, which waits for that, if the size of a step's result allows it."""
+        try:
+            goes_on = self._runs.note_size(worker.work.lease, step, shared)
+        except UnseenError as error:
+            self._runs.failed(worker.work.lease, error)
+            return
+        stream = worker.process.stdin
+        if goes_on and stream is not None:
+            with suppress(OSError, ValueError):  # it may have ended by now
+                stream.write(GO)
+                stream.flush()
 
     def _look_after(self) -> None:
         now = time.monotonic()
