@@ -274,6 +274,7 @@ RULES = {
         "import os",
         {
             "node.supervisor": "starts `python -m unseen.node.worker`",
+            "node.importing": "starts `python -m unseen.node.importing`, itself",
             "demo.nodes": "starts `python -m unseen node start`",
             "demo.processes": "starts `python -m unseen party`",
         },

@@ -30,6 +30,7 @@ from unseen.node.http.metrics import Figures, NodeCollector
 from unseen.node.http.serve import serving
 from unseen.node.http.services import Services, SetUpToken, checks_of
 from unseen.node.http.sign_on import CALLBACK
+from unseen.node.importing import Apart
 from unseen.node.logs import LogForm
 from unseen.node.mailroom import Mailroom
 from unseen.node.oidc import OidcConfig, Provider
@@ -196,9 +197,13 @@ def _sent_back_to(config: OidcConfig | None) -> tuple[str, ...]:
     return (f"[{host}]" if ":" in host else host,) if host else ()
 
 
+def _catalogue(running: Running, clock: SystemClock) -> Catalogue:
+    return Catalogue(running.store, running.artifacts, clock, Apart(_bytes(running.node.config.worker_gib)))
+
+
 def _services(running: Running, provider: Provider | None, clock: SystemClock) -> Services:
     running.figures.registry.register(NodeCollector(running.node, running.store, clock, running.port.traffic.all))
-    people, catalogue = People(running.store, running.books), Catalogue(running.store, running.artifacts, clock)
+    people, catalogue = People(running.store, running.books), _catalogue(running, clock)
     return Services(
         name=running.node.name,
         people=people,

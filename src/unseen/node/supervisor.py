@@ -8,7 +8,6 @@ the job at all parties.
 from __future__ import annotations
 
 import logging
-import os
 import queue
 import secrets
 import subprocess
@@ -28,15 +27,13 @@ from unseen.flow.spec import FlowSpec
 from unseen.ids import JobId, PartyId, StepId
 from unseen.node.books import Turn
 from unseen.node.logs import LogForm
+from unseen.node.processes import bare_environment
 from unseen.node.usecases.jobs import Jobs
 from unseen.node.usecases.runs import Runs, Work
 from unseen.node.watching import Result, Run, Watcher, tell
 from unseen.node.worker import GO, Assignment
 
 _log = logging.getLogger(__name__)
-_KEPT = frozenset({"PATH", "PYTHONPATH", "HOME", "LANG", "LC_ALL", "TMPDIR", "TZ"})
-_KEPT_PREFIXES = ("BLIS_", "MKL_", "NUMBA_", "OMP_", "OPENBLAS_", "POLARS_")
-"""Of what tells libraries how to compute: a worker's last bits are to be those of any other process here."""
 
 
 class Relay(Protocol):
@@ -400,9 +397,6 @@ def _result(worker: _Worker, *, stands: bool) -> Result:
 
 def _spawn(task: Assignment, home: Path) -> subprocess.Popen[str]:
     home.mkdir(parents=True, exist_ok=True, mode=0o700)
-    environment = {
-        name: value for name, value in os.environ.items() if name in _KEPT or name.startswith(_KEPT_PREFIXES)
-    }
     with (home / "worker.log").open("a") as log:
         process = subprocess.Popen(  # our own program, no shell
             (sys.executable, "-P", "-m", "unseen.node.worker"),
@@ -411,7 +405,7 @@ def _spawn(task: Assignment, home: Path) -> subprocess.Popen[str]:
             stderr=log,
             encoding="utf-8",
             errors="replace",
-            env=environment,
+            env=bare_environment(),
             start_new_session=True,
         )
     if process.stdin is not None:

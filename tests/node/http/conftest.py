@@ -19,6 +19,7 @@ from unseen.node.http.app import PREFIX, make_app
 from unseen.node.http.guard import HttpSettings
 from unseen.node.http.metrics import Figures, NodeCollector
 from unseen.node.http.services import Services, SetUpToken, checks_of
+from unseen.node.importing import import_here
 from unseen.node.usecases import people as people_module
 from unseen.node.usecases.catalogue import Catalogue
 from unseen.node.usecases.pairings import Pairings
@@ -75,7 +76,7 @@ def bare(tmp_path: Path) -> Iterator[Site]:
     set_up, figures = SetUpToken(node.folder), Figures()
     bank.books.after_each(figures.turned)
     figures.registry.register(NodeCollector(node, bank.store, bank.clock, lambda: {INSURER: (1, 2)}))
-    people, catalogue = People(bank.store, bank.books), Catalogue(bank.store, artifacts, bank.clock)
+    people, catalogue = People(bank.store, bank.books), Catalogue(bank.store, artifacts, bank.clock, import_here)
     services = Services(
         name=BANK,
         people=people,
