@@ -41,8 +41,8 @@ from unseen.rounds.attend import AttendSettings, attend
 from unseen.rounds.cohort import Uniform
 from unseen.rounds.events import Event, What
 from unseen.rounds.identities import Signer, public_key, signing_key
+from unseen.rounds.run import Round
 from unseen.rounds.serve import Server, ServeSettings
-from unseen.rounds.simulate import Round
 
 # Of what imports gRPC the first: it sets what gRPC reads then.
 from unseen.transport.grpc import GrpcChannel, Options

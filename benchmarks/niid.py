@@ -33,7 +33,8 @@ from unseen.learners.horizontal.neural.trainer import TorchTrainer
 from unseen.learners.horizontal.process import Examples
 from unseen.learners.horizontal.strategies import strategy
 from unseen.rounds.cohort import Uniform
-from unseen.rounds.simulate import Round, Settings, Simulation
+from unseen.rounds.run import Round
+from unseen.rounds.simulate import Settings, Simulation
 
 CLIENTS = 10
 PLAN = {"learning_rate": 0.01, "momentum": 0.9, "epochs": 10, "batch": 64}

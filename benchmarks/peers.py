@@ -37,7 +37,7 @@ from unseen.learners.horizontal.strategies import strategy
 from unseen.learners.horizontal.topology import Topology
 from unseen.rounds.neighbours import NeighbourSettings, exchange_models, neighbours_of
 from unseen.rounds.peers import PeerSettings, take_part
-from unseen.rounds.simulate import Round, Run
+from unseen.rounds.run import Round, Run
 
 # Of what imports gRPC the first: it sets what gRPC reads then.
 from unseen.transport.grpc import GrpcChannel, Options

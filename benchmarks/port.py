@@ -173,20 +173,20 @@ async def visit(folder: Path, endpoint: str, names: Sequence[PartyId]) -> None:
     _say(ready=len(visitors))
     while line := (await asyncio.to_thread(sys.stdin.readline)).strip():
         todo: Callable[[Visitor], Awaitable[None]] = getattr(Visitor, line)
-        seconds, errors = [], Counter[str]()
+        found = await asyncio.gather(*(_timed(todo(visitor)) for visitor in visitors))
+        _say(seconds=[span for span, _ in found], errors=Counter(error for _, error in found if error))
 
-        async def one(visitor: Visitor, todo: Callable[[Visitor], Awaitable[None]] = todo) -> None:
-            began = time.time()
-            try:
-                await todo(visitor)
-            except grpc.RpcError as error:
-                errors[f"{error.code().name}: {error.details()}"[:200]] += 1
-            except RuntimeError as error:
-                errors[str(error)] += 1
-            seconds.append((began, time.time()))
 
-        await asyncio.gather(*(one(visitor) for visitor in visitors))
-        _say(seconds=seconds, errors=errors)
+async def _timed(doing: Awaitable[None]) -> tuple[tuple[float, float], str]:
+    """Return from when until when something was done, and how it failed, or nothing."""
+    began, failed = time.time(), ""
+    try:
+        await doing
+    except grpc.RpcError as error:
+        failed = f"{error.code().name}: {error.details()}"[:200]
+    except RuntimeError as error:
+        failed = str(error)
+    return (began, time.time()), failed
 
 
 def _say(**what: Any) -> None:
@@ -231,9 +231,7 @@ def processes(folder: Path, names: Sequence[PartyId], count: int) -> Iterator[tu
     visitors: list[Process] = []
     try:
         endpoint = f"127.0.0.1:{node.answer()['port']}"
-        visitors += [
-            Process("--visit", str(folder), endpoint, ",".join(names[part::count])) for part in range(count)
-        ]
+        visitors += [Process("--visit", str(folder), endpoint, ",".join(names[part::count])) for part in range(count)]
         for one in visitors:
             one.answer()
         yield node, visitors

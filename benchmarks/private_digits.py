@@ -69,7 +69,8 @@ from unseen.privacy import accounting
 from unseen.privacy.epsilon import Budget, Limit
 from unseen.privacy.events import Spend
 from unseen.rounds.cohort import Cohort, Uniform
-from unseen.rounds.simulate import Round, Settings, Simulation
+from unseen.rounds.run import Round
+from unseen.rounds.simulate import Settings, Simulation
 
 CLIENTS, DELTA, ABOUT, RUN = 3383, 1e-5, "writers of digits", "private-digits"
 MODELS: Mapping[str, Callable[[], nn.Module]] = {

@@ -46,7 +46,8 @@ from unseen.learners.horizontal.neural.trainer import TorchTrainer
 from unseen.learners.horizontal.process import Examples, LocalPlan
 from unseen.learners.horizontal.strategies.fed_avg import fed_avg
 from unseen.rounds.cohort import Uniform
-from unseen.rounds.simulate import Clients, Settings, Simulation
+from unseen.rounds.run import Clients
+from unseen.rounds.simulate import Settings, Simulation
 
 PLAN = LocalPlan(learning_rate=0.05, epochs=1, batch=20)
 MODELS = {"cnn": tutorial_cnn, "logistic": logistic_regression}

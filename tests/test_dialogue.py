@@ -480,6 +480,15 @@ def test_going_back_forgets_the_later_checkpoints_at_once() -> None:
     assert held[ANN].held(STEP) == 1
 
 
+def test_beginning_anew_forgets_all_checkpoints_at_once() -> None:
+    """A peer that has none will soon hold a first one, which may not be kept here any more."""
+    held = stores()
+    save(held[ANN], 0, 1, 2, 3)
+    with pytest.raises(Deadlock):
+        converse({ANN: counting(BEN), BEN: only_resume(ANN)}, checkpoints=held)
+    assert held[ANN].held(STEP) == 0
+
+
 def only_resume(peer: PartyId) -> Dialogue[list[int]]:
     yield Enter(STEP)
     yield from resume(Number, [peer])

@@ -11,7 +11,8 @@ effect          meaning                                     answer
 ``Receive``     wait for the next message of a peer         the message, of exactly that type
 ``Checkpoint``  keep a state from which to go on            ``None``, once it is durable
 ``Held``        how many checkpoints does this step have?   ``int``
-``Load``        go back to checkpoint k (1, 2, …)           its state
+``Load``        go back to checkpoint k (1, 2, …); 0: to    its state; ``None`` for 0
+                the beginning, without any checkpoint
 ``Progress``    tell people how far the step is             ``Usage`` of the step so far
 ``Enter``       what follows belongs to this step           ``None``
 ``Leave``       the step is over                            ``Usage``: its bytes, rounds, seconds
@@ -77,7 +78,7 @@ class Held:
 
 @dataclass(frozen=True, slots=True)
 class Load:
-    """Go back to checkpoint ``index``, counted from 1; later ones are forgotten."""
+    """Go back to checkpoint ``index``, counted from 1, or with 0 to the beginning; later ones are forgotten."""
 
     index: int
     kind: type
@@ -168,10 +169,11 @@ def resume(kind: type[M], peers: Iterable[PartyId]) -> Dialogue[M | None]:
     held: int = yield Held()
     yield from send_all(others, CheckpointsHeld(held))
     answers = yield from receive_all(others, CheckpointsHeld)
-    common = min([held, *(answer.count for answer in answers.values())])
-    if common < 1:
+    common = max(0, min([held, *(answer.count for answer in answers.values())]))
+    if not held:
         return None
-    state: M = yield Load(common, kind)
+    # To 0, too: peers that begin anew will soon hold a first checkpoint, and this party may not have kept its own.
+    state: M | None = yield Load(common, kind)
     return state
 
 
@@ -307,6 +309,10 @@ class CheckpointStore(Protocol):
         """Return checkpoint ``index``."""
         ...
 
+    def clear(self, step: StepId | None) -> None:
+        """Forget all checkpoints of a step."""
+        ...
+
 
 class MemoryCheckpoints:
     """Checkpoints in memory, for tests and simulation."""
@@ -325,6 +331,10 @@ class MemoryCheckpoints:
     def load(self, step: StepId | None, index: int) -> bytes:
         """Return checkpoint ``index``."""
         return self._states[step][index - 1]
+
+    def clear(self, step: StepId | None) -> None:
+        """Forget all checkpoints of a step."""
+        self._states[step].clear()
 
 
 class Desk:
@@ -378,6 +388,9 @@ class Desk:
                 self._checkpoints.save(self.step, self._index, encode_bytes(state))
             case Held():
                 return self._checkpoints.held(self.step)
+            case Load(0):
+                self._index = 0
+                self._checkpoints.clear(self.step)
             case Load(index, kind):
                 self._index = index
                 state = self._checkpoints.load(self.step, index)

@@ -54,8 +54,9 @@ if TYPE_CHECKING:
     from unseen.rounds.logs import MlFlow, Progress, TensorBoard, told
     from unseen.rounds.pace import Faults, Pace
     from unseen.rounds.peers import PeerSettings, take_part
+    from unseen.rounds.run import Round, Run
     from unseen.rounds.serve import Server, ServeSettings
-    from unseen.rounds.simulate import Round, Run, Settings, Simulation
+    from unseen.rounds.simulate import Settings, Simulation
 
 _HOME = {
     "Affine": "unseen.learners.horizontal.neural.augment",
@@ -78,8 +79,8 @@ _HOME = {
     "Poisson": "unseen.rounds.cohort",
     "Process": "unseen.learners.horizontal.process",
     "Progress": "unseen.rounds.logs",
-    "Round": "unseen.rounds.simulate",
-    "Run": "unseen.rounds.simulate",
+    "Round": "unseen.rounds.run",
+    "Run": "unseen.rounds.run",
     "SecureMean": "unseen.learners.horizontal.secure_mean",
     "ServeSettings": "unseen.rounds.serve",
     "Server": "unseen.rounds.serve",

@@ -52,6 +52,7 @@ GROUPS = {
         "start",
         "status",
     ),
+    "partner": ("cancel", "confirm", "invite", "join", "list", "pairings", "strike"),
     "people": ("add", "change", "list", "trail"),
     "project": ("draft", "list", "policy", "revoke", "show", "sign", "template", "trail"),
     "source": ("list", "tables"),

@@ -1,3 +1,4 @@
+import os
 import stat
 import subprocess
 import sys
@@ -363,6 +364,27 @@ def test_the_checkpoints_of_a_finished_job_are_deleted(workspace):
         assert held.held(STEP) == left
     assert list(held.root.rglob("*")) == []
     assert workspace.job(JOB).state == "finished"
+
+
+def test_a_power_failure_takes_neither_a_job_nor_what_was_heard(workspace, monkeypatch):
+    """A job without its seed would say something else; a partner of whom nothing is known could do so."""
+    synced = set()
+    monkeypatch.setattr(os, "fsync", lambda file: synced.add(Path(f"/proc/self/fd/{file}").readlink()))
+    workspace.start_job(JOB, flow(), NOW)
+    workspace.heard(JOB, STEP).take(PartyId("shop"), 0, b"x" * 32)
+    heard = workspace.root / "jobs" / JOB / "heard" / STEP
+    assert {heard / "shop", heard, *heard.parents[:3]} <= synced
+
+
+def test_beginning_anew_forgets_all_checkpoints(workspace):
+    held = workspace.checkpoints(JOB)
+    for index in range(1, KEPT_CHECKPOINTS + 3):
+        held.save(STEP, index, b"state")
+    held.clear(STEP)
+    held.clear(STEP)
+    assert held.held(STEP) == 0
+    held.save(STEP, 1, b"anew")
+    assert held.load(STEP, 1) == b"anew"
 
 
 def test_what_a_killed_process_was_about_to_write_is_swept_away(tmp_path):

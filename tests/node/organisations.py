@@ -6,6 +6,7 @@ import atexit
 import hashlib
 import shutil
 import tempfile
+from collections import Counter
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
@@ -269,3 +270,23 @@ def propose(node: Organisation, *parties: PartyId, **changes: object):
         "by": ANN,
     }
     return node.jobs.propose(CREDIT, flow, **{**fields, **changes})
+
+
+def outcome(nodes: Iterable[Organisation]) -> list[object]:
+    """Return what became of all jobs at each node: states, charges, the trail, letters that wait."""
+    found: list[object] = []
+    for node in nodes:
+        with node.books.turn() as turn:
+            ledgers = {partner: turn.ledger(CREDIT, partner) for partner in sorted(node.partners)}
+            waiting = [peer for peer in node.partners if turn.kept.mail.waiting(peer)]
+        accounts = [
+            (partner, ledger.settled, len(ledger.receipts), [type(fact).__name__ for fact in ledger.noted])
+            for partner, ledger in ledgers.items()
+        ]
+        jobs = [(known.state, known.reason.partition("job-")[0]) for known in node.jobs.all()]
+        events = Counter(record.event for record in node.audit.records(CREDIT))
+        assert node.audit.verify(CREDIT).count == sum(events.values())
+        own = [(record.event, record.person and record.person.name) for record in node.audit.records(None)]
+        heads = len(node.audit.heads(CREDIT))
+        found.append((node.me, jobs, accounts, sorted(events.items()), waiting, heads, own))
+    return found

@@ -23,11 +23,12 @@ from unseen.errors import (
     UsageError,
 )
 from unseen.ids import PartyId
-from unseen.node import meeting
+from unseen.node import meeting, wires
 from unseen.node.folder import Node
 from unseen.node.invitation import MOST_ANSWERS
 from unseen.node.meeting import Host, join
 from unseen.node.pairing import Answer, Joiner, Opening
+from unseen.node.wires import SocketWire
 from unseen.transport.tls import make_authority
 
 BANK, PARTNER = PartyId("bank"), PartyId("partner")
@@ -131,8 +132,9 @@ def dial(host, *, version=ssl.TLSVersion.TLSv1_3, protocols=(meeting.PROTOCOL,))
 def begin(node, host):
     """Dial as somebody who knows the invitation, up to the nonce; return connection, side and answer."""
     guest, side = dial(host), Joiner(host.invitation, node.identity(), bytes(32))
-    meeting._send(guest, side.commitment(datetime.now(UTC)))
-    return guest, side, meeting._receive(guest, BANK)
+    wire = SocketWire(guest)
+    wire.send(side.commitment(datetime.now(UTC)))
+    return guest, side, wire.receive(BANK)
 
 
 def test_those_who_leave_once_they_have_a_nonce_end_the_invitation(partner, host):
@@ -159,9 +161,9 @@ def test_one_that_uses_the_invitation_up_and_goes_wrong_ends_the_wait(partner, h
     """It knows the secret, and does not hold the key of the certificate that it shows."""
     guest, side, answer = begin(partner, host)
     opening = decode(Opening, side.opening(answer, guest.getpeercert(binary_form=True), datetime.now(UTC)))
-    meeting._send(guest, encode_bytes(replace(opening, signature=b"0")))
+    SocketWire(guest).send(encode_bytes(replace(opening, signature=b"0")))
     with guest, pytest.raises(PeerFailed, match="partner does not hold the key"):
-        meeting._receive(guest, BANK)
+        SocketWire(guest).receive(BANK)
     with pytest.raises(PermissionDenied, match="has been used; it works once; nobody was paired with"):
         host.wait()
 
@@ -197,7 +199,8 @@ def test_many_silent_guests_are_let_go_and_the_joiner_still_comes_in(partner, ho
 
 
 def test_a_guest_that_says_nothing_is_hung_up_on(host, monkeypatch):
-    monkeypatch.setattr(meeting, "_PATIENCE", 0.1)
+    monkeypatch.setattr(wires, "PATIENCE", 0.1)
+    monkeypatch.setattr(meeting, "PATIENCE", 0.1)
     with dial(host) as silent, suppress(ConnectionError):
         assert silent.recv(1) == b""
 
@@ -220,7 +223,7 @@ def test_a_joiner_says_what_is_wrong_with_the_other_end(bank, partner, host, sta
     def joined_at(endpoint):
         join(partner, replace(host.invitation, endpoint=endpoint))
 
-    with pytest.raises(PeerUnreachable, match=r"connection refused.*does `unseen node invite` still wait there\?"):
+    with pytest.raises(PeerUnreachable, match=r"connection refused.*does bank still wait there\?"):
         joined_at(nobody)
     with pytest.raises(HandshakeRefused, match=r"bank: no TLS 1\.3 at its port"):
         joined_at(serve_once(lambda connection: connection.sendall(b"HTTP/1.1 400\r\n\r\n"), stack))
@@ -240,7 +243,7 @@ def test_a_joiner_says_what_is_wrong_with_the_other_end(bank, partner, host, sta
         joined_at(answer(b"\xff\xff\xff\xff\0"))
     with pytest.raises(TransportError, match="hung up: nothing was kept"):
         joined_at(answer(b"\0"))
-    context.set_alpn_protocols(["h2"])
+    context.set_alpn_protocols(["http/1.1"])
     with pytest.raises(HandshakeRefused, match="does not wait for a partner"):
         joined_at(answer(b""))
 
@@ -248,8 +251,16 @@ def test_a_joiner_says_what_is_wrong_with_the_other_end(bank, partner, host, sta
 def test_who_cannot_invite_is_told(partner, bank, stack, host):
     with pytest.raises(UsageError, match="partner does not listen, so nobody can join it: let the partner invite"):
         Host(partner, lifetime=HOUR)
-    with pytest.raises(UsageError, match=r"cannot wait at .* nobody can be invited .* stop it"):
+    with pytest.raises(UsageError, match=r"the node in .* runs: let it invite by `unseen partner invite`"):
         Host(bank, lifetime=HOUR)
+
+
+def test_a_port_that_something_else_uses_is_told_and_the_place_is_given_back(bank):
+    host, port = bank.config.listen.split(":")
+    with socket.create_server((host, int(port))), pytest.raises(UsageError, match=r"cannot wait at .* uses the port"):
+        Host(bank, lifetime=HOUR)
+    with Host(bank, lifetime=HOUR):
+        pass
 
 
 def test_an_address_for_the_partner_is_needed_where_the_port_is_everybodys(tmp_path, now, free_port, stack):

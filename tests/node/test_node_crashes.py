@@ -7,14 +7,13 @@ what it did in it is lost, or kept and not answered. It begins anew from its dat
 from __future__ import annotations
 
 import shutil
-from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from datetime import timedelta
 from pathlib import Path
 
 import pytest
-from organisations import BANK, BEN, CREDIT, INSURER, SHOP, Organisation, allied, deliver, propose
+from organisations import BANK, BEN, CREDIT, INSURER, SHOP, Organisation, allied, deliver, outcome, propose
 
 from unseen.errors import PermissionDenied
 from unseen.ids import PartyId, StepId
@@ -104,25 +103,6 @@ def work(node: Organisation, job) -> None:
     assert found is not None
     runs.note_size(found.lease, StepId("align"), 700)
     runs.done(found.lease)
-
-
-def outcome(nodes: tuple[Organisation, ...]) -> list[object]:
-    found: list[object] = []
-    for node in nodes:
-        with node.books.turn() as turn:
-            ledgers = {partner: turn.ledger(CREDIT, partner) for partner in sorted(node.partners)}
-            waiting = [peer for peer in node.partners if turn.kept.mail.waiting(peer)]
-        accounts = [
-            (partner, ledger.settled, len(ledger.receipts), [type(fact).__name__ for fact in ledger.noted])
-            for partner, ledger in ledgers.items()
-        ]
-        jobs = [(known.state, known.reason.partition("job-")[0]) for known in node.jobs.all()]
-        events = Counter(record.event for record in node.audit.records(CREDIT))
-        assert node.audit.verify(CREDIT).count == sum(events.values())
-        own = [(record.event, record.person and record.person.name) for record in node.audit.records(None)]
-        heads = len(node.audit.heads(CREDIT))
-        found.append((node.me, jobs, accounts, sorted(events.items()), waiting, heads, own))
-    return found
 
 
 @pytest.fixture(scope="module", params=[TWO, THREE], ids=["two", "three"])

@@ -24,7 +24,7 @@ from organisations import (
     root_of,
 )
 
-from unseen.errors import PermissionDenied, UsageError
+from unseen.errors import DataError, PermissionDenied, UsageError
 from unseen.ids import PartyId
 from unseen.node.domain import JobState
 from unseen.node.letters import (
@@ -205,6 +205,35 @@ def test_one_side_revokes_at_once_and_for_good(names, tmp_path) -> None:
         propose(nodes[0], *names)
     with pytest.raises(UsageError, match="revoked by insurer already"):
         nodes[0].projects.revoke(CREDIT, "so do we", BEN)
+
+
+@pytest.mark.parametrize("row", ["revocations", "versions"])
+def test_a_revocation_or_version_that_was_removed_from_the_store_is_missed(tmp_path, row) -> None:
+    """Without it an administrator would make a project valid again; the partner would not be asked."""
+    bank, insurer = nodes = allied(tmp_path, BANK, INSURER)
+    if row == "versions":
+        bank.projects.draft(agreement_text(BANK, INSURER, purpose="less than before"), ANN)
+        deliver(nodes)
+        for node in nodes:
+            node.projects.sign(CREDIT, BEN)
+        deliver(nodes)
+    bank.projects.revoke(CREDIT, "we stop", BEN)
+    deliver(nodes)
+    bank.books.check()
+    with bank.books.turn() as turn:
+        turn.kept.lines._connection.exec_driver_sql("DELETE FROM revocations")
+        if row == "versions":
+            turn.kept.lines._connection.exec_driver_sql("DELETE FROM versions WHERE version = 2")
+    bank.start()
+    missed = "agreement" if row == "versions" else "revocation"
+    with pytest.raises(DataError, match=rf"credit: the {missed} of .* was removed from the store"):
+        bank.books.check()
+    with pytest.raises(DataError, match="was removed from the store"):
+        propose(bank, BANK, INSURER)
+    # The partner remembers, whatever its trail's owner did; it says so to whoever asks.
+    assert insurer.projects.get(CREDIT).revoked is not None
+    insurer.start()
+    insurer.books.check()
 
 
 def test_a_revocation_that_no_member_signed_is_refused(tmp_path) -> None:

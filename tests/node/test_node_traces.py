@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import sys
 import threading
 from collections.abc import Iterator
@@ -39,7 +40,8 @@ def kept() -> tuple[Traces, InMemorySpanExporter]:
     return Traces(provider), exporter
 
 
-def test_a_run_has_a_span_with_its_steps_in_it(kept) -> None:
+def test_a_run_has_a_span_with_its_steps_in_it(kept, caplog) -> None:
+    caplog.set_level(logging.INFO)
     traces, exporter = kept
     traces.run_began(RUN)
     tell((traces,), RUN, {"step": "align", "what": "enter"})
@@ -47,6 +49,13 @@ def test_a_run_has_a_span_with_its_steps_in_it(kept) -> None:
     tell((traces,), RUN, LEAVE)
     traces.step_began(RUN, TRAIN)
     traces.run_ended(RUN, Result.LOST)
+    (line,) = caplog.records
+    assert (line.getMessage(), line.step, line.component, line.milliseconds) == (
+        "step align is over",
+        "align",
+        "psi_join",
+        1500,
+    )
     align, train, job = exporter.get_finished_spans()
     assert [span.name for span in (align, train, job)] == ["step psi_join", "step logistic_regression", "job"]
     assert {align.parent.span_id, train.parent.span_id} == {job.context.span_id}

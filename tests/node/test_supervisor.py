@@ -14,6 +14,7 @@ from pathlib import Path
 import pytest
 from organisations import ANN, BANK, INSURER, Organisation, allied, deliver, propose, register
 
+from unseen.errors import DataError
 from unseen.ids import JobId, StepId
 from unseen.node import supervisor as module
 from unseen.node.domain import JobState
@@ -23,6 +24,11 @@ from unseen.node.watching import Cost, Result, Run
 from unseen.node.worker import Assignment
 
 DONE = 'print(\'{"size":["align",700]}\');print(\'{"end":"done"}\')'
+ASKS = (
+    'import sys;print(\'{"size":["align",%s]}\',flush=True);'
+    + "print('{\"end\":\"done\"}' if sys.stdin.readline() == 'go\\n' else '')"
+)
+"""Ends well once it has been told that it goes on."""
 DIES = "import os;os.kill(os.getpid(), 9)"
 HANGS = "import sys;sys.stdin.read()"
 BABBLES = "print('{');print('[]');print('{\"event\":3}');print('{\"size\":[\"..\",1]}');print('é');" + DONE
@@ -305,3 +311,42 @@ def test_a_node_that_stops_ends_its_workers_and_the_job_goes_on_later(nodes, wor
     assert runs.lease("next", 60) is None
     runs.take_over()
     assert runs.lease("next", 60).lease.fence == 2
+
+
+def test_a_worker_that_has_told_a_size_is_told_to_go_on(nodes, workshop) -> None:
+    workshop.script = ASKS % 700
+    job = ready(nodes)
+    workshop.until(lambda: len(workshop.tasks) == 1)
+    workshop.until(workshop.idle)
+    deliver(nodes)
+    do_the_other_side(nodes, job)
+    assert state(nodes, job) == [JobState.FINISHED] * 2
+
+
+@pytest.mark.parametrize("size", [2, 49])
+def test_a_size_that_a_tripwire_does_not_like_ends_the_job_before_the_next_step(nodes, workshop, size) -> None:
+    """Its worker never hears that it may go on; the partner learns which step, and no size."""
+    workshop.script = ASKS % size
+    job = ready(nodes)
+    workshop.until(lambda: len(workshop.tasks) == 1)
+    workshop.until(workshop.idle)
+    deliver(nodes)
+    assert state(nodes, job) == [JobState.FAILED] * 2
+    assert not any(node.jobs.admits(peer, job) for node in nodes for peer in node.partners)
+    assert str(size) in nodes[1].jobs.get(job).reason
+    told = nodes[0].jobs.get(job).reason
+    assert "insurer withholds the result of step align" in told
+    assert str(size) not in told
+
+
+def test_damaged_facts_end_the_job_instead_of_letting_it_wait(nodes, workshop, monkeypatch) -> None:
+    def damaged(*_: object) -> bool:
+        raise DataError("the facts contradict each other")
+
+    monkeypatch.setattr(Runs, "note_size", damaged)
+    workshop.script = ASKS % 700
+    job = ready(nodes)
+    workshop.until(lambda: len(workshop.tasks) == 1)
+    workshop.until(workshop.idle)
+    assert "contradict" in nodes[1].jobs.get(job).reason
+    assert state(nodes, job)[1] is JobState.FAILED

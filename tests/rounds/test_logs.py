@@ -7,7 +7,7 @@ import pytest
 
 from unseen.errors import UsageError
 from unseen.rounds.logs import MlFlow, Progress, TensorBoard, figures, told
-from unseen.rounds.simulate import Round
+from unseen.rounds.run import Round
 
 FIRST = Round(1, 10, 2, {"loss": 0.5}, {}, 0.25)
 SECOND = Round(2, 10, 0, {"loss": 0.25}, {"accuracy": 0.75}, 0.5, clock=9.0)

@@ -24,7 +24,7 @@ from unseen.learners.horizontal.secure_mean import SecureMean, secure
 from unseen.learners.horizontal.strategies import scaffold, strategy
 from unseen.protocols.secure_aggregation.shares import PartSum
 from unseen.rounds.cohort import Uniform
-from unseen.rounds.peers import Part, PeerSettings, Stands, peer_rounds, simulate_peers, take_part
+from unseen.rounds.peers import Part, PeerFolder, PeerSettings, Stands, peer_rounds, simulate_peers, take_part
 from unseen.rounds.simulate import Settings, Simulation
 
 # First of what imports gRPC: it sets what gRPC reads then.
@@ -360,3 +360,13 @@ def undisturbed():
 if __name__ == "__main__":
     with suppress(BrokenPipeError):
         play(Path(sys.argv[1]), PartyId(sys.argv[2]), list(map(int, sys.argv[3].split(","))), int(sys.argv[4]))
+
+
+def test_a_folder_that_is_cleared_holds_no_round(tmp_path):
+    folder = PeerFolder(tmp_path)
+    for index in (1, 2):
+        folder.save(None, index, b"round")
+    folder.secret()
+    folder.clear(None)
+    assert folder.held(None) == 0
+    assert [path.name for path in tmp_path.iterdir()] == ["secret.bin"]

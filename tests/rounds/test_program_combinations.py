@@ -81,7 +81,9 @@ def test_a_program_is_built_or_refused_by_a_key(chosen):
     # What is built hides what it says: noise is the last that happens to an update, and sums are of plain ones.
     if "privacy" in chosen:
         assert not isinstance(process.work, Compressed)
-        assert {"compression", "topology", "asynchronous"}.isdisjoint(chosen)
+        assert {"compression", "asynchronous"}.isdisjoint(chosen)
+        modes = {"ring": "local", "peers": "distributed"}
+        assert "topology" not in chosen or modes[chosen["topology"]["name"]] == chosen["privacy"]["mode"]
     if chosen.get("aggregation", {}).get("secure"):
         assert isinstance(process.aggregator, SumAggregator)
         assert {"robust", "privacy", "compression"}.isdisjoint(chosen)

@@ -2,14 +2,17 @@
 
 import json
 import logging
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
 from unseen.cli import federation
 from unseen.crypto.prg import Prg
 from unseen.errors import PermissionDenied, UsageError
+from unseen.ids import ClientId, JobId, PartyId
 from unseen.learners.horizontal.private.distributed import ModularSum
 from unseen.learners.horizontal.private.sampling import EpochCohort
+from unseen.learners.horizontal.process import Examples
 from unseen.learners.horizontal.strategies.parts import WeightedMean
 from unseen.rounds import private, spending
 from unseen.rounds.building import Built
@@ -17,6 +20,8 @@ from unseen.rounds.checkpoint import Checkpoints
 from unseen.rounds.digest import digest_of
 from unseen.rounds.program import Program
 from unseen.rounds.spending import left_in
+from unseen.rounds.without_server import Party
+from unseen.transport.memory import MemoryNetwork
 
 pytest.importorskip("torch", reason="the models of programs are PyTorch's")
 pytest.importorskip("sklearn", reason="the set digits comes with scikit-learn")
@@ -190,3 +195,76 @@ def test_a_noise_multiplier_that_is_too_little_for_one_round_is_refused_at_once(
 def test_keys_of_other_modes_are_not_in_what_was_agreed():
     said = json.dumps(program("central").agreed())
     assert not any(key in said for keys in OWN.values() for key in keys.strip(", ").split(": ")[:1])
+
+
+# --- without a server --------------------------------------------------------------------------------------------
+
+
+def without_server(mode, name, more="", epsilon=9):
+    said = f"mode: {mode}, clip: 1.0, noise_multiplier: 1.0, epsilon: {epsilon}, delta: 1e-3{more}"
+    text = f"{TEXT.replace('12', '5')}topology: {{name: {name}}}\nprivacy: {{{said}}}\n"
+    return Program.parse(text, name="f.yaml")
+
+
+@pytest.mark.parametrize(("mode", "name"), [("local", "ring"), ("distributed", "peers")])
+@pytest.mark.usefixtures("counted")
+def test_parties_without_a_server_charge_their_own_rounds_and_stop_at_their_epsilon(mode, name, tmp_path):
+    limited = without_server(mode, name, epsilon=2)
+    with pytest.raises(PermissionDenied):
+        played(Built(limited, tmp_path / "simulated"), 3)
+    limit = private.MODES[mode].limit("small", limited.privacy)
+    assert left_in(limit, tmp_path / "simulated").spent == 2
+    names = [PartyId(client) for client in Built(limited).held.train.ids]
+    network, examples = MemoryNetwork(names), Built(limited).held.train
+
+    def play(me, rounds):
+        own = Built(limited, tmp_path / me / "private", real=5)
+        party = Party(
+            program=limited, run=JobId("r"), me=me, everybody=names, rounds=rounds, folder=tmp_path / me, patience=30
+        )
+        channel = network.channel(me)
+        channel.peers = party.linked
+        data = Examples(*examples.client(ClientId(me)))
+        run, troubles = party.play(channel, own.deployed, own.trainer, data)
+        assert not troubles
+        return own.guard.secret.bytes(8), run.state.model, left_in(limit, tmp_path / me / "private").spent
+
+    with ThreadPoolExecutor(5) as pool:
+        ended = list(pool.map(play, names, [2] * 5))
+    assert len({secret for secret, _, _ in ended}) == 5
+    assert len({model.tobytes() for _, model, _ in ended}) == (1 if name == "peers" else 5)
+    assert [spent for _, _, spent in ended] == [2] * 5
+    # A limit of its own stops each of them, whatever the others do.
+    network = MemoryNetwork(names)
+    with ThreadPoolExecutor(5) as pool:
+        asked = [pool.submit(play, me, 3) for me in names]
+    assert any(isinstance(one.exception(), PermissionDenied) for one in asked)
+    assert all(one.exception() for one in asked)
+    assert all(left_in(limit, tmp_path / me / "private").spent == 2 for me in names)
+
+
+@pytest.mark.usefixtures("counted")
+def test_a_peer_does_not_count_on_its_own_noise():
+    code = Built(without_server("distributed", "peers")).process.aggregator.code
+    assert code.clients == 4
+    with pytest.raises(UsageError, match=r"privacy.honest: 5 of the 4 others that a peer counts on"):
+        _ = Built(without_server("distributed", "peers", ", honest: 5")).process
+
+
+@pytest.mark.parametrize(
+    ("mode", "name", "words"),
+    [
+        ("local", "peers", "by mode distributed"),
+        ("central", "peers", "by mode distributed"),
+        ("distributed", "complete", "by mode local"),
+        ("dp_sgd", "ring", "by mode local"),
+    ],
+)
+def test_other_modes_without_a_server_are_refused_with_what_to_take(mode, name, words):
+    with pytest.raises(UsageError, match=rf"f.yaml: line 7, privacy.mode: {mode} needs a server.*{words}"):
+        without_server(mode, name)
+
+
+def test_learners_of_tables_state_no_epsilon_and_say_why():
+    with pytest.raises(UsageError, match=r"privacy: no ε is stated .*every column.*secure: true.*private.DpSgd"):
+        Program.parse("name: t\nmodel: {name: horizontal_boosting}\nprivacy: {clip: 1.0, epsilon: 1, delta: 1e-5}\n")

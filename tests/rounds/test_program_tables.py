@@ -147,7 +147,7 @@ def test_real_clients_with_their_own_files_end_with_the_bits_of_the_simulation(h
         (("name: credit", "name: credit\nstrategy: {name: fed_avg}"), r"line 2, strategy: model horizontal_boosting"),
         (
             ("name: credit", "name: credit\nprivacy: {clip: 1.0, epsilon: 1, delta: 1e-5}"),
-            r"line 2, privacy: model horizontal_boosting is made of sums",
+            r"line 2, privacy: no ε is stated for the sums of horizontal_boosting",
         ),
         ((TREES, "perceptron"), r"strategy: model perceptron needs one, such as {name: fed_avg}"),
         ((f"{TREES}}}", "perceptron}\nstrategy: {name: fed_avg}"), r"line 2, data.label: rows of tables are for hor"),

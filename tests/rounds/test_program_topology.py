@@ -142,7 +142,10 @@ model: {name: horizontal_boosting, trees: 1, max_depth: 2, bins: 8}
         ),
         (("rounds: 2", "cohort: {size: 2}"), r"f.yaml: line 6, cohort: it does not go with topology, where everybody"),
         (("rounds: 2", "robust: {name: median}"), r"line 6, robust: it does not go with topology"),
-        (("rounds: 2", "privacy: {clip: 1.0, epsilon: 1, delta: 1e-5}"), r"line 6, privacy: it does not go with topol"),
+        (
+            ("rounds: 2", "privacy: {clip: 1.0, epsilon: 1, delta: 1e-5}"),
+            r"line 6, privacy.mode: central .* mode local",
+        ),
         (("rounds: 2", "compression: {name: quantised}"), r"line 6, compression: it does not go with topology"),
         (("rounds: 2", "asynchronous: {}"), r"line 5, topology: it does not go with asynchronous"),
         (("rounds: 2", "aggregation: {secure: true, clip: 1.0}"), r"line 6, aggregation: neighbours of topology ring"),

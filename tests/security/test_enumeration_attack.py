@@ -46,8 +46,8 @@ def overlapping_lists(heist: Heist) -> None:
 
 def short_lists(heist: Heist) -> None:
     """As many as there is room for."""
-    for number in range(BUDGET // 20 + 1):
-        heist.try_out(some(number, 20), points=20)
+    for number in range(BUDGET // 25 + 1):
+        heist.try_out(some(number, 25), points=25)
 
 
 def jobs_at_once(heist: Heist) -> None:
@@ -66,8 +66,8 @@ def jobs_at_once(heist: Heist) -> None:
 
 def many_joins_in_a_job(heist: Heist) -> None:
     """Steps of one job, each with a list of its own as far as the bank's worker is concerned."""
-    for number in range(4):
-        heist.try_out(some(number, 10), joins=3, points=30)
+    for number in range(3):
+        heist.try_out(some(number, 13), joins=3, points=39)
 
 
 def nothing_asked_for(heist: Heist) -> None:

@@ -80,8 +80,11 @@ class Touches:
 def test_01_objects_of_others_are_not_reached_by_their_names(allied: Site) -> None:
     """NVFlare CVE-2026-24178: the dashboard trusted a key of the caller's. Here a job is found in its own project."""
     job = a_job(allied)
-    allied.services.people.add("eve", PASSWORD, {Duty.ANALYST, Duty.DATA_OWNER, Duty.APPROVER}, None)
-    allied.services.people.assign("eve", "other")
+    admin, duties = allied.of(Duty.ADMIN), ["analyst", "data-owner", "approver"]
+    assert (
+        admin.post(f"{PREFIX}/people", json={"name": "eve", "password": PASSWORD, "duties": duties}).status_code == 201
+    )
+    assert admin.patch(f"{PREFIX}/people/eve", json={"projects": ["other"]}).status_code == 200
     eve = allied.client("eve")
     asked = routes(allied, "job")
     assert len(asked) >= 7

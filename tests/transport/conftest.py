@@ -238,7 +238,10 @@ class Letters:
         with self.changes:
             if not self.waiting(peer):
                 self.changes.wait(min(timeout, self.patience))
-            return bool(self.waiting(peer))
+
+    def stir(self, peer):
+        with self.changes:
+            self.changes.notify_all()
 
     def wait_for(self, peer, count):
         with self.changes:

@@ -33,7 +33,7 @@ from unseen.flow.graph import build_graph
 from unseen.flow.spec import FlowSpec
 from unseen.ids import JobId, PartyId
 from unseen.trust.agreement import Project, ProjectId, Revocation
-from unseen.trust.audit import Code, Record, verify
+from unseen.trust.audit import Code, Event, Record, verify
 from unseen.trust.checks import check_grant
 from unseen.trust.envelope import Envelope, Signature, seal
 from unseen.trust.gate import Gate, Memory
@@ -525,3 +525,16 @@ def test_one_flow_does_not_pass_for_another(bank: Node) -> None:
     spec = FlowSpec.model_validate({**GRAPH.spec.agreed(), "name": "another"})
     with pytest.raises(PermissionDenied, match="flow: expected what this job is"):
         bank.gate.take(FRAME, INSURER, ask(graph=build_graph(spec, installed_components())))
+
+
+@pytest.mark.parametrize("event", [Event.AGREEMENT, Event.REVOCATION])
+def test_a_gate_does_not_open_with_less_than_its_trail_tells_of(event: Event) -> None:
+    node = Node(INSURER)
+    digest = node.of.current.digest
+    node.gate.note(Event.AGREEMENT, subject=digest)
+    node.of.revoke(revocation())
+    node.gate.note(Event.REVOCATION, subject=digest)
+    node.start()
+    node.gate.note(event, subject="5" * 64)
+    with pytest.raises(DataError, match=f"the {event} of .* was removed"):
+        node.start()

@@ -27,12 +27,12 @@ from unseen.rounds.kept import keep
 from unseen.rounds.private import ADD_NOISE
 from unseen.rounds.program import Program
 from unseen.rounds.program_data import examples_in, own_examples
+from unseen.rounds.run import Round
 from unseen.rounds.serve import Server
 from unseen.rounds.settings import AttendSettings, ServeSettings
-from unseen.rounds.simulate import Round
 from unseen.rounds.without_server import Party
 
-_SIGNING, _NOISE = "signing.key", "noise.bin"
+_SIGNING, _NOISE, _OWN = "signing.key", "noise.bin", "private"
 
 
 @dataclass(frozen=True, slots=True)
@@ -165,7 +165,9 @@ def _attend_peers(spec: Program, told: Attending, console: Console) -> None:
             "topology, and one seed for all"
         )
     addresses = peers_of(told.peers)
-    built, test = Built(spec, real=len(addresses)), _test(spec, None)
+    own = _own_secret(spec, told.folder)
+    built = Built(spec, None if own is None else own.parent / _OWN, real=len(addresses))
+    test = _test(spec, None)
     examples = own_examples(spec, told.data)
 
     def party(me: PartyId, observe: Callable[[Round], None] | None = None) -> Party:

@@ -22,7 +22,8 @@ from unseen.rounds.gossip import Gossip
 from unseen.rounds.kept import Outcome, keep
 from unseen.rounds.logs import Progress
 from unseen.rounds.program import Program
-from unseen.rounds.simulate import Round, Simulation
+from unseen.rounds.run import Round
+from unseen.rounds.simulate import Simulation
 
 _COMMON, _OWN = "the common model", "every client's own model"
 _MEAN = "the mean of all models"

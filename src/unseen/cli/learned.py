@@ -30,8 +30,8 @@ from unseen.rounds.evaluation import PerClient
 from unseen.rounds.kept import About, Labels, Outcome, RunFolder
 from unseen.rounds.private import MODES
 from unseen.rounds.program import Program
+from unseen.rounds.run import Round
 from unseen.rounds.sections import PEERS, TopologySection
-from unseen.rounds.simulate import Round
 from unseen.rounds.spending import left_in
 from unseen.version import VERSION
 
@@ -236,7 +236,7 @@ def _who(program: Program) -> tuple[tuple[str, str], ...]:
             ("who gets the model", "Bins, splits and leaf values, or coefficients with means and deviations."),
         )
     if program.topology is not None:
-        return _without_server(program.topology)
+        return _without_server(program.topology, private=program.privacy is not None)
     server = "Every update, with its client's name, number of examples and training loss; no example."
     client = "The common model of every round in which it takes part, and what the strategy broadcasts beside it."
     if hidden:
@@ -247,9 +247,13 @@ def _who(program: Program) -> tuple[tuple[str, str], ...]:
     return (("server", server), ("client", client), ("who gets the model", everybody))
 
 
-def _without_server(section: TopologySection) -> tuple[tuple[str, str], ...]:
+def _without_server(section: TopologySection, *, private: bool) -> tuple[tuple[str, str], ...]:
     if section.name == PEERS:
-        return (("every peer", "The state after every round: the mean of all updates, no single one of others."),)
+        noise = ", with the noise of all" if private else ""
+        state = f"The state after every round: the mean of all updates{noise}, no single one of others."
+        return (("every peer", state),)
+    if private:
+        return (("every neighbour", "The models of those that send to it, with noise on what each training changed."),)
     return (
         (
             "every neighbour",
@@ -271,7 +275,8 @@ def _facts(learned: Learned) -> dict[str, str]:
     if program.privacy is not None:
         # Not how many came, what they sent and how long it took: that is not covered by ε.
         said = program.cohort
-        drawn = f"each in a round with probability {said.rate}" if said.rate else f"{said.size or 'some'} in a round"
+        some = "all" if program.topology is not None else "some"
+        drawn = f"each in a round with probability {said.rate}" if said.rate else f"{said.size or some} in a round"
         facts["clients"] = f"{about.clients:,}, {drawn}"
         facts["privacy"] = str(learned.privacy)
     return facts

@@ -18,7 +18,7 @@ from unseen.node.folder import RENEW_DAYS, ROOT_KEY_FILE, Node, Status, is_node
 from unseen.node.invitation import Invitation
 from unseen.node.meeting import Encounter, Host
 from unseen.node.meeting import join as dial_inviter
-from unseen.node.pairing import CODE_CHARACTERS, plain_code
+from unseen.node.pairing import CODE_CHARACTERS, grouped, plain_code
 from unseen.node.partners import LIST_FILE
 
 _CHANCES = 3
@@ -82,7 +82,7 @@ def _status_json(found: Status, now: datetime) -> str:
 def renew(*, folder: Path, days: int, root_key: Path | None) -> None:
     """Put a new key and certificate in place."""
     until = Node(folder).renew(datetime.now(UTC), days=days, root_key=root_key)
-    _say(f"new key and certificate, valid until {_day(until)}; processes that run go on with the one before")
+    _say(f"new key and certificate, valid until {_day(until)}; a node that runs takes them up within seconds")
 
 
 def revoke(*, folder: Path, partner: str | None, take: Path | None, root_key: Path | None) -> None:
@@ -97,7 +97,10 @@ def revoke(*, folder: Path, partner: str | None, take: Path | None, root_key: Pa
         _take(node, take)
     else:
         count = node.revoke(now, root_key=root_key)
-        _say(f"{count} certificate(s) revoked; a new key and certificate are in place: start running jobs again")
+        _say(
+            f"{count} certificate(s) revoked; a new key and certificate are in place; a node that runs takes them up "
+            "within seconds"
+        )
         _hand_over(node)
 
 
@@ -171,7 +174,7 @@ def _compare(encounter: Encounter) -> None:
     """Let people compare the code; a misheard one may be typed again."""
     found = encounter.found
     _say(f"{found.peer} has answered. Call the people there, by a number that you know already, and compare:")
-    _say(f"  read to them   {_grouped(found.read_out)}")
+    _say(f"  read to them   {grouped(found.read_out)}")
     heard = ""
     for _ in range(_CHANCES):
         heard = _asked()
@@ -188,11 +191,6 @@ def _asked() -> str:
     except EOFError:
         return ""
     return text if len(plain_code(text)) == CODE_CHARACTERS else (text and "?")
-
-
-def _grouped(code: str) -> str:
-    half = CODE_CHARACTERS // 2
-    return f"{code[:half]}-{code[half:]}"
 
 
 def _key_place(status: Status) -> str:

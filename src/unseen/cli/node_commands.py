@@ -64,7 +64,7 @@ def renew(
     days: Annotated[int, typer.Option(min=1, max=90, help="For how long it is valid.")] = 90,
     root_key: RootKey = None,
 ) -> None:
-    """Put a new key and certificate in place; partners notice nothing, and what runs goes on."""
+    """Put a new key and certificate in place; partners notice nothing, and a node that runs takes them up."""
     _work().renew(folder=folder, days=days, root_key=root_key)
 
 

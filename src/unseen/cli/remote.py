@@ -6,6 +6,8 @@ import getpass
 import json
 import os
 import sys
+import time
+from base64 import b64decode
 from collections.abc import Mapping
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -22,16 +24,18 @@ from unseen.client import Client, Json
 from unseen.codec import read_json
 from unseen.component import installed_components
 from unseen.data.atomic import whole_file
-from unseen.errors import PeerUnreachable, RemoteProtocolError, UsageError
+from unseen.errors import PeerUnreachable, PermissionDenied, RemoteProtocolError, UsageError
 from unseen.flow.graph import build_graph
 from unseen.flow.spec import read_flow
 from unseen.ids import PartyId
 from unseen.node.domain import JobState
 from unseen.node.drafting import agreement_for, policy_for
+from unseen.node.pairing import grouped
 from unseen.trust.policy import tables_of
 from unseen.trust.store import Lines
 
 _LONGEST_CELL = 60
+_LOOK_SECONDS = 0.5
 _UNKNOWN = "FILL-IN"
 _OVER = frozenset(state.value for state in JobState if state.is_over)
 
@@ -114,6 +118,71 @@ def show(call: str, *arguments: object, as_json: bool) -> None:
     """Call the client, and print the answer."""
     with _client() as client:
         _print(getattr(client, call)(*arguments), as_json=as_json)
+
+
+def invite(*, to: str | None, address: str | None, minutes: int, as_json: bool) -> None:
+    """Print an invitation; wait for whoever joins, and compare codes."""
+    with _client() as client:
+        found = client.invite(to, address=address, minutes=minutes)
+        if as_json:
+            _print(found, as_json=True)
+            return
+        until = f"{datetime.fromisoformat(found['expires']):%H:%M} UTC"
+        _say(f"Send this line to {to or 'the partner'}; it works once, until {until}:")
+        _say(found["line"])
+        try:
+            _compare(client, found["pairing"])
+        except KeyboardInterrupt:
+            client.take_back(found["pairing"])
+            raise
+
+
+def join(*, line: str, as_json: bool) -> None:
+    """Let the node dial an inviter, and compare codes."""
+    with _client() as client:
+        found = client.join(input("invitation: ") if line == "-" else line)
+        if as_json:
+            _print(found, as_json=True)
+            return
+        _compare(client, found["pairing"])
+
+
+def _compare(client: Client, pairing: str) -> None:
+    """Wait until somebody has answered, let people compare the code, and wait for the other side."""
+    found = _once_not(client, pairing, "waiting")
+    _say(f"{found['peer']} has answered. Call the people there, by a number that you know already, and compare:")
+    _say(f"  read to them   {grouped(found['read_out'])}")
+    while found["stage"] == "comparing":
+        try:
+            found = client.confirm(pairing, input("  type what they read: "))
+        except UsageError as error:
+            _say(f"  {error}")
+            found = client.pairing(pairing)
+        except EOFError:
+            client.take_back(pairing)
+            raise UsageError("no code was typed: the pairing was given up") from None
+    found = _once_not(client, pairing, "confirmed")
+    _say(f"{found['peer']} is a partner: " + ("it dials this node" if found["inviting"] else "this node dials it"))
+
+
+def _once_not(client: Client, pairing: str, stage: str) -> Json:
+    """Return a pairing once it has left a stage.
+
+    Raises:
+        PermissionDenied: Nothing came of it.
+    """
+    while (found := client.pairing(pairing))["stage"] == stage:
+        time.sleep(_LOOK_SECONDS)
+    if found["stage"] == "ended":
+        raise PermissionDenied(found["reason"])
+    return found
+
+
+def strike(*, name: str) -> None:
+    """Let the node trust a partner no more."""
+    with _client() as client:
+        client.strike(name)
+    _say(f"{name} is refused from now on; what is up between the two nodes ends within seconds")
 
 
 def add_person(*, name: str, duties: list[str], sso: str | None, with_password: bool, as_json: bool) -> None:
@@ -214,15 +283,24 @@ def set_policy(*, project: str, file: Path | None, nothing: bool, as_json: bool)
         _print_standing(client.set_policy(project, _mapping(file) if file else None), as_json=as_json)
 
 
-def trail(*, project: str | None, out: Path) -> None:
-    """Write the trail of a project, or the node's own, to a file."""
-    if out.exists():
-        raise UsageError(f"{out} is there already: choose another name")
+def trail(*, project: str | None, out: Path, heads: Path | None = None) -> None:
+    """Write the trail of a project, or the node's own, to a file; and the heads that partners signed to a folder."""
+    for place in (out, heads):
+        if place is not None and place.exists():
+            raise UsageError(f"{place} is there already: choose another name")
     with _client() as client:
         records = (client.node_trail() if project is None else client.audit(project)).splitlines()
+        held = client.trail(project)["heads"] if heads is not None and project is not None else []
     with Lines(out) as lines:
         lines.append(*records)
     _say(f"{out}: {len(records)} records; check them by `unseen audit verify {out}`")
+    if heads is None:
+        return
+    heads.mkdir(parents=True)
+    for head in held:
+        file = heads / f"{PartyId(head['party'])}.head"
+        file.write_bytes(b64decode(head["frame"], validate=True))
+        _say(f"{file}: {head['party']} has signed {head['count']} records; check its trail with `--head {file}`")
 
 
 def propose(*, project: str, flow: Path, terms: Mapping[str, object], wait: bool, as_json: bool) -> None:

@@ -15,6 +15,9 @@ def _group(name: str, about: str) -> typer.Typer:
 
 
 people = _group("people", "Who works at a node, and what they may do.")
+partners = _group(
+    "partner", "Organisations that a node works with: pairing with them while it runs, and the end of it."
+)
 tables = _group("table", "A node's own tables.")
 sources = _group("source", "Databases and buckets of your organisation, from which its node imports tables.")
 projects = _group("project", "Agreements with partners at a node: drafts, signatures, revocations, what a site allows.")
@@ -95,6 +98,65 @@ def people_trail(
 ) -> None:
     """Fetch the node's own trail: what was done to people, who approved and signed; for auditors."""
     _work().trail(project=None, out=out)
+
+
+@partners.command("list")
+def list_partners(json: Json = False) -> None:
+    """List the organisations that the node was paired with."""
+    _work().show("partners", as_json=json)
+
+
+@partners.command("pairings")
+def list_pairings(json: Json = False) -> None:
+    """List pairings since the node was started, and how far they have come."""
+    _work().show("pairings", as_json=json)
+
+
+@partners.command("invite")
+def invite(
+    to: Annotated[str | None, typer.Option(help="Name of the partner; nobody else can join then.")] = None,
+    address: Annotated[
+        str | None, typer.Option(help="HOST:PORT at which the partner reaches the node, if not where it listens.")
+    ] = None,
+    minutes: Annotated[int, typer.Option(min=1, max=1440, help="For how long the invitation is good.")] = 60,
+    json: Annotated[bool, typer.Option("--json", help="Print the invitation as JSON, and do not wait.")] = False,
+) -> None:
+    """Print a line for a partner, wait until it joins, and compare a short code with the people there."""
+    _work().invite(to=to, address=address, minutes=minutes, as_json=json)
+
+
+@partners.command("join")
+def join(
+    line: Annotated[str, typer.Argument(help="What the partner's `invite` printed; - to be asked.", metavar="LINE")],
+    json: Annotated[bool, typer.Option("--json", help="Print the pairing as JSON, and do not wait.")] = False,
+) -> None:
+    """Let the node pair with the one who made an invitation, and compare a short code with the people there."""
+    _work().join(line=line, as_json=json)
+
+
+@partners.command("confirm")
+def confirm(
+    pairing: Annotated[str, typer.Argument(help="The pairing's name.", metavar="PAIRING")],
+    code: Annotated[str, typer.Argument(help="What the people of the other side have read.", metavar="CODE")],
+    json: Json = False,
+) -> None:
+    """Say which code was heard, in a pairing that was begun with --json or in another window."""
+    _work().show("confirm", pairing, code, as_json=json)
+
+
+@partners.command("cancel")
+def cancel_pairing(
+    pairing: Annotated[str, typer.Argument(help="The pairing's name.", metavar="PAIRING")],
+    json: Json = False,
+) -> None:
+    """Take an invitation back, or give a pairing up."""
+    _work().show("take_back", pairing, as_json=json)
+
+
+@partners.command("strike")
+def strike(name: Annotated[str, typer.Argument(help="The partner's name.", metavar="NAME")]) -> None:
+    """Trust a partner no more; what is up between the two nodes ends within seconds."""
+    _work().strike(name=name)
 
 
 @tables.command("list")
@@ -249,9 +311,10 @@ def policy(
 def trail(
     project: Project,
     out: Annotated[Path, typer.Option(help="The file to write, for `unseen audit show` and `unseen audit verify`.")],
+    heads: Annotated[Path | None, typer.Option(help="A folder for the heads that partners signed of theirs.")] = None,
 ) -> None:
     """Fetch the trail of all decisions in a project."""
-    _work().trail(project=project, out=out)
+    _work().trail(project=project, out=out, heads=heads)
 
 
 @jobs.command("list")
@@ -367,5 +430,5 @@ def add_to(app: typer.Typer) -> None:
     """Add all of these to the command line."""
     app.command()(login)
     app.command()(logout)
-    for group in (people, tables, sources, projects, jobs, models):
+    for group in (people, partners, tables, sources, projects, jobs, models):
         app.add_typer(group)

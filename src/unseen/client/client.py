@@ -209,6 +209,34 @@ class Client:
         """Return the organisations that the node was paired with."""
         return self._list("/partners")
 
+    def invite(self, to: str | None = None, *, address: str | None = None, minutes: int = 60) -> Json:
+        """Open an invitation at the node's port; ``line`` of the answer is for the partner, and is told this once."""
+        return self._json("POST", "/partners/invitations", json={"to": to, "address": address, "minutes": minutes})
+
+    def join(self, line: str) -> Json:
+        """Let the node dial whoever made an invitation; ``read_out`` of the answer is the code to be read to them."""
+        return self._json("POST", "/partners/joinings", json={"line": line})
+
+    def pairings(self) -> list[Json]:
+        """Return the pairings since the node was started."""
+        return self._list("/partners/pairings")
+
+    def pairing(self, pairing: str) -> Json:
+        """Return one pairing, and how far it has come (``stage``)."""
+        return self._json("GET", f"/partners/pairings/{_segment(pairing)}")
+
+    def confirm(self, pairing: str, code: str) -> Json:
+        """Say which code the other side's people have read."""
+        return self._json("POST", f"/partners/pairings/{_segment(pairing)}/confirmation", json={"code": code})
+
+    def take_back(self, pairing: str) -> Json:
+        """Give a pairing up before it is confirmed."""
+        return self._json("DELETE", f"/partners/pairings/{_segment(pairing)}")
+
+    def strike(self, partner: str) -> None:
+        """Let the node trust a partner no more."""
+        self._call("DELETE", f"/partners/{_segment(partner)}")
+
     def projects(self) -> list[Json]:
         """Return the projects that one may see."""
         return self._list("/projects")

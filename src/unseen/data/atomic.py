@@ -31,7 +31,7 @@ def whole_file(path: Path) -> Iterator[IO[bytes]]:
             os.fsync(file.fileno())
         partial.replace(path)
         partial = None
-        _sync_directory(path.parent)
+        sync_folder(path.parent)
     except OSError as error:
         raise DataError(f"{path} cannot be written: {error.strerror or error}") from error
     finally:
@@ -60,8 +60,9 @@ def locked(folder: Path) -> Iterator[None]:
         yield
 
 
-def _sync_directory(directory: Path) -> None:
-    handle = os.open(directory, os.O_RDONLY)
+def sync_folder(folder: Path) -> None:
+    """Make durable what a folder holds: a new file or folder in it may be gone after a power failure before that."""
+    handle = os.open(folder, os.O_RDONLY)
     try:
         os.fsync(handle)
     finally:

@@ -29,7 +29,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from unseen.component import Document, Kind, Packed, Source, Value
 from unseen.crypto.prg import SEED_BYTES, Prg
-from unseen.data.atomic import locked, whole_file
+from unseen.data.atomic import locked, sync_folder, whole_file
 from unseen.data.table import Table
 from unseen.errors import DataError, LocalProtocolError, RemoteProtocolError, UsageError
 from unseen.flow.spec import FlowSpec, canonical_json
@@ -251,6 +251,7 @@ class Workspace:
                 raise UsageError(f"job {job} ran another flow; start a new job to run the changed one")
             return record
         path.parent.mkdir(mode=0o700, exist_ok=True)  # it is there if a process was killed just here
+        sync_folder(path.parent.parent)
         record = JobRecord(job=job, flow=flow, seed=secrets.token_hex(SEED_BYTES), created=now)
         self.write_job(record)
         return record
@@ -323,6 +324,9 @@ class Heard:
             file.write(said)
             file.flush()
             os.fsync(file.fileno())
+        if not known:
+            for folder in (self._folder, *self._folder.parents[:2]):  # of the step, of all steps, of the job
+                sync_folder(folder)
         self._known[peer] = known + said
 
 
@@ -341,8 +345,7 @@ class FileCheckpoints:
         if note.exists() and note.read_text(encoding="utf-8") == run:
             return
         note.parent.mkdir(parents=True, exist_ok=True)
-        for index in range(self.held(step), 0, -1):
-            self._path(step, index).unlink()
+        self.clear(step)
         write_file(note, run.encode())
 
     def held(self, step: StepId | None) -> int:
@@ -356,13 +359,20 @@ class FileCheckpoints:
         """Keep checkpoint ``index`` durably and forget later ones."""
         path = self._path(step, index)
         path.parent.mkdir(parents=True, exist_ok=True)
-        # From the last to the first, so that a crash in between leaves no gap behind a newer state.
-        for later in range(self.held(step), index, -1):
-            self._path(step, later).unlink()
+        self._forget_after(step, index)
         write_file(path, state)
         # No party is ever ahead of another by more than one, so that earlier states are not asked for again.
         if index > KEPT_CHECKPOINTS:
             os.truncate(self._path(step, index - KEPT_CHECKPOINTS), 0)
+
+    def clear(self, step: StepId | None) -> None:
+        """Forget all checkpoints of a step."""
+        self._forget_after(step, 0)
+
+    def _forget_after(self, step: StepId | None, index: int) -> None:
+        # From the last to the first, so that a crash in between leaves no gap behind a newer state.
+        for later in range(self.held(step), index, -1):
+            self._path(step, later).unlink()
 
     def load(self, step: StepId | None, index: int) -> bytes:
         """Return checkpoint ``index``.

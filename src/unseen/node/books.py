@@ -10,6 +10,7 @@ it throws it away, and it is made anew from the store's lines. The lines, by the
 ``trail/PROJECT``, ``marks/PROJECT``   the gate's memory
 ``ledger/PROJECT/PARTNER``             what the partner was charged here
 ``receipts/PROJECT/OWNER``             what this node has countersigned there
+``methods/PROJECT``                    how the result of each charged session was to be computed
 ``heads/PROJECT/PARTY``                heads of the party's trail
 ``cards/PARTY``                        keys for statements; the last one counts
 ``held/PROJECT/PARTY``                 tables; the last line counts
@@ -19,6 +20,7 @@ it throws it away, and it is made anew from the store's lines. The lines, by the
 
 from __future__ import annotations
 
+import logging
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -28,7 +30,7 @@ from datetime import datetime
 from unseen.clock import Clock
 from unseen.errors import LocalProtocolError, UsageError
 from unseen.ids import PartyId
-from unseen.node.domain import JobState
+from unseen.node.domain import Job, JobState
 from unseen.node.letters import MAX_LETTER, AnyLetter, write_letter
 from unseen.node.store import Kept, Store
 from unseen.trust.agreement import Agreement, Project, ProjectId
@@ -37,6 +39,8 @@ from unseen.trust.budgets import Entry, Ledger, Parties, Received, entry_line, r
 from unseen.trust.envelope import Envelope, read_envelope
 from unseen.trust.gate import Gate, Memory
 from unseen.trust.keys import SigningKey
+
+_log = logging.getLogger(__name__)
 
 NODE_TRAIL = "trail"
 
@@ -85,6 +89,16 @@ class Books:
         """Call ``tell`` after every turn that is kept."""
         self._listeners.append(tell)
 
+    def check(self) -> None:
+        """Compare every project with its trail.
+
+        Raises:
+            DataError: Something was changed, or removed.
+        """
+        with self.turn() as turn:
+            for project in turn.kept.projects.all():
+                turn.project(project)
+
     @contextmanager
     def turn(self) -> Iterator[Turn]:
         """One transaction; an error in the block leaves everything as it was."""
@@ -102,6 +116,8 @@ class Books:
                 raise
             finally:
                 self._turn = None
+        for job, state in turn.ended:
+            _log.info("job %s: %s", job.job, state, extra={"job": job.job, "project": job.project})
         for tell in self._listeners:
             tell(turn)
 
@@ -150,8 +166,8 @@ class Turn:
         self.posted: set[PartyId] = set()
         self.ready = False
         """Whether a job has become ready."""
-        self.ended: list[JobState] = []
-        """How jobs have ended, one for each."""
+        self.ended: list[tuple[Job, JobState]] = []
+        """Jobs that have ended, and how."""
         self.touched = False
         """Whether gates or ledgers may differ from what is in the store, should the turn fail."""
         self._books, self._derived = books, derived

@@ -49,13 +49,16 @@ class Right(enum.StrEnum):
     SEE_RESULTS = "see-results"
     SEE_AUDIT = "see-audit"
     SEE_PARTNERS = "see-partners"
+    MANAGE_PARTNERS = "manage-partners"
 
 
 _SEES = frozenset({Right.SEE_TABLES, Right.SEE_PROJECTS, Right.SEE_JOBS, Right.SEE_PARTNERS})
 
 RIGHTS: Mapping[Duty, frozenset[Right]] = MappingProxyType(
     {
-        Duty.ADMIN: frozenset({Right.MANAGE_PEOPLE, Right.SEE_PARTNERS, Right.SEE_JOBS, Right.CANCEL_JOBS}),
+        Duty.ADMIN: frozenset(
+            {Right.MANAGE_PEOPLE, Right.MANAGE_PARTNERS, Right.SEE_PARTNERS, Right.SEE_JOBS, Right.CANCEL_JOBS}
+        ),
         Duty.DATA_OWNER: _SEES
         | {Right.MANAGE_TABLES, Right.DRAFT_AGREEMENTS, Right.REVOKE_AGREEMENTS, Right.SET_POLICY, Right.CANCEL_JOBS},
         Duty.ANALYST: _SEES | {Right.DRAFT_AGREEMENTS, Right.PROPOSE_JOBS, Right.CANCEL_JOBS, Right.SEE_RESULTS},

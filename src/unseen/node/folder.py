@@ -208,6 +208,14 @@ class Node:
             raise UsageError(f"the certificate in {path} was revoked by this node: unseen node renew {self.folder}")
         return identity
 
+    def identity_mark(self) -> tuple[int, int]:
+        """Return what differs once another key and certificate are in place; 0 and 0 if none can be seen."""
+        try:
+            status = (self.folder / _NODE_FILE).stat()
+        except OSError:
+            return 0, 0
+        return status.st_ino, status.st_mtime_ns
+
     def renew(self, now: datetime, *, days: int = LEAF_DAYS, root_key: Path | None = None) -> datetime:
         """Put a new key and certificate in place; return until when it is valid.
 

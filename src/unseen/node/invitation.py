@@ -5,15 +5,19 @@ from __future__ import annotations
 import base64
 import binascii
 import hashlib
+import hmac
 import struct
 import threading
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import NoReturn
 
+from cryptography.hazmat.primitives.asymmetric import ec
+
 from unseen.errors import PermissionDenied, UsageError
 from unseen.ids import PartyId
 from unseen.transport.diagnosis import split_endpoint
+from unseen.transport.tls import Authority, Identity, issue, make_authority
 
 SECRET_BYTES = 16
 MOST_ANSWERS = 5
@@ -23,6 +27,10 @@ _PREFIX = "unseen-"
 _FORMAT = 1
 _FIXED = struct.Struct(f">BQ32s{SECRET_BYTES}s")
 _CHECK_BYTES = 4
+# An invitation is good for a day at most.
+_GUEST_DAYS = 2
+# Of the curve P-256 (SP 800-186, 3.2.1.3).
+_ORDER = 0xFFFFFFFF00000000FFFFFFFFFFFFFFFFBCE6FAADA7179E84F3B9CAC2FC632551
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,6 +54,20 @@ class Invitation:
     def digest(self) -> bytes:
         """Return a hash of all that the line says."""
         return hashlib.sha256(b"unseen invitation" + self._content()).digest()
+
+    def guest(self, now: datetime) -> Identity:
+        """Return what the joiner shows at the port of a node that runs: whoever knows the secret can make it.
+
+        It names the inviter, who is nobody's partner at its own port, so that it opens nothing but a pairing.
+        """
+        return issue(self.guest_root(now), self.inviter, days=_GUEST_DAYS, now=now)
+
+    def guest_root(self, now: datetime) -> Authority:
+        """Return the authority under which ``guest`` is; each side makes it with the same key, from the secret."""
+        spread = hmac.new(self.secret, b"unseen pairing guest key", hashlib.sha512).digest()
+        key = ec.derive_private_key(1 + int.from_bytes(spread, "big") % (_ORDER - 1), ec.SECP256R1())
+        name = f"Unseen guest {self.digest().hex()[:16]}"
+        return make_authority(name, days=_GUEST_DAYS, now=now, party=self.inviter, key=key)
 
     def _content(self) -> bytes:
         texts = (self.endpoint, self.inviter, self.joiner or "")

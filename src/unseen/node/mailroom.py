@@ -90,19 +90,23 @@ class Mailroom:
         """Note that a peer has all letters up to a number."""
         with self._books.turn() as turn:
             turn.kept.mail.delivered(peer, up_to)
-        # Of a database that was put back, letters wait until this is known.
-        self._news_of(peer).add()
+        # In a database that was put back, letters wait until this is known.
+        self.stir(peer)
 
     def received(self, peer: PartyId) -> int:
         """Return the number of the last letter of a peer."""
         with self._books.turn() as turn:
             return turn.kept.mail.received(peer)
 
-    def changed(self, peer: PartyId, timeout: float) -> bool:
-        """Return true once there may be letters that ``waiting`` has not given, false after ``timeout`` seconds."""
+    def changed(self, peer: PartyId, timeout: float) -> None:
+        """Return once there may be letters that ``waiting`` has not given, or after ``timeout`` seconds."""
         news = self._news_of(peer)
         with news.changed:
-            return news.changed.wait_for(lambda: news.count != news.seen, timeout)
+            news.changed.wait_for(lambda: news.count != news.seen, timeout)
+
+    def stir(self, peer: PartyId) -> None:
+        """Let whoever waits in ``changed`` return."""
+        self._news_of(peer).add()
 
     def take(self, peer: PartyId, number: int, body: bytes) -> None:
         """Take a letter, with all that it brings about, unless it was taken before.

@@ -1,7 +1,8 @@
 """Carries a pairing over the node's one port: the inviter waits there, the joiner dials, people compare a code.
 
-TLS 1.3 with the inviter's node certificate; frames of four bytes of length, one of kind, and a message. The port is
-busy with that only as long as somebody is invited.
+TLS 1.3 with the inviter's node certificate. A node that does not run waits at its port in a process of its own
+(``Host``). One that runs has gRPC there: the joiner, who sees that, makes a stream under the certificate that the
+invitation gives to its guest (``usecases.pairings`` is the other side). The messages are the same.
 """
 
 from __future__ import annotations
@@ -11,23 +12,19 @@ import queue
 import secrets
 import socket
 import ssl
-import struct
 import threading
-import time
-from contextlib import suppress
+from contextlib import ExitStack, suppress
 from datetime import UTC, datetime, timedelta
 from types import TracebackType
 from typing import Self
 
 from cryptography.hazmat.primitives import serialization
 
-from unseen.codec import decode, encode_bytes, message, shown
+from unseen.codec import decode, encode_bytes, message
 from unseen.errors import (
     HandshakeRefused,
-    PeerFailed,
     PeerUnreachable,
     PermissionDenied,
-    RemoteProtocolError,
     TransportError,
     UnseenError,
     UsageError,
@@ -36,16 +33,18 @@ from unseen.ids import PartyId
 from unseen.node.folder import Node
 from unseen.node.invitation import SECRET_BYTES, Door, Invitation
 from unseen.node.pairing import NONCE_BYTES, Found, Inviter, Joiner
+from unseen.node.partners import alone
+from unseen.node.wires import FRAME_BYTES, PATIENCE, SocketWire, StreamWire, Wire, translated
 from unseen.transport.diagnosis import Finding, connect, in_memory, split_endpoint
+
+# First: it sets what gRPC reads when it is imported.
+from unseen.transport.endpoints import PAIR, SERVICE, dialled
 from unseen.transport.tls import Identity, host_name, read_certificate
 
 PROTOCOL = "unseen-pairing/1"
-_FRAME = struct.Struct(">IB")
-_FRAME_BYTES = 1 << 14
-_SAID, _REFUSED = 0, 1
-_PATIENCE = 10.0
-# For people who call each other.
-_TALK_SECONDS = 900.0
+_OF_A_NODE = "h2"
+TALK_SECONDS = 900.0
+"""For people who call each other."""
 _MOST_GUESTS = 16
 
 
@@ -59,10 +58,10 @@ class Verdict:
 class Encounter:
     """Two nodes that know the same secret, while their people compare codes."""
 
-    def __init__(self, node: Node, connection: ssl.SSLSocket, found: Found, endpoint: str | None) -> None:
+    def __init__(self, node: Node, wire: Wire, found: Found, endpoint: str | None) -> None:
         self.found = found
         self._node = node
-        self._connection = connection
+        self._wire = wire
         self._endpoint = endpoint
         self._over = False
 
@@ -88,10 +87,11 @@ class Encounter:
     def _exchange(self, agreed: bool) -> bool:
         self._over = True
         peer = self.found.peer
-        with self._connection, _translated(peer):
-            self._connection.settimeout(_TALK_SECONDS)
-            _send(self._connection, encode_bytes(Verdict(agreed)))
-            return decode(Verdict, _receive(self._connection, peer), sender=peer).agreed
+        try:
+            self._wire.send(encode_bytes(Verdict(agreed)))
+            return decode(Verdict, self._wire.receive(peer, TALK_SECONDS), sender=peer).agreed
+        finally:
+            self._wire.close()
 
     def __enter__(self) -> Self:
         return self
@@ -101,8 +101,9 @@ class Encounter:
     ) -> None:
         """Tell the other side if nothing came of it."""
         if not self._over:
-            with self._connection, suppress(OSError):
-                _send(self._connection, encode_bytes(Verdict(agreed=False)))
+            with suppress(TransportError):
+                self._wire.send(encode_bytes(Verdict(agreed=False)))
+            self._wire.close()
 
 
 class Host:
@@ -117,24 +118,19 @@ class Host:
     ) -> None:
         self._node = node
         self._identity = node.identity()
-        if node.config.listen is None:
-            raise UsageError(
-                f"{node.name} does not listen, so nobody can join it: let the partner invite, or name a port as "
-                f"`listen` in {node.folder / 'node.yaml'}"
-            )
-        self._listener = _listen(node.config.listen)
+        self.invitation = new_invitation(node, lifetime=lifetime, joiner=joiner, address=address)
+        self._place = ExitStack()
         try:
-            self.invitation = Invitation(
-                endpoint=_reachable(node.config.listen, address),
-                inviter=node.name,
-                joiner=joiner,
-                root=_fingerprint(self._identity),
-                expires=datetime.now(UTC).replace(microsecond=0) + lifetime,
-                secret=secrets.token_bytes(SECRET_BYTES),
-            )
-        except UsageError:
-            self._listener.close()
-            raise
+            # A node that runs leaves its port for a moment whenever it lets other partners in.
+            self._place.enter_context(alone(node.folder))
+        except UsageError as error:
+            raise UsageError(
+                f"the node in {node.folder} runs: let it invite by `unseen partner invite`, after `unseen login`; or "
+                "stop it, and start it again afterwards"
+            ) from error
+        with self._place.pop_all() as place:
+            self._listener = _listen(node.config.listen or "")
+            self._place = place.pop_all()
         self.door = Door(self.invitation)
         self._context = _server_context(self._identity)
         self._guests = threading.BoundedSemaphore(_MOST_GUESTS)
@@ -167,6 +163,7 @@ class Host:
         with suppress(OSError):
             self._listener.shutdown(socket.SHUT_RDWR)
         self._listener.close()
+        self._place.close()
         self._over.set()
         self._dismiss()
 
@@ -192,32 +189,70 @@ class Host:
         """Let one who dialled go through the messages; whatever it does, nothing but its own connection suffers."""
         try:
             with suppress(OSError, UnseenError):
-                connection.settimeout(_PATIENCE)
-                self._meet(self._context.wrap_socket(connection, server_side=True))
+                connection.settimeout(PATIENCE)
+                # Raises if the other side has hung up already, for which Python's TLS would not close its socket.
+                connection.getpeername()
+                self._meet(SocketWire(self._context.wrap_socket(connection, server_side=True)))
         finally:
+            connection.close()
             self._guests.release()
 
-    def _meet(self, secured: ssl.SSLSocket) -> None:
+    def _meet(self, wire: Wire) -> None:
         with Inviter(self.door, self._identity, secrets.token_bytes(NONCE_BYTES)) as side:
-            try:
-                found = self._talk(secured, side)
-            except BaseException:
-                secured.close()
-                raise
-            # Whoever could reach this node will dial it.
-            self._met.put(Encounter(self._node, secured, found, None))
+            self._met.put(meet(self._node, wire, side))
             if self._over.is_set():
                 self._dismiss()
 
-    def _talk(self, secured: ssl.SSLSocket, side: Inviter) -> Found:
-        try:
-            _send(secured, side.answer(_receive(secured, "the joiner"), datetime.now(UTC)))
-            welcome, found = side.welcome(_receive(secured, "the joiner"), datetime.now(UTC))
-        except UnseenError as error:
-            _send(secured, str(error).encode()[:_FRAME_BYTES], kind=_REFUSED)
-            raise
-        _send(secured, welcome)
-        return found
+
+def meet(node: Node, wire: Wire, side: Inviter) -> Encounter:
+    """Return the encounter with a guest, who knows the secret; hang up on another one.
+
+    Raises:
+        UnseenError: It does not know it, or went away; if it is there, it was told.
+    """
+    try:
+        found = _talk(wire, side)
+    except BaseException:
+        wire.close()
+        raise
+    # Whoever could reach this node will dial it.
+    return Encounter(node, wire, found, None)
+
+
+def _talk(wire: Wire, side: Inviter) -> Found:
+    try:
+        wire.send(side.answer(wire.receive("the joiner"), datetime.now(UTC)))
+        welcome, found = side.welcome(wire.receive("the joiner"), datetime.now(UTC))
+    except TransportError:  # nobody is there to be told
+        raise
+    except UnseenError as error:
+        wire.send(str(error).encode()[:FRAME_BYTES], refused=True)
+        raise
+    wire.send(welcome)
+    return found
+
+
+def new_invitation(
+    node: Node, *, lifetime: timedelta, joiner: PartyId | None = None, address: str | None = None
+) -> Invitation:
+    """Return an invitation to the port of a node.
+
+    Raises:
+        UsageError: It has none, or not at an address that a partner can dial.
+    """
+    if node.config.listen is None:
+        raise UsageError(
+            f"{node.name} does not listen, so nobody can join it: let the partner invite, or name a port as "
+            f"`listen` in {node.folder / 'node.yaml'}"
+        )
+    return Invitation(
+        endpoint=_reachable(node.config.listen, address),
+        inviter=node.name,
+        joiner=joiner,
+        root=_fingerprint(node.identity()),
+        expires=datetime.now(UTC).replace(microsecond=0) + lifetime,
+        secret=secrets.token_bytes(SECRET_BYTES),
+    )
 
 
 def join(node: Node, invitation: Invitation) -> Encounter:
@@ -234,73 +269,51 @@ def join(node: Node, invitation: Invitation) -> Encounter:
     commitment = side.commitment(datetime.now(UTC))
     connection = connect(invitation.endpoint, inviter)
     if isinstance(connection, Finding):
-        raise PeerUnreachable(f"{connection.text}; does `unseen node invite` still wait there?")
-    with _translated(inviter):
-        secured = _client_context().wrap_socket(connection, server_hostname=host_name(inviter))
-        try:
-            secured.settimeout(_PATIENCE)
-            _check_pairing(secured, invitation.endpoint)
-            _send(secured, commitment)
-            shown_certificate = secured.getpeercert(binary_form=True) or b""
-            _send(secured, side.opening(_receive(secured, inviter), shown_certificate, datetime.now(UTC)))
-            found = side.found(_receive(secured, inviter))
-        except BaseException:
-            secured.close()
+        raise PeerUnreachable(f"{connection.text}; does {inviter} still wait there?")
+    wire, certificate = _dialled(connection, invitation)
+    try:
+        wire.send(commitment)
+        wire.send(side.opening(_answer(wire, invitation), certificate, datetime.now(UTC)))
+        found = side.found(wire.receive(inviter))
+    except BaseException:
+        wire.close()
+        raise
+    return Encounter(node, wire, found, invitation.endpoint)
+
+
+def _answer(wire: Wire, invitation: Invitation) -> bytes:
+    try:
+        return wire.receive(invitation.inviter)
+    except TransportError as error:
+        if not isinstance(wire, StreamWire):
             raise
-    return Encounter(node, secured, found, invitation.endpoint)
+        raise HandshakeRefused(
+            f"the node of {invitation.inviter} at {invitation.endpoint} does not know the invitation (any more): "
+            f"it has ended or was taken back; ask {invitation.inviter} for a new one"
+        ) from error
 
 
-def _check_pairing(secured: ssl.SSLSocket, endpoint: str) -> None:
-    if secured.selected_alpn_protocol() != PROTOCOL:
-        raise HandshakeRefused(f"{endpoint} does not wait for a partner: does `unseen node invite` still run there?")
+def _dialled(connection: socket.socket, invitation: Invitation) -> tuple[Wire, bytes]:
+    """Return what leads to whoever listens at the invitation's endpoint, and the certificate that it showed, DER."""
+    inviter = invitation.inviter
+    with translated(inviter):
+        secured = _client_context().wrap_socket(connection, server_hostname=host_name(inviter))
+    certificate, protocol = secured.getpeercert(binary_form=True) or b"", secured.selected_alpn_protocol()
+    if protocol == PROTOCOL:
+        return SocketWire(secured), certificate
+    secured.close()
+    if protocol != _OF_A_NODE:
+        raise HandshakeRefused(f"{invitation.endpoint} does not wait for a partner: does {inviter} still wait there?")
+    return _as_guest(invitation, ssl.DER_cert_to_PEM_cert(certificate).encode()), certificate
 
 
-class _translated:  # noqa: N801  # reads as a phrase
-    """Says what a broken connection means."""
-
-    def __init__(self, peer: str) -> None:
-        self._peer = peer
-
-    def __enter__(self) -> None:
-        """Begin."""
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        if isinstance(error, TimeoutError):
-            raise TransportError(f"{self._peer} said nothing for too long: nothing was kept; invite again") from error
-        if isinstance(error, ssl.SSLError):
-            raise HandshakeRefused(f"{self._peer}: no TLS 1.3 at its port ({error.reason or error})") from error
-        if isinstance(error, OSError):
-            raise TransportError(f"{self._peer} went away ({error}): nothing was kept; invite again") from error
-
-
-def _send(connection: ssl.SSLSocket, data: bytes, *, kind: int = _SAID) -> None:
-    connection.sendall(_FRAME.pack(len(data), kind) + data)
-
-
-def _receive(connection: ssl.SSLSocket, peer: str) -> bytes:
-    size, kind = _FRAME.unpack(_exactly(connection, _FRAME.size, peer))
-    if size > _FRAME_BYTES or kind not in (_SAID, _REFUSED):
-        raise RemoteProtocolError(f"{peer}: a frame of {size} bytes and kind {kind}; this is no pairing")
-    data = _exactly(connection, size, peer)
-    if kind == _REFUSED:
-        raise PeerFailed(f"{peer} refused: {shown(data.decode('utf-8', 'replace'), limit=500)}")
-    return data
-
-
-def _exactly(connection: ssl.SSLSocket, count: int, peer: str) -> bytes:
-    data, patience = b"", connection.gettimeout() or _PATIENCE
-    deadline = time.monotonic() + patience
-    while len(data) < count:
-        # One limit for all of it, so that nobody holds a place by one byte now and then.
-        connection.settimeout(max(deadline - time.monotonic(), 0.01))
-        more = connection.recv(count - len(data))
-        if not more:
-            raise TransportError(f"{peer} hung up: nothing was kept; invite again")
-        data += more
-    connection.settimeout(patience)
-    return data
+def _as_guest(invitation: Invitation, certificate_pem: bytes) -> Wire:
+    """Return a stream to the node that showed this certificate and no other; it ends at once without an invitation."""
+    guest = invitation.guest(datetime.now(UTC))
+    connection = dialled(invitation.endpoint, guest, invitation.inviter, certificate_pem)
+    wire = StreamWire(connection.close)
+    wire.follow(connection.stream_stream(f"/{SERVICE}/{PAIR}")(wire.outgoing()))
+    return wire
 
 
 def _listen(endpoint: str) -> socket.socket:
@@ -310,8 +323,8 @@ def _listen(endpoint: str) -> socket.socket:
         return socket.create_server((host, port), family=family)
     except OSError as error:
         raise UsageError(
-            f"cannot wait at {endpoint}: {error.strerror or error}; nobody can be invited while the node or a job uses "
-            "the port: stop it, invite, and start it again"
+            f"cannot wait at {endpoint}: {error.strerror or error}; nobody can be invited while something else, as a "
+            "job from a party file, uses the port"
         ) from error
 
 
@@ -342,7 +355,7 @@ def _client_context() -> ssl.SSLContext:
     context.minimum_version = ssl.TLSVersion.TLSv1_3
     context.check_hostname = False
     context.verify_mode = ssl.CERT_NONE
-    context.set_alpn_protocols([PROTOCOL])
+    context.set_alpn_protocols([PROTOCOL, _OF_A_NODE])
     return context
 
 

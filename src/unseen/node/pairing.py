@@ -117,6 +117,11 @@ def plain_code(text: str) -> str:
     return text.upper().translate(_ALIKE)
 
 
+def grouped(code: str) -> str:
+    """Return a code as it is read to somebody: in two halves."""
+    return f"{code[: CODE_CHARACTERS // 2]}-{code[CODE_CHARACTERS // 2 :]}"
+
+
 class Inviter:
     """The inviter's side of one connection, good for one conversation; leaving the block ends it."""
 

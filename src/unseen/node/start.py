@@ -30,10 +30,12 @@ from unseen.node.http.metrics import Figures, NodeCollector
 from unseen.node.http.serve import serving
 from unseen.node.http.services import Services, SetUpToken, checks_of
 from unseen.node.http.sign_on import CALLBACK
+from unseen.node.importing import Apart
 from unseen.node.logs import LogForm
 from unseen.node.mailroom import Mailroom
 from unseen.node.oidc import OidcConfig, Provider
 from unseen.node.partners import alone
+from unseen.node.renewal import Renewal
 from unseen.node.storage import RUN_FOLDER, open_node_artifacts, open_node_store, open_sources
 from unseen.node.store import Store
 from unseen.node.supervisor import Settings, Supervisor, Way
@@ -41,6 +43,7 @@ from unseen.node.traces import Traces, open_traces
 from unseen.node.usecases.audit import Audit
 from unseen.node.usecases.catalogue import Catalogue
 from unseen.node.usecases.jobs import Jobs
+from unseen.node.usecases.pairings import Pairings
 from unseen.node.usecases.people import People
 from unseen.node.usecases.projects import Projects
 from unseen.node.usecases.runs import Runs
@@ -63,6 +66,7 @@ class Running:
     jobs: Jobs
     runs: Runs
     audit: Audit
+    pairings: Pairings
     port: Port
     supervisor: Supervisor
     figures: Figures
@@ -89,8 +93,10 @@ def open_node(folder: Path, *, log: LogForm | None = None) -> Iterator[Running]:
         opened.callback(artifacts.close)
         owner = Owner(node.name, _signing_key(folder), certificate_fingerprint(identity.ca_pem))
         books = Books(store, owner, SystemClock(), lambda peer: node.partners.roots().get(peer))
+        books.check()
         projects, jobs, audit = Projects(books), Jobs(books), Audit(books)
         runs = Runs(books, folder.resolve() / "workspaces")
+        pairings = Pairings(node)
         port = opened.enter_context(
             Port(
                 identity,
@@ -99,12 +105,19 @@ def open_node(folder: Path, *, log: LogForm | None = None) -> Iterator[Running]:
                 mail=Mailroom(books, projects, jobs),
                 relay=folder / RUN_FOLDER,
                 admits=jobs.admits,
+                guests=pairings,
             )
         )
+        pairings.after_each(port.look)
         settings = Settings(
             concurrent=node.config.jobs, memory_bytes=_bytes(node.config.worker_gib), log=log or node.config.log
         )
-        chores = (lambda: projects.send_cards(node.partners.roots()), projects.announce_tables, jobs.ask_what_was_lost)
+        chores = (
+            Renewal(node, port.show),
+            lambda: projects.send_cards(node.partners.roots()),
+            projects.announce_tables,
+            jobs.ask_what_was_lost,
+        )
         figures, traces = Figures(), open_traces(node.name, os.environ)
         supervisor = Supervisor(node.name, runs, jobs, Way(port, port.socket, artifacts), settings, chores)
         books.after_each(supervisor.stir)
@@ -115,7 +128,9 @@ def open_node(folder: Path, *, log: LogForm | None = None) -> Iterator[Running]:
             supervisor.watched_by(traces)
         supervisor.start()
         opened.callback(supervisor.stop)
-        yield Running(node, store, artifacts, books, projects, jobs, runs, audit, port, supervisor, figures, traces)
+        yield Running(
+            node, store, artifacts, books, projects, jobs, runs, audit, pairings, port, supervisor, figures, traces
+        )
 
 
 def run_node(folder: Path, *, ready: Callable[[Running], None], log: LogForm | None = None) -> None:
@@ -182,9 +197,13 @@ def _sent_back_to(config: OidcConfig | None) -> tuple[str, ...]:
     return (f"[{host}]" if ":" in host else host,) if host else ()
 
 
+def _catalogue(running: Running, clock: SystemClock) -> Catalogue:
+    return Catalogue(running.store, running.artifacts, clock, Apart(_bytes(running.node.config.worker_gib)))
+
+
 def _services(running: Running, provider: Provider | None, clock: SystemClock) -> Services:
     running.figures.registry.register(NodeCollector(running.node, running.store, clock, running.port.traffic.all))
-    people, catalogue = People(running.store, running.books), Catalogue(running.store, running.artifacts, clock)
+    people, catalogue = People(running.store, running.books), _catalogue(running, clock)
     return Services(
         name=running.node.name,
         people=people,
@@ -196,6 +215,7 @@ def _services(running: Running, provider: Provider | None, clock: SystemClock) -
         runs=running.runs,
         audit=running.audit,
         partners=running.node.partners,
+        pairings=running.pairings,
         set_up=SetUpToken(running.node.folder),
         clock=clock,
         store=running.store,

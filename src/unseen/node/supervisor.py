@@ -8,7 +8,6 @@ the job at all parties.
 from __future__ import annotations
 
 import logging
-import os
 import queue
 import secrets
 import subprocess
@@ -28,15 +27,13 @@ from unseen.flow.spec import FlowSpec
 from unseen.ids import JobId, PartyId, StepId
 from unseen.node.books import Turn
 from unseen.node.logs import LogForm
+from unseen.node.processes import bare_environment
 from unseen.node.usecases.jobs import Jobs
 from unseen.node.usecases.runs import Runs, Work
 from unseen.node.watching import Result, Run, Watcher, tell
-from unseen.node.worker import Assignment
+from unseen.node.worker import GO, Assignment
 
 _log = logging.getLogger(__name__)
-_KEPT = frozenset({"PATH", "PYTHONPATH", "HOME", "LANG", "LC_ALL", "TMPDIR", "TZ"})
-_KEPT_PREFIXES = ("BLIS_", "MKL_", "NUMBA_", "OMP_", "OPENBLAS_", "POLARS_")
-"""Of what tells libraries how to compute: a worker's last bits are to be those of any other process here."""
 
 
 class Relay(Protocol):
@@ -291,7 +288,7 @@ class Supervisor:
                     self._runs.note(lease, event)
                     tell(self._watchers, worker.run, event)
                 case {"size": [str(step), int() | None as shared]}:
-                    self._runs.note_size(lease, StepId(step), shared)
+                    self._judge(worker, StepId(step), shared)
                 case {"again": str(text)}:
                     _log.warning("it begins anew from its checkpoints: %s", shown(text, limit=500), extra=worker.fields)
                 case {"end": "done"}:
@@ -300,6 +297,19 @@ class Supervisor:
                     worker.end = _error(name, text)
         except (ValueError, UnseenError) as error:
             _log.warning("its worker says what cannot be understood: %s", error, extra=worker.fields)
+
+    def _judge(self, worker: _Worker, step: StepId, shared: int | None) -> None:
+        """Let a worker go on, which waits for that, if the size of a step's result allows it."""
+        try:
+            goes_on = self._runs.note_size(worker.work.lease, step, shared)
+        except UnseenError as error:
+            self._runs.failed(worker.work.lease, error)
+            return
+        stream = worker.process.stdin
+        if goes_on and stream is not None:
+            with suppress(OSError, ValueError):  # it may have ended by now
+                stream.write(GO)
+                stream.flush()
 
     def _look_after(self) -> None:
         now = time.monotonic()
@@ -387,9 +397,6 @@ def _result(worker: _Worker, *, stands: bool) -> Result:
 
 def _spawn(task: Assignment, home: Path) -> subprocess.Popen[str]:
     home.mkdir(parents=True, exist_ok=True, mode=0o700)
-    environment = {
-        name: value for name, value in os.environ.items() if name in _KEPT or name.startswith(_KEPT_PREFIXES)
-    }
     with (home / "worker.log").open("a") as log:
         process = subprocess.Popen(  # our own program, no shell
             (sys.executable, "-P", "-m", "unseen.node.worker"),
@@ -398,7 +405,7 @@ def _spawn(task: Assignment, home: Path) -> subprocess.Popen[str]:
             stderr=log,
             encoding="utf-8",
             errors="replace",
-            env=environment,
+            env=bare_environment(),
             start_new_session=True,
         )
     if process.stdin is not None:

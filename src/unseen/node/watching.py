@@ -7,6 +7,7 @@ its costs are numbers.
 from __future__ import annotations
 
 import enum
+import logging
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -16,6 +17,7 @@ from unseen.ids import JobId, StepId
 from unseen.trust.agreement import ProjectId
 
 _MOST = 2**63
+_log = logging.getLogger(__name__)
 
 
 class Result(enum.StrEnum):
@@ -82,6 +84,23 @@ def tell(watchers: tuple[Watcher, ...], run: Run, event: Mapping[str, object]) -
             watcher.step_began(run, step)
         elif event.get("what") == "leave":
             watcher.step_ended(run, step, _cost(event))
+    if event.get("what") == "leave":
+        _note(run, step, _cost(event))
+
+
+def _note(run: Run, step: StepId, cost: Cost) -> None:
+    _log.info(
+        "step %s is over%s",
+        step,
+        ", reused" if cost.reused else "",
+        extra={
+            "job": run.job,
+            "project": run.project,
+            "step": step,
+            "component": run.components[step],
+            "milliseconds": round(1000 * cost.seconds),
+        },
+    )
 
 
 def _cost(event: Mapping[str, object]) -> Cost:

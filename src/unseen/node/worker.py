@@ -2,7 +2,8 @@
 
 It reads what it has to do from its standard input, one line of JSON; it has no keys, no store, and no way to others but
 the node's socket. It tells its supervisor what happens, one line of JSON each, and ends when its input does: a worker
-does not outlive its node.
+does not outlive its node. After it has told a size, it waits for the line ``go``: nothing of the next step leaves
+before the node has judged what this one revealed.
 
 =================================  ====================================================
 line                               says
@@ -34,12 +35,12 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from unseen.clock import SystemClock
 from unseen.component import Source, installed_components
-from unseen.dialogue import Event
+from unseen.dialogue import Event, Observer
 from unseen.errors import Cancelled, LocalProtocolError, PeerFailed, TransportError, UnseenError, UsageError
 from unseen.flow.executor import Seat, noting_the_end, play
 from unseen.flow.graph import build_graph
 from unseen.flow.spec import FlowSpec
-from unseen.flow.store import Workspace
+from unseen.flow.store import TaskRecord, Workspace
 from unseen.ids import JobId, PartyId, StepId
 from unseen.node.logs import LogForm, about, configure
 from unseen.transport.relay import RelayChannel
@@ -54,6 +55,8 @@ _LOCK_SECONDS = 10.0
 _EVENT_SECONDS = 0.5
 _FIRST_PAUSE, _LONGEST_PAUSE = 0.5, 4.0
 _OPEN_FILES = 4096
+_LOOK_SECONDS = 0.2
+GO = "go\n"
 
 Tell = Callable[[Mapping[str, object]], None]
 
@@ -77,8 +80,8 @@ class Assignment(BaseModel):
     log: LogForm = LogForm.TEXT
 
 
-def work(task: Assignment, tell: Tell, cancel: threading.Event) -> None:
-    """Run a job until it is done.
+def work(task: Assignment, tell: Tell, cancel: threading.Event, word: threading.Semaphore) -> None:
+    """Run a job until it is done; ``word`` is released each time the node says that it goes on.
 
     Raises:
         UnseenError: It cannot go on.
@@ -89,18 +92,19 @@ def work(task: Assignment, tell: Tell, cancel: threading.Event) -> None:
         workspace.start_job(task.job, graph.spec, SystemClock().now())
         sources = {name: Source(path) for name, path in task.tables.items()}
         seat = Seat(task.party, graph, task.job, workspace, sources, SystemClock(), points=task.points)
+        sizes = _Sizes(seat, tell, cancel, word)
         try:
-            _persist(task, seat, tell, cancel)
+            _persist(task, seat, tell, cancel, sizes)
         finally:
-            _tell_sizes(seat, tell)
+            sizes.tell()
 
 
-def _persist(task: Assignment, seat: Seat, tell: Tell, cancel: threading.Event) -> None:
+def _persist(task: Assignment, seat: Seat, tell: Tell, cancel: threading.Event, sizes: _Sizes) -> None:
     """Run the job, again and again if the way to partners is lost: theirs may have been killed, and be back soon."""
     pause = _FIRST_PAUSE
     while True:
         try:
-            _drive(task, seat, tell, cancel)
+            _drive(task, seat, _Reporter(tell, sizes.await_word), cancel)
         except (TransportError, PeerFailed) as error:
             _log.warning("begins anew from its checkpoints: %s", error)
             tell({"again": str(error)})
@@ -127,7 +131,7 @@ def _alone(workspace: Workspace, job: JobId) -> Iterator[None]:
         yield
 
 
-def _drive(task: Assignment, seat: Seat, tell: Tell, cancel: threading.Event) -> None:
+def _drive(task: Assignment, seat: Seat, observe: Observer, cancel: threading.Event) -> None:
     with (
         noting_the_end([seat]),
         RelayChannel(task.party, seat.peers, task.socket, task.token, task.job) as channel,
@@ -135,7 +139,7 @@ def _drive(task: Assignment, seat: Seat, tell: Tell, cancel: threading.Event) ->
             channel,
             job=task.job,
             checkpoints=seat.workspace.checkpoints(task.job),
-            observe=_Reporter(tell),
+            observe=observe,
             cancel=cancel,
             silence=task.silence_seconds,
         ) as session,
@@ -144,13 +148,15 @@ def _drive(task: Assignment, seat: Seat, tell: Tell, cancel: threading.Event) ->
 
 
 class _Reporter:
-    """Tells of progress, not too often."""
+    """Tells of progress, not too often; calls ``before_each`` before anything of a step leaves."""
 
-    def __init__(self, tell: Tell) -> None:
-        self._tell = tell
+    def __init__(self, tell: Tell, before_each: Callable[[], None]) -> None:
+        self._tell, self._before_each = tell, before_each
         self._last = 0.0
 
     def __call__(self, event: Event) -> None:
+        if event.what == "enter":
+            self._before_each()
         now = time.monotonic()
         if event.what == "progress" and now - self._last < _EVENT_SECONDS:
             return
@@ -175,18 +181,45 @@ class _Reporter:
         )
 
 
-def _tell_sizes(seat: Seat, tell: Tell) -> None:
-    """Tell how many rows were found to be shared, by steps that are finished; results may have gone out with them."""
-    for step, key in seat.workspace.job(seat.job).steps.items():
-        node = seat.graph.nodes[step]
-        record = seat.workspace.finished(key)
-        if node.component.name not in VARIANTS or record is None:
-            continue
-        shared = None
-        if "summary" in record.outputs:
-            summary = seat.workspace.get(record.outputs["summary"], node.component.outputs["summary"].kind)
-            shared = getattr(summary, "shared", getattr(summary, "found", None))
-        tell({"size": [step, shared]})
+class _Sizes:
+    """Tells how many rows were found to be shared, by each step that is finished, once."""
+
+    def __init__(self, seat: Seat, tell: Tell, cancel: threading.Event, word: threading.Semaphore) -> None:
+        self._seat, self._tell, self._cancel, self._word = seat, tell, cancel, word
+        self._told = set[StepId]()
+
+    def tell(self) -> int:
+        """Tell what is not told yet; return how many steps that were."""
+        found = {
+            step: record
+            for step, key in self._seat.workspace.job(self._seat.job).steps.items()
+            if step not in self._told
+            and self._seat.graph.nodes[step].component.name in VARIANTS
+            and (record := self._seat.workspace.finished(key)) is not None
+        }
+        for step, record in found.items():
+            self._told.add(step)
+            self._tell({"size": [step, self._shared(step, record)]})
+        return len(found)
+
+    def await_word(self) -> None:
+        """Tell what is not told yet, and wait until the node lets the job go on after each of it.
+
+        Raises:
+            Cancelled: It does not.
+        """
+        for _ in range(self.tell()):
+            while not self._word.acquire(timeout=_LOOK_SECONDS):
+                if self._cancel.is_set():
+                    raise Cancelled(f"{self._seat.me}: stopped on request")
+
+    def _shared(self, step: StepId, record: TaskRecord) -> int | None:
+        if "summary" not in record.outputs:
+            return None
+        kind = self._seat.graph.nodes[step].component.outputs["summary"].kind
+        summary = self._seat.workspace.get(record.outputs["summary"], kind)
+        found = getattr(summary, "shared", getattr(summary, "found", None))
+        return found if isinstance(found, int) else None
 
 
 # --- the process -----------------------------------------------------------------------------------------------------
@@ -204,11 +237,12 @@ def main() -> None:
     try:
         task = _assignment(sys.stdin.readline())
         configure(task.log, secrets=(task.token,))
-        threading.Thread(target=_end_with, args=(sys.stdin,), daemon=True).start()
+        word = threading.Semaphore(0)
+        threading.Thread(target=_end_with, args=(sys.stdin, word), daemon=True).start()
         _limit(task)
         with about(job=task.job):
             _log.info("the worker begins, process %d", os.getpid())
-            work(task, tell, cancel)
+            work(task, tell, cancel, word)
             _log.info("the worker is done")
     except UnseenError as error:
         _log.error("the worker stops: %s: %s", type(error).__name__, error)
@@ -232,9 +266,11 @@ def _teller(out: IO[str]) -> Tell:
     return tell
 
 
-def _end_with(stream: IO[str]) -> None:
-    """End the process once its node has gone."""
-    stream.read()
+def _end_with(stream: IO[str], word: threading.Semaphore) -> None:
+    """Pass the node's word on; end the process once it has gone."""
+    for line in stream:
+        if line == GO:
+            word.release()
     os._exit(BUSY)
 
 

@@ -17,7 +17,7 @@ frees its place among those that run, a lifted freeze is lifted, and fingerprint
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Collection, Iterable
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from typing import TypeVar
@@ -34,8 +34,13 @@ C = TypeVar("C", bound=Case)
 _NO_TIME = datetime(1, 1, 1, tzinfo=UTC)
 
 
-def before(request: Request, facts: Iterable[Fact], limits: Limits) -> Allow | FromCache | Refuse:
+def before(
+    request: Request, facts: Iterable[Fact], limits: Limits, same: Collection[SessionId] | None = None
+) -> Allow | FromCache | Refuse:
     """Return whether the session may begin.
+
+    ``same`` are the sessions that computed the very result that this one asks for, as far as the caller can tell; only
+    theirs is given again. ``None``: whatever the lists and the question are the same of.
 
     Raises:
         DataError: The facts about this partner are damaged; nothing may go out before they are restored.
@@ -49,7 +54,7 @@ def before(request: Request, facts: Iterable[Fact], limits: Limits) -> Allow | F
     case = Case(request, allowance, ledger(sessions, request.table, request.key_columns))
     if verdict := _first(STANDING, case):
         return Refuse(*verdict, (request,))
-    if earlier := _released_before(request, case.spent):
+    if earlier := _released_before(request, case.spent, same):
         return FromCache(earlier, (request,))
     if verdict := _first(COSTS, case):
         return Refuse(*verdict, (request,))
@@ -60,9 +65,10 @@ def _first(checks: Iterable[Callable[[C], Verdict | None]], case: C) -> Verdict 
     return next((verdict for check in checks if (verdict := check(case))), None)
 
 
-def _released_before(request: Request, spent: Ledger) -> SessionId | None:
+def _released_before(request: Request, spent: Ledger, same: Collection[SessionId] | None) -> SessionId | None:
     asked, released = _question(request), (course.asked for course in spent.counted if course.released)
-    return next((earlier.session for earlier in released if _question(earlier) == asked), None)
+    alike = (earlier.session for earlier in released if _question(earlier) == asked)
+    return next((session for session in alike if same is None or session in same), None)
 
 
 def _question(request: Request) -> Request:

@@ -22,7 +22,8 @@ from unseen.ids import ClientId
 from unseen.learners.horizontal.process import Examples, Memory, Process, Trainer, Update, stream
 from unseen.learners.horizontal.strategies.fed_buff import aged
 from unseen.rounds.pace import Pace
-from unseen.rounds.simulate import Clients, Round, Run, Settings, Simulation
+from unseen.rounds.run import Clients, Round, Run
+from unseen.rounds.simulate import Settings, Simulation
 from unseen.rounds.traffic import traffic_of
 
 

@@ -19,7 +19,8 @@ from unseen.errors import DataError, UsageError
 from unseen.ids import ClientId
 from unseen.learners.horizontal.process import Correction, Examples, LocalPlan, Trainer, Vector, stream
 from unseen.rounds.gossip import Gossip
-from unseen.rounds.simulate import Clients, Simulation
+from unseen.rounds.run import Clients
+from unseen.rounds.simulate import Simulation
 from unseen.rounds.workers import Workers
 
 ModelOf: TypeAlias = Callable[[ClientId], Vector]

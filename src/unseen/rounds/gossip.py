@@ -13,8 +13,7 @@ from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from types import TracebackType
-from typing import Any, Self
+from typing import Any
 
 import numpy as np
 
@@ -22,12 +21,13 @@ from unseen.dialogue import CancelToken
 from unseen.errors import Cancelled, DataError, UsageError
 from unseen.ids import ClientId
 from unseen.learners.horizontal.mixing import Rows, distance, mean_of, mixed, model_of, only_delta, step_of
+from unseen.learners.horizontal.private.charged import charge
 from unseen.learners.horizontal.process import Assignment, Broadcast, Examples, Process, State, Trainer, Vector, stream
 from unseen.learners.horizontal.topology import Topology
 from unseen.rounds.checkpoint import Checkpoints
 from unseen.rounds.digest import digest_of
-from unseen.rounds.simulate import Clients, Round, Run
-from unseen.rounds.workers import Workers, shared_floats
+from unseen.rounds.run import Clients, Round, Run
+from unseen.rounds.workers import Closing, Workers, shared_floats
 
 _CHUNK = 1000
 _GROUP = 32
@@ -59,7 +59,7 @@ class GossipSettings:
             raise UsageError(f"nodes are down with a probability from 0 to below 1, found {self.drop}")
 
 
-class Gossip:
+class Gossip(Closing):
     """One federation without a server, in one program.
 
     Args:
@@ -101,14 +101,6 @@ class Gossip:
             stack.enter_context(workers := Workers(self._play, count, prepare=trainer.settle))
             self._workers, self._stack = workers, stack.pop_all()
 
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.close()
-
     def close(self) -> None:
         """End the workers and remove what was kept nowhere."""
         self._stack.close()
@@ -131,6 +123,7 @@ class Gossip:
 
         Raises:
             Cancelled: It was asked to stop; what is finished is kept, and goes on with a new object.
+            PermissionDenied: A round would pass the budget of the process.
             UnseenError: A client's work failed; the note says whose.
         """
         self._cancel = cancel
@@ -143,6 +136,7 @@ class Gossip:
 
     def _play_round(self, *, last: bool) -> Run:
         began, number, settings = time.monotonic(), self._run.state.round, self.settings
+        charge(self.process, number + 1)
         down = stream(settings.seed, number, "down").random(len(self._ids)) < settings.drop
         losses = self._trained(number, np.flatnonzero(~down).tolist())
         exchange = self._exchanges[number % len(self._exchanges)]

@@ -26,7 +26,7 @@ from unseen.errors import DataError, UsageError
 from unseen.ids import ClientId
 from unseen.rounds.checkpoint import Checkpoints
 from unseen.rounds.program import Program
-from unseen.rounds.simulate import Round
+from unseen.rounds.run import Round
 
 PROGRAM = "program.yaml"
 _ABOUT, _OUTCOME = "about.json", "outcome.json"

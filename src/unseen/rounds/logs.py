@@ -20,7 +20,7 @@ from rich import progress
 from rich.console import Console
 
 from unseen.errors import UsageError
-from unseen.rounds.simulate import Round
+from unseen.rounds.run import Round
 
 
 def told(*watchers: Callable[[Round], None]) -> Callable[[Round], None]:

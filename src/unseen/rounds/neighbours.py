@@ -6,11 +6,14 @@ With all nodes there, a run has the bits of ``Gossip``. What goes wrong is kept 
   by themselves. When it comes later it is added then. Until then its part of x and w is on its way, and the mean of
   all, Σx/Σw, is not changed by it.
 * A share that certainly was not sent stays with its sender.
-* A neighbour of which a round heard nothing is *quiet*: it is not waited for, and what would be its share stays at
-  home. It is sent an empty share in place, as a sign of life, and heard again as soon as it sends anything. So a
-  neighbour that is lost for good costs one deadline and what was on its way, and the others learn on without it.
-* A node that comes back finds its neighbours in later rounds. It gives them no shares of rounds that they have been
-  through, of which it gets none either, but plays these by itself until it has caught up.
+* A neighbour that was not heard in time is *apart*: what would be its share stays at home, and an empty one is sent, as
+  a sign of life, until it is in time again, and has heard what was sent to it last. Of which a round heard nothing at
+  all is not waited for until it sends anything. So a neighbour that is lost for good costs one deadline and what was on
+  its way, and the others learn on without it. In a directed graph a node does not hear all to whom it gives: until the
+  link to one that is lost breaks, it loses mass to it in every round. Therefore steps are in units of a node's mass,
+  and not of 1 as in Assran's Algorithm 1: both agree while nothing is lost, and here models stay as they are if it is.
+* A node that comes back finds its neighbours in later rounds. It gives no shares, of which it gets none either, but
+  plays the rounds that they have been through by itself until it has caught up; they wait for it.
 * Lost for good, and with it the mean moved by as much, is what was on its way when a process or a link ended, what a
   node had taken in after the last round that it kept, and what a refused node sent.
 * A neighbour that sends another size, numbers that are not finite, a model beyond 2^60, no positive mass, or a round
@@ -41,6 +44,7 @@ from unseen.dialogue import CancelToken
 from unseen.errors import Cancelled, DataError, DeadlineExceeded, RemoteProtocolError, TransportError, UsageError
 from unseen.ids import ClientId, JobId, PartyId
 from unseen.learners.horizontal.mixing import model_of, only_delta, step_of
+from unseen.learners.horizontal.private.charged import charge
 from unseen.learners.horizontal.process import (
     LARGEST,
     Assignment,
@@ -57,8 +61,11 @@ from unseen.rounds.checkpoint import Checkpoints
 from unseen.rounds.digest import digest_of
 from unseen.rounds.events import LOOK_SECONDS, Renewable
 from unseen.rounds.notes import only_here
-from unseen.rounds.simulate import Round, Run
+from unseen.rounds.run import Round, Run
 from unseen.transport.channel import Channel
+
+_LEAST = 2.0**-100
+"""Of a mass: with less, models lose digits."""
 
 
 @message("gossip/share")
@@ -73,6 +80,8 @@ class Share:
     round: int
     row: Annotated[NDArray[np.float32], Shape(None)]
     """Its numbers x, and its mass w at the end; empty as a sign of life of one that keeps its share."""
+    heard: int
+    """The last round of which the sender has heard the receiver; −1: none."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -152,6 +161,7 @@ def exchange_models(
             process works in it. Or there is none, and answers cost privacy.
         DataError: The training has diverged.
         Cancelled: The token was set; finished rounds are kept.
+        PermissionDenied: A round would pass the budget of the process.
     """
     with channel, only_here(settings.run, process, settings.folder):
         missing = neighbours_of(settings, channel.party) - channel.peers if channel.party in settings.nodes else None
@@ -193,6 +203,11 @@ class _Node:
         self.refused: dict[PartyId, str] = {}
         self.missed = Counter[PartyId]()
         self._quiet: set[PartyId] = set()
+        """Who is not waited for."""
+        self._apart: set[PartyId] = set()
+        """Who is given no share."""
+        self._told: dict[PartyId, list[int]] = {}
+        """In which two rounds each was last sent anything."""
         self._store = Checkpoints(settings.folder) if settings.folder else None
         self._row, self.run = self._first()
 
@@ -211,6 +226,7 @@ class _Node:
         """Play one round."""
         began, number, settings = time.monotonic(), self.run.state.round, self._settings
         self._bytes = [0, 0]
+        charge(self._process, number + 1)
         row, loss = self._trained(number)
         mixing = settings.topology.mixing(len(settings.nodes), number)
         total = row.astype(np.float64) * float(mixing.weights[self._here, 0])
@@ -222,6 +238,11 @@ class _Node:
         missing = [peer for peer in sources if not self._take(peer, number, total, end)]
         self.missed.update(missing)
         self._row = total.astype(np.float32)
+        if self._row[-1] < _LEAST:
+            raise DataError(
+                f"{self._channel.party} has no mass left after round {number + 1}: what it gave to nodes that are gone "
+                "did not come back; begin a run without them"
+            )
         model = model_of(self._row)
         last = number + 1 == settings.rounds
         tested = last or (number + 1) % settings.evaluate_every == 0
@@ -249,7 +270,8 @@ class _Node:
         if not np.isfinite(delta).all():
             raise DataError(f"the training of {me} diverged in round {number + 1}: lower the learning rate")
         row = self._row.copy()
-        row[:-1] += np.float32(self._rate) * delta
+        # In units of its own mass: steps would grow with what is lost of it otherwise.
+        row[:-1] += np.float32(self._rate) * row[-1] * delta
         return row, float(update.metrics.get("loss", math.nan))
 
     # --- shares that go
@@ -264,10 +286,12 @@ class _Node:
             if time.monotonic() >= end:
                 raise DeadlineExceeded(f"{peer} is too far behind")
 
-        further = peer in self._ahead and self._ahead[peer].round > number
-        if further or peer in self._quiet:
+        behind = any(share.round > number for share in self._ahead.values())
+        if behind or peer in self._apart:
             row = row[:0]
-        parts = encode(Share(self._settings.run, self._digest, self._graph, number, row))
+        self._told[peer] = [*self._told.get(peer, ())[-1:], number]
+        heard = self._last.get(peer, -1)
+        parts = encode(Share(self._settings.run, self._digest, self._graph, number, row, heard))
         try:
             self._channel.send(peer, parts, waiting=waiting)
         except TransportError:
@@ -283,6 +307,7 @@ class _Node:
         Messages come in order: one of a later round says that there is none of this one.
         """
         heard = False
+        self._apart.add(peer)
         while peer not in self.refused:
             patience = time.monotonic() if peer in self._quiet else end
             share = self._ahead.pop(peer, None) or self._heard(peer, patience)
@@ -297,6 +322,8 @@ class _Node:
                 return False
             added = self._add(peer, share, total)
             if share.round == number:
+                if share.heard >= max((told for told in self._told.get(peer, ()) if told < number), default=-1):
+                    self._apart.discard(peer)
                 return added
         return False
 

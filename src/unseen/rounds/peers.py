@@ -72,7 +72,7 @@ from unseen.rounds.checkpoint import NamedVector, pack, unpack
 from unseen.rounds.digest import digest_of
 from unseen.rounds.identities import secret_of
 from unseen.rounds.notes import only_here
-from unseen.rounds.simulate import Clients, Round, Run
+from unseen.rounds.run import Clients, Round, Run
 from unseen.transport.channel import Channel
 from unseen.transport.session import Session
 
@@ -194,6 +194,12 @@ class PeerFolder:
         """Return a round."""
         del step
         return self._path(index).read_bytes()
+
+    def clear(self, step: StepId | None) -> None:
+        """Forget all rounds."""
+        del step
+        for index in self._rounds():
+            self._path(index).unlink()
 
     def _path(self, index: int) -> Path:
         return self._folder / f"round-{index}.bin"

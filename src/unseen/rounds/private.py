@@ -15,15 +15,17 @@ from types import MappingProxyType
 
 from unseen.errors import UsageError
 from unseen.learners.horizontal.private.central import Central, Plan, Sum
+from unseen.learners.horizontal.private.charged import Charged, spent_after
 from unseen.learners.horizontal.private.clip import AdaptiveClip, Announce, Clip, Quantile
 from unseen.learners.horizontal.private.distributed import Code, Decode, DistributedPlan, Encode, ModularSum, step_for
 from unseen.learners.horizontal.private.dp_sgd import DpSgd, ExampleGradients, ExamplePlan
 from unseen.learners.horizontal.private.ftrl import Ftrl, TreePlan
+from unseen.learners.horizontal.private.limit import answered
 from unseen.learners.horizontal.private.local import LocalNoise
 from unseen.learners.horizontal.private.sampling import EpochCohort, PoissonCohort
-from unseen.learners.horizontal.process import Aggregate, Finalizer, LocalPlan, Process, State, Trainer
+from unseen.learners.horizontal.process import LocalPlan, Process, Trainer
 from unseen.learners.horizontal.strategies.parts import LocalTraining, WeightedMean
-from unseen.privacy.epsilon import Limit, Meter
+from unseen.privacy.epsilon import Limit
 from unseen.privacy.events import Everyone, Gaussian, Poisson, Relation, Spend, Unit
 from unseen.rounds.cohort import Cohort
 from unseen.rounds.program import Program
@@ -57,7 +59,7 @@ class Wanted:
     @property
     def size(self) -> int:
         """How many clients take part; raises ``UsageError`` if the program does not say it."""
-        size = self.program.cohort.size
+        size = self.population if self.program.topology is not None else self.program.cohort.size
         if size is None:
             raise UsageError(
                 f"cohort: privacy of mode {self.section.mode} has cohorts of one size: give it, such as {{size: 10}}, "
@@ -222,9 +224,12 @@ def _of_one_size(wanted: Wanted, guard: Guard) -> None:
 
 def _sum_plan(wanted: Wanted, noise: float) -> DistributedPlan:
     section, name, cohort = wanted.section, wanted.program.name, wanted.size
-    honest = cohort if section.honest is None else section.honest
-    if honest > cohort:
-        raise UsageError(f"privacy.honest: {honest} of a cohort of {cohort} cannot be honest; count on fewer")
+    # All peers see the sum, and each knows its own part of the noise, which hides nothing from it.
+    others = cohort - (wanted.program.topology is not None)
+    honest = others if section.honest is None else section.honest
+    if honest > others:
+        whom = f"a cohort of {cohort}" if others == cohort else f"the {others} others that a peer counts on"
+        raise UsageError(f"privacy.honest: {honest} of {whom} cannot be honest; count on fewer")
     size, clip, bits = wanted.trainer().size, section.clip, section.bits or _BITS
     deviation = noise * clip / math.sqrt(honest)
     step = step_for(bits, clip, size, cohort, deviation)
@@ -257,42 +262,6 @@ def _distributed(wanted: Wanted, guard: Guard, noise: float) -> Process:
 # --- every client for itself -------------------------------------------------------------------------------------
 
 
-@dataclass(frozen=True, slots=True)
-class Charged:
-    """A finalizer that charges what rounds may have spent on one client's data, where clients add the noise.
-
-    Raises:
-        PermissionDenied: The round would pass the budget; it does not count.
-    """
-
-    inner: Finalizer
-    turn: Spend
-    """What a client spends when it takes part once."""
-    epoch: int
-    """In so many rounds it takes part once at most."""
-    meter: Meter
-    size: int | None = None
-    """Of cohorts that have to come in turn; ``None``: any will do."""
-
-    def check_cohort(self, cohort: object, population: int) -> None:
-        """Accept cohorts in which clients come as often as was stated; raises ``UsageError`` else."""
-        if self.size is not None and not (isinstance(cohort, EpochCohort) and cohort.size == self.size):
-            raise UsageError(
-                f"the run counts on clients that come in turn, {self.size} in a round, and cohorts are drawn by "
-                f"{cohort!r} from {population} clients: draw them by private.sampling.EpochCohort"
-            )
-
-    def __call__(self, state: State, aggregate: Aggregate) -> State:
-        """Return the state after a round."""
-        self.meter.spend(_after(self.turn, self.epoch, state.round + 1))
-        return self.inner(state, aggregate)
-
-
-def _after(turn: Spend, epoch: int, rounds: int) -> Spend:
-    """Return what a client has spent at most after so many rounds."""
-    return turn.after(turn.rounds * -(-rounds // epoch))
-
-
 def _times(wanted: Wanted, turn: Spend, epoch: int) -> int:
     """Return how often a client takes part at most: it refuses the next time, whatever the server says."""
     section = wanted.section
@@ -322,20 +291,11 @@ def _as_said(wanted: Wanted, guard: Guard) -> None:
 
 
 def _local_turn(wanted: Wanted, noise: float) -> Spend:
-    name = wanted.program.name
-    return Spend(
-        run=name,
-        about=name,
-        mechanism=Gaussian(noise_multiplier=noise),
-        sampling=Everyone(),
-        rounds=1,
-        unit=Unit.CLIENT,
-        relation=Relation.REPLACE,
-    )
+    return answered(Gaussian(noise_multiplier=noise), wanted.program.name, wanted.program.name, 1)
 
 
 def _local_fact(wanted: Wanted, noise: float, rounds: int) -> Spend:
-    return _after(_local_turn(wanted, noise), 1, rounds)
+    return spent_after(_local_turn(wanted, noise), 1, rounds)
 
 
 def _local(wanted: Wanted, guard: Guard, noise: float) -> Process:
@@ -389,7 +349,7 @@ def _example_turn(wanted: Wanted, noise: float) -> Spend:
 
 
 def _example_fact(wanted: Wanted, noise: float, rounds: int) -> Spend:
-    return _after(_example_turn(wanted, noise), wanted.epoch, rounds)
+    return spent_after(_example_turn(wanted, noise), wanted.epoch, rounds)
 
 
 def _dp_sgd(wanted: Wanted, guard: Guard, noise: float) -> Process:

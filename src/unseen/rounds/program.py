@@ -49,8 +49,16 @@ from unseen.rounds.sections import (
 
 TABLE_MODELS = ("horizontal_boosting", "horizontal_linear", "horizontal_logistic")
 """Models that are made of sums over clients' rows (``tables``)."""
-_OF_NETWORKS = ("strategy", "robust", "compression", "privacy", "asynchronous")
+_OF_NETWORKS = ("strategy", "robust", "compression", "asynchronous")
 """Keys that they have no use for."""
+_OPEN_TABLES: Mapping[str, str] = MappingProxyType(
+    {
+        TABLE_MODELS[0]: "a row is in a bin of every column, of every level of every tree",
+        TABLE_MODELS[1]: "columns have no bounds, so that one row can move a sum by any amount",
+        TABLE_MODELS[2]: "columns have no bounds, so that one row can move a sum by any amount",
+    }
+)
+"""Why no noise is stated that would hide a row in their sums."""
 _CLASHES: Mapping[str, tuple[tuple[str, ...], str]] = MappingProxyType(
     {
         "asynchronous": (
@@ -58,8 +66,8 @@ _CLASHES: Mapping[str, tuple[tuple[str, ...], str]] = MappingProxyType(
             "whose steps take whoever comes in first, and no cohort that is drawn, compared or summed up as a whole",
         ),
         "topology": (
-            ("privacy", "robust", "compression", "cohort"),
-            "where everybody is in every round, and nobody sees all updates or adds noise to their sum",
+            ("robust", "compression", "cohort"),
+            "where everybody is in every round, and nobody sees all updates",
         ),
         "privacy": (("compression",), "which clips and adds noise last"),
         "aggregation": (
@@ -180,6 +188,12 @@ class Program(Section):
         name = self.model.name
         if self.model.augment:
             raise UsageError(f"model.augment: {name} learns from no pictures: leave it out")
+        if self.privacy is not None:
+            raise UsageError(
+                f"privacy: no ε is stated for the sums of {name}: {_OPEN_TABLES[name]}, and clipping a client's sums "
+                "would make another model of them. aggregation: {secure: true} hides every client's sums; for an ε "
+                "train a network on the rows in Python, such as a linear one with private.Central or private.DpSgd"
+            )
         if given := [key for key in _OF_NETWORKS if self._gives(key)]:
             raise UsageError(
                 f"{given[0]}: model {name} is made of sums over clients' rows, and this is for networks: leave it out"
@@ -189,7 +203,9 @@ class Program(Section):
         if self.topology is None:
             return
         peers, secure = self.topology.name == PEERS, self._gives("aggregation")
-        if peers and not secure:
+        if self.privacy is not None:
+            self._check_private_topology(self.privacy, peers=peers)
+        elif peers and not secure:
             raise UsageError(
                 "aggregation: peers take secure sums: say how numbers are clipped, such as {secure: true, clip: 1.0, "
                 "max_weight: 100}; of a learner of tables, {secure: true}"
@@ -199,6 +215,22 @@ class Program(Section):
             raise UsageError(
                 f"{key}: neighbours of topology {self.topology.name} exchange models of networks, and take no sums; "
                 "those of {name: peers} do"
+            )
+
+    @staticmethod
+    def _check_private_topology(section: PrivacySection, *, peers: bool) -> None:
+        mode = section.mode
+        if section.scheme is not None:
+            raise UsageError("privacy.scheme: peers take sums as topology.sum says: leave it out")
+        if peers and mode != "distributed":
+            raise UsageError(
+                f"privacy.mode: {mode} needs a server, or more noise: peers all see the sum of their updates, which "
+                "the noise of each of them hides from the others by mode distributed"
+            )
+        if not peers and mode != "local":
+            raise UsageError(
+                f"privacy.mode: {mode} needs a server or a sum: neighbours see each other's models, which each node "
+                "hides by noise of its own by mode local"
             )
 
     def _gives(self, key: str) -> bool:

@@ -104,7 +104,8 @@ class PrivacySection(Section):
     honest: Annotated[int, Field(ge=3)] | None = Field(
         default=None,
         exclude_if=absent,
-        description="`distributed`: whose noise is counted on; the sum of fewer is refused. Default: the whole cohort.",
+        description="`distributed`: whose noise is counted on; the sum of fewer is refused. Default: the whole cohort; "
+        "of peers, all others.",
     )
     bits: Annotated[int, Field(ge=2, le=24)] | None = Field(
         default=None, exclude_if=absent, description="`distributed`: of a word of the sum; 20."

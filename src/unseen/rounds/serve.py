@@ -66,9 +66,9 @@ from unseen.rounds.messages import (
     update_in,
 )
 from unseen.rounds.next_state import culprit, next_state
+from unseen.rounds.run import Round, Run
 from unseen.rounds.secure_round import NONCE_BYTES, ServerSum, SumPlan, cohort_of
 from unseen.rounds.settings import ServeSettings
-from unseen.rounds.simulate import Round, Run
 from unseen.rounds.traffic import Traffic
 from unseen.transport.channel import Channel
 

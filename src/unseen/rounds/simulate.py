@@ -10,20 +10,18 @@ from __future__ import annotations
 import os
 import tempfile
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from dataclasses import asdict, dataclass, field, replace
 from itertools import chain
 from pathlib import Path
-from types import TracebackType
-from typing import Any, Protocol, Self
+from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from unseen.codec import decode, encode_bytes
 from unseen.dialogue import CancelToken
-from unseen.errors import Cancelled, DataError, UsageError
+from unseen.errors import Cancelled, DataError
 from unseen.ids import ClientId
 from unseen.learners.horizontal.process import (
     Assignment,
@@ -43,71 +41,14 @@ from unseen.rounds.checkpoint import Checkpoints, KeptState, pack, unpack
 from unseen.rounds.cohort import Cohort, Uniform
 from unseen.rounds.digest import digest_of
 from unseen.rounds.pace import Faults
+from unseen.rounds.run import Clients, Round, Run
 from unseen.rounds.traffic import traffic_of
-from unseen.rounds.workers import Workers, shared_floats
+from unseen.rounds.workers import Closing, Workers, shared_floats
 
 _CHUNK = 1000
 """Examples that are evaluated as one task."""
 _GROUP, _NUMBERS = 32, 1 << 18
 """Clients that are handed out as one task: at most so many, with at most so many numbers in their models."""
-
-
-class Clients(Protocol):
-    """Where the clients' examples come from; ``data.federated`` has them."""
-
-    @property
-    def ids(self) -> Sequence[ClientId]:
-        """All clients, in one order."""
-        ...
-
-    @property
-    def sizes(self) -> Sequence[int]:
-        """How many examples each has."""
-        ...
-
-    def client(self, name: ClientId) -> tuple[NDArray[Any], NDArray[Any]]:
-        """Return one client's inputs and labels."""
-        ...
-
-
-@dataclass(frozen=True, slots=True)
-class Round:
-    """What one round did."""
-
-    number: int
-    """The first round is 1."""
-    cohort: int
-    dropped: int
-    training: Mapping[str, float]
-    """Means over the cohort's examples, as they were trained on."""
-    test: Mapping[str, float] = field(default_factory=dict)
-    """Of the model after the round; empty if it was not evaluated."""
-    seconds: float = 0.0
-    bytes_up: int = 0
-    """Of all clients' messages; in a simulation, what they would have."""
-    bytes_down: int = 0
-    clock: float = 0.0
-    """Simulated seconds from the beginning of the run to the end of the round; 0 if clients have no pace."""
-
-
-@dataclass(frozen=True, slots=True, eq=False)
-class Run:
-    """Where a simulation stands."""
-
-    state: State
-    history: tuple[Round, ...]
-
-    @property
-    def test(self) -> Mapping[str, float]:
-        """The metrics of the last evaluation.
-
-        Raises:
-            UsageError: Nothing has been evaluated.
-        """
-        for one in reversed(self.history):
-            if one.test:
-                return one.test
-        raise UsageError("no round has been evaluated: give the simulation examples to test on")
 
 
 @dataclass(frozen=True, slots=True)
@@ -141,7 +82,7 @@ def _called(group: Sequence[ClientId]) -> str:
     return f"client {group[0]}" if len(group) == 1 else f"one of clients {group[0]} … {group[-1]}"
 
 
-class Simulation:
+class Simulation(Closing):
     """One federation in one program.
 
     Args:
@@ -182,14 +123,6 @@ class Simulation:
         self._held: _Held | None = None
         self._workers = self._stack.enter_context(Workers(self._play, count, prepare=trainer.settle))
         self._run = self._first()
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.close()
 
     def close(self) -> None:
         """End the workers and remove what was kept nowhere."""

@@ -14,8 +14,8 @@ from unseen.learners.horizontal.topology import Topology
 from unseen.rounds.neighbours import NeighbourSettings, exchange_models, neighbours_of
 from unseen.rounds.peers import PeerSettings, take_part
 from unseen.rounds.program import Program
+from unseen.rounds.run import Round, Run
 from unseen.rounds.sections import PEERS, TopologySection
-from unseen.rounds.simulate import Round, Run
 from unseen.transport.channel import Channel
 
 _DEGREE, _SUM = 4, "shares"

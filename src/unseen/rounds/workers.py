@@ -47,7 +47,23 @@ class _Worker:
     task: int | None = None
 
 
-class Workers:
+class Closing:
+    """What is closed at the end of a ``with``."""
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Give back what was taken."""
+        raise NotImplementedError
+
+
+class Workers(Closing):
     """As many processes as asked for, which play ``job``; with one, the calling process does it all.
 
     Raises:
@@ -63,14 +79,6 @@ class Workers:
         self._workers = [_start(number, job, prepare) for number in range(count)] if count > 1 else []
         if prepare is not None and count == 1:
             prepare()
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.close()
 
     def map(self, tasks: Sequence[Any], *, name: Callable[[int], str], collect: Collect) -> list[Any]:
         """Return what ``collect`` makes of the answer to each task, in their order; who is free takes the next one.

@@ -84,6 +84,7 @@ class Correspondence:
     def stop(self) -> None:
         """Begin no further call, and end those on their way."""
         self._stopping.set()
+        self._clerk.stir(self._peer)
         self.cut()
 
     def join(self, timeout: float) -> None:

@@ -34,6 +34,7 @@ SERVICE = "unseen.Link"
 METHOD = "Stream"
 FACTS = "Facts"
 EXCHANGE = "Exchange"
+PAIR = "Pair"
 
 
 def refuse_old_tls() -> None:

@@ -24,7 +24,7 @@ from unseen.transport.diagnosis import split_endpoint
 
 # Strangers can have connections, but neither for long nor so many that files of the node could not be opened.
 _HANDSHAKE_MS = 10_000
-_MOST_CONNECTIONS = 16_384
+_MOST_CONNECTIONS = 12_288
 # For everything else: the store, workers, people over HTTP, tables.
 _OTHER_FILES = 1024
 _MOST_CALLS = 128

@@ -26,8 +26,6 @@ MOST_LETTERS = 64
 MOST_WAIT = 60.0
 """Seconds for which an answer may wait for letters."""
 _LETTERS_BYTES = 2 << 20
-# How often somebody who waits looks whether it is still wanted, and whether there are letters of which it was not told.
-_ALIVE_SECONDS = 0.5
 _LOOK_SECONDS = 10.0
 _WORDS = 500
 
@@ -61,8 +59,12 @@ class Mailroom(Protocol):
         """Return the number of the newest letter of ``peer`` that was taken, or 0."""
         ...
 
-    def changed(self, peer: PartyId, timeout: float) -> bool:
-        """Return true as soon as there may be new letters for ``peer``, false after ``timeout`` seconds without."""
+    def changed(self, peer: PartyId, timeout: float) -> None:
+        """Return when there may be new letters for ``peer``, at the latest after ``timeout`` seconds."""
+        ...
+
+    def stir(self, peer: PartyId) -> None:
+        """Let whoever waits in ``changed`` for ``peer`` return."""
         ...
 
 
@@ -103,6 +105,7 @@ class Clerk:
         self._taking: dict[PartyId, threading.Lock] = {}
         self._refused: dict[PartyId, str] = {}
         self._acknowledged: dict[PartyId, int] = {}
+        self._waited: set[PartyId] = set()
 
     def say(self, peer: PartyId, *, letters: bool, wait: float = 0.0) -> bytes:
         """Return an encoded exchange for ``peer``, with or without letters."""
@@ -136,21 +139,23 @@ class Clerk:
         return heard
 
     def wait(self, peer: PartyId, seconds: float, alive: Callable[[], bool]) -> bool:
-        """Return whether there are letters for ``peer``, at once or within so many seconds, as long as it is wanted."""
-        now = time.monotonic()
-        deadline, look = now + seconds, now
-        while alive():
-            if now >= look:
-                if self._mail.waiting(peer):
-                    return True
-                look = now + _LOOK_SECONDS
-            left = deadline - time.monotonic()
-            if left <= 0:
-                break
-            told = self._mail.changed(peer, min(left, _ALIVE_SECONDS))
-            now = time.monotonic()
-            look = now if told else look
-        return False
+        """Return whether there are letters for ``peer``, at once or within so many seconds.
+
+        It is given up when ``alive`` is not true any more, which is asked whenever somebody ``stir``s.
+        """
+        deadline = time.monotonic() + seconds
+        self._waited.add(peer)
+        while True:
+            # In this order: whoever stirs after `alive` was asked ends `changed`.
+            found, left = bool(self._mail.waiting(peer)), deadline - time.monotonic()
+            if found or left <= 0 or not alive():
+                return found
+            self._mail.changed(peer, min(left, _LOOK_SECONDS))
+
+    def stir(self, peer: PartyId | None = None) -> None:
+        """Let those look who ``wait`` whether it is still wanted: for one peer, or for all."""
+        for one in list(self._waited) if peer is None else (peer,):
+            self._mail.stir(one)
 
     def received(self, peer: PartyId) -> int:
         """Return the number of the newest letter of ``peer`` that was taken, or 0."""

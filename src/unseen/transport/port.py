@@ -1,10 +1,11 @@
 """A node's one port: letters between nodes, and the streams of their jobs, over mutual TLS 1.3.
 
-Three methods, each for partners only (their certificate, the root that was pinned, and what they have revoked are
-looked at in every call): ``Facts`` for a partner's ``doctor``, ``Exchange`` for letters (``mail``), and ``Stream`` with
+Three methods are for partners only (their certificate, the root that was pinned, and what they have revoked are looked
+at in every call): ``Facts`` for a partner's ``doctor``, ``Exchange`` for letters (``mail``), and ``Stream`` with
 the job's name as metadata. A stream is joined with the connection of the job's worker (``workers``), and whether the
 partner takes part in the job is asked when it begins and every few seconds. Who dials is a matter of firewalls only;
-if both sides can, the lower name dials for a job.
+if both sides can, the lower name dials for a job. A fourth, ``Pair``, is for guests (``guests``), who can do nothing
+else.
 
 Requires that gRPC has not been imported before this module, see ``endpoints``.
 """
@@ -16,6 +17,7 @@ from unseen.transport.endpoints import (
     EXCHANGE,
     FACTS,
     METHOD,
+    PAIR,
     SERVICE,
     Quiet,
     caller,
@@ -43,6 +45,7 @@ from unseen.transport.correspondence import Correspondence
 from unseen.transport.diagnosis import examine
 from unseen.transport.facts import facts
 from unseen.transport.guard import Guard
+from unseen.transport.guests import Guests
 from unseen.transport.lines import LINGER
 from unseen.transport.link import Why, refusal
 from unseen.transport.listener import Credentials, Listener
@@ -89,6 +92,7 @@ class Port:
         mail: Keeps the letters.
         relay: Folder for the socket of this node's workers.
         admits: Whether a partner takes part in a job now.
+        guests: Receives those who were invited to become a partner; without, nobody is.
         options: Patience and limits.
 
     Raises:
@@ -104,12 +108,15 @@ class Port:
         mail: Mailroom,
         relay: Path,
         admits: Callable[[PartyId, JobId], bool],
+        guests: Guests | None = None,
         options: PortOptions | None = None,
     ) -> None:
         refuse_old_tls()
         self.party = identity.party
         self._partners = partners
         self._admits = admits
+        self._guests = guests
+        self._following = threading.Lock()
         self._options = options or PortOptions()
         self._guard = Guard(identity)
         self._complaints = Complaints()
@@ -156,16 +163,22 @@ class Port:
         """Go on with a renewed certificate of this node, from the next connection on."""
         self._guard.identity = identity
 
+    def look(self) -> None:
+        """Let in at once whom the lists of partners and guests name now, instead of a little later."""
+        self._follow(self._partners())
+
     def close(self) -> None:
         """End everything, and give port, socket, threads and connections back; may be called twice."""
         if self._stopping.is_set():
             return
-        self._stopping.set()
+        with self._following:
+            self._stopping.set()
         deadline = time.monotonic() + self._options.close_grace
         self._workers.close()
         self._watching.join(self._options.close_grace)
         for correspondence in self._correspondences.values():
             correspondence.stop()
+        self._clerk.stir()
         if self._listener is not None:
             self._listener.close(LINGER, deadline)
         for correspondence in self._correspondences.values():
@@ -228,6 +241,11 @@ class Port:
             worker.refuse(objection)
 
     def _follow(self, partners: Mapping[PartyId, str | None]) -> None:
+        with self._following:
+            if not self._stopping.is_set():
+                self._take_up(partners)
+
+    def _take_up(self, partners: Mapping[PartyId, str | None]) -> None:
         if self._listener is not None:
             self._listener.show(self._credentials())
         for peer, correspondence in list(self._correspondences.items()):
@@ -252,6 +270,7 @@ class Port:
             METHOD: grpc.stream_stream_rpc_method_handler(self._serve_stream),
             EXCHANGE: grpc.unary_unary_rpc_method_handler(self._serve_exchange),
             FACTS: grpc.unary_unary_rpc_method_handler(self._serve_facts),
+            PAIR: grpc.stream_stream_rpc_method_handler(self._serve_guest),
         }
         return Listener(self.party, listen, methods, self._credentials(), keepalive=self._options.keepalive)
 
@@ -259,6 +278,7 @@ class Port:
         """Return what to show in a handshake, and by whose roots to judge callers: those of today's partners."""
         identity = self._guard.identity
         roots = {identity.authority_of(peer) for peer in self._partners()}
+        roots.update(self._guests.roots() if self._guests is not None else ())
         # gRPC needs one; under the own root there is nobody but this node.
         return Credentials(identity.key_pem, identity.certificate_pem, b"".join(sorted(roots)) or identity.ca_pem)
 
@@ -269,6 +289,13 @@ class Port:
                 return facts(f"{shown(names)} is not a partner of {self.party}, or calls too often")
             self._pass_lists_on(peer, context)
             return facts(self._objection_under(peer, certificate_of(context)) or "")
+
+    def _serve_guest(self, requests: Iterator[bytes], context: Any) -> Iterator[bytes]:
+        with Quiet(context, self._complaints):
+            told = self._guests.receive(certificate_of(context), requests) if self._guests is not None else None
+            if told is None:
+                self._turn_away(context, None, f"whoever calls was not invited by {self.party}")
+            yield from told
 
     def _serve_exchange(self, request: bytes, context: Any) -> bytes:
         with Quiet(context, self._complaints):
@@ -282,6 +309,7 @@ class Port:
         except RemoteProtocolError as error:
             self._turn_away(context, peer, str(error), grpc.StatusCode.INVALID_ARGUMENT)
         if heard.wait > 0:
+            context.add_callback(lambda: self._clerk.stir(peer))
             self._clerk.wait(peer, min(heard.wait, self._options.mail_wait), lambda: self._wanted(context))
         return self._clerk.say(peer, letters=heard.wait > 0)
 

@@ -166,13 +166,22 @@ class Identity:
         raise UsageError("an identity holds a private key and cannot be pickled")
 
 
-def make_authority(name: str, *, days: int, now: datetime, party: PartyId | None = None) -> Authority:
-    """Return a new authority called ``name``; it can sign nothing but certificates of parties, or of one ``party``.
+def make_authority(
+    name: str,
+    *,
+    days: int,
+    now: datetime,
+    party: PartyId | None = None,
+    key: ec.EllipticCurvePrivateKey | None = None,
+) -> Authority:
+    """Return a new authority called ``name``, with this key or a fresh one.
+
+    It can sign nothing but certificates of parties, or of one ``party``.
 
     What it may sign is a critical name constraint (RFC 5280, 4.2.1.10): every TLS library refuses anything else.
     """
     domain = DOMAIN if party is None else host_name(party)
-    key = ec.generate_private_key(ec.SECP256R1())
+    key = key or ec.generate_private_key(ec.SECP256R1())
     subject = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, name)])
     builder = (
         _builder(subject, subject, key.public_key(), days=days, now=now)

@@ -302,6 +302,14 @@ class Project:
         """Why the current version is over, if it is."""
         return self._revocations.get(self.current.digest)
 
+    def has(self, digest: str) -> bool:
+        """Return whether a version with this digest is there."""
+        return any(version.digest == digest for version in self._versions)
+
+    def has_revoked(self, digest: str) -> bool:
+        """Return whether the version with this digest was revoked."""
+        return digest in self._revocations
+
     def supersede(self, envelope: Envelope) -> Agreement:
         """Put a new version in place of the current one.
 

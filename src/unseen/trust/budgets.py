@@ -16,7 +16,7 @@ What a charge means is ``privacy``'s business: points are decided by ``enumerati
 from __future__ import annotations
 
 import base64
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import datetime
 from typing import Annotated, ClassVar, Literal, TypeAlias
@@ -163,6 +163,10 @@ class Ledger:
         """Whether the partner has countersigned all; before that, nothing is evaluated, drawn or released."""
         return self.acknowledged == len(self.receipts)
 
+    def has_settled(self, request: Request) -> bool:
+        """Return whether a session's receipt is countersigned, whatever was charged since; or else all receipts are."""
+        return self.settled or any(receipt.charge == request for receipt in self.receipts[: self.acknowledged])
+
     @property
     def head(self) -> str:
         """Digest of the last receipt."""
@@ -215,9 +219,16 @@ class Ledger:
     # --- charging --------------------------------------------------------------------------------------------------
 
     def charge_points(
-        self, request: Request, limits: Limits, grant: Grant, key: SigningKey
+        self,
+        request: Request,
+        limits: Limits,
+        grant: Grant,
+        key: SigningKey,
+        same: Collection[SessionId] | None = None,
     ) -> tuple[Allow | FromCache | Refuse, tuple[Charged, ...]]:
         """Return whether a session may begin, and the entry to keep before its first point is evaluated.
+
+        ``same`` is as in ``enumeration.before``: the sessions whose result can be given again.
 
         Raises:
             DataError: The facts contradict each other; nothing may go out before they are restored.
@@ -227,7 +238,7 @@ class Ledger:
             raise PermissionDenied(f"{self}: {request.partner} asks for points of another partner")
         self._check_grant(grant, request.at)
         self._check_tables(request, grant)
-        decision = before(request, self.facts, limits)
+        decision = before(request, self.facts, limits, same)
         if not isinstance(decision, Allow):
             return decision, ()
         used = sum(charge.partner_rows for charge in self._under(grant) if isinstance(charge, Request))
@@ -308,10 +319,10 @@ class Ledger:
         """Return whether the result of a charged session may go out; its records are to be kept first (``Noted``).
 
         Raises:
-            PermissionDenied: The partner has not countersigned all receipts.
+            PermissionDenied: The partner has not countersigned the session's receipt, and so all before it.
             DataError: The facts contradict each other.
         """
-        if not self.settled:
+        if not self.has_settled(request):
             raise PermissionDenied(
                 f"{self}: {len(self.receipts) - self.acknowledged} receipts are not countersigned; nothing leaves "
                 f"before {self.parties.partner} has done that"

@@ -47,7 +47,7 @@ class Memory:
 
 
 class Gate:
-    """One node's gate of one project.
+    """One node's gate of one project; for one caller at a time, as a node's turns see to it: nothing in it is locked.
 
     Args:
         me: This party.
@@ -57,7 +57,8 @@ class Gate:
         clock: What time it is.
 
     Raises:
-        DataError: Trail or marks are damaged, or the trail is another party's, or signed by another key.
+        DataError: Trail or marks are damaged, or the trail is another party's, or signed by another key; or it tells
+            of a version or a revocation that is not there any more.
     """
 
     def __init__(self, me: PartyId, key: SigningKey, project: Project, memory: Memory, clock: Clock) -> None:
@@ -72,11 +73,25 @@ class Gate:
             record = Record.model_validate_json(line)
             if record.event is Event.OPENED and (record.party, record.subject) != (me, key.public):
                 raise DataError(f"the trail was opened by {record.party}, or with another key than {key!r} of {me}")
+            self._compare(record)
             self._remember(record)
         for line in memory.marks:
             self.marks = self.marks.after(read_mark(line, "the file of marks"))
         if not self.trail.count:
             self.note(Event.OPENED, party=me, subject=key.public)
+
+    def _compare(self, record: Record) -> None:
+        """Refuse to go on with less of the project than the trail says there was: somebody removed it."""
+        gone = {
+            Event.AGREEMENT: record.subject is not None and not self.project.has(record.subject),
+            Event.REVOCATION: record.subject is not None and not self.project.has_revoked(record.subject),
+        }.get(record.event, False)
+        if gone:
+            raise DataError(
+                f"{self.project.current.project}: the {record.event} of {record.at.isoformat()} (record "
+                f"{record.number} of the trail, agreement {str(record.subject)[:16]}…) was removed from the store: put "
+                "it back from a backup; nothing is granted before"
+            )
 
     def note(self, event: Event, **fields: object) -> None:
         """Add a record to the trail."""

@@ -19,8 +19,10 @@ from unseen.node.http.app import PREFIX, make_app
 from unseen.node.http.guard import HttpSettings
 from unseen.node.http.metrics import Figures, NodeCollector
 from unseen.node.http.services import Services, SetUpToken, checks_of
+from unseen.node.importing import import_here
 from unseen.node.usecases import people as people_module
 from unseen.node.usecases.catalogue import Catalogue
+from unseen.node.usecases.pairings import Pairings
 from unseen.node.usecases.people import People
 from unseen.node.usecases.runs import Runs
 from unseen.node.usecases.sign_on import SignOn
@@ -74,7 +76,7 @@ def bare(tmp_path: Path) -> Iterator[Site]:
     set_up, figures = SetUpToken(node.folder), Figures()
     bank.books.after_each(figures.turned)
     figures.registry.register(NodeCollector(node, bank.store, bank.clock, lambda: {INSURER: (1, 2)}))
-    people, catalogue = People(bank.store, bank.books), Catalogue(bank.store, artifacts, bank.clock)
+    people, catalogue = People(bank.store, bank.books), Catalogue(bank.store, artifacts, bank.clock, import_here)
     services = Services(
         name=BANK,
         people=people,
@@ -86,6 +88,7 @@ def bare(tmp_path: Path) -> Iterator[Site]:
         runs=Runs(bank.books, tmp_path / "workspaces"),
         audit=bank.audit,
         partners=node.partners,
+        pairings=Pairings(node),
         set_up=set_up,
         clock=bank.clock,
         store=bank.store,

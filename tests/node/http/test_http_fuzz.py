@@ -70,6 +70,7 @@ def bodies() -> dict[str, object]:
         f"{one}/jobs/{{job}}/refusal": {"reason": "x"},
         f"{one}/jobs/{{job}}/cancellation": {"reason": "x"},
         f"{one}/jobs/{{job}}/pause": {"reason": "x"},
+        "/partners/pairings/{pairing}/confirmation": {"code": "ABCD-EFGH"},
     }
 
 
@@ -105,7 +106,11 @@ def headers_of(client: TestClient, draw: random.Random) -> list[tuple[bytes, byt
 
 
 def address(path: str, job: str, draw: random.Random) -> str:
-    good = {"project": "credit", "job": job, "name": "eve", "version": "1", "result": "read.table", "source": "crm"}
+    good = {"project": "credit", "job": job, "name": "eve", "version": "1", "result": "read.table"} | {
+        "pairing": "0",
+        "partner": "insurer",
+        "source": "crm",
+    }
     fill = {name: text_of(draw.choice(HOSTILE)) if draw.random() < 0.15 else value for name, value in good.items()}
     filled = path.format(**{name: quote(value, safe="", errors="replace") for name, value in fill.items()})
     if draw.random() < 0.5:

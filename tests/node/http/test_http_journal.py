@@ -38,6 +38,8 @@ FILL = {
     "version": "1",
     "result": "read.table",
     "source": "crm",
+    "pairing": "1",
+    "partner": "insurer",
 }
 
 
@@ -107,7 +109,7 @@ def test_an_id_that_a_request_brings_along_is_not_taken(bare, log) -> None:
     assert "forged" not in "".join(log.lines)
 
 
-def test_figures_of_requests_and_jobs_have_few_labels(allied) -> None:
+def test_figures_of_requests_and_jobs_have_few_labels(allied, log) -> None:
     analyst = allied.of(Duty.ANALYST)
     job = analyst.post(f"{CREDIT}/jobs", json={"flow": small_flow(BANK, INSURER)}).json()["job"]
     analyst.post(f"{CREDIT}/jobs/{job}/cancellation", json={"reason": "over"})
@@ -120,6 +122,8 @@ def test_figures_of_requests_and_jobs_have_few_labels(allied) -> None:
     assert 'unseen_jobs_ended_total{result="cancelled"} 1.0' in text
     assert 'unseen_jobs_ended_total{result="failed"} 0.0' in text
     assert 'unseen_letters_waiting{partner="insurer"}' in text
+    (ended,) = [line for line in map(json.loads, log.lines) if line["logger"] == "unseen.node.books"]
+    assert (ended["message"], ended["job"], ended["project"]) == (f"job {job}: cancelled", job, "credit")
     assert 'unseen_partner_bytes_total{direction="received",partner="insurer"} 2.0' in text
     size = re.search(r"^unseen_store_bytes (\S+)", text, re.MULTILINE)
     assert size is not None

@@ -2,17 +2,22 @@
 
 from __future__ import annotations
 
+import base64
 import json
 
+import pytest
 from starlette.testclient import TestClient
 from tests.node.http.conftest import NAMES, PASSWORD
 from tests.node.organisations import BANK, INSURER, agreement_text, deliver, site, small_flow
 
+from unseen.errors import DataError, RemoteProtocolError
 from unseen.ids import JobId
 from unseen.node.domain import Duty
 from unseen.node.http.app import PREFIX
 from unseen.node.store.schema import lines as table
+from unseen.trust.agreement import ProjectId
 from unseen.trust.audit import verify
+from unseen.trust.envelope import read_envelope
 
 PROJECTS = f"{PREFIX}/projects"
 CREDIT = f"{PROJECTS}/credit"
@@ -121,6 +126,15 @@ def test_the_trail_is_what_an_auditor_verifies(allied):
         ["insurer"],
     )
     assert auditor.get(f"{CREDIT}/trail/records", params={"after": 1}).json()[0]["number"] == 2
+    # The head that the insurer signed of its trail is good for checking the insurer's trail, wherever it is.
+    (held,) = state["heads"]
+    head = read_envelope(base64.b64decode(held["frame"]), sender="test")
+    theirs = [bytes(line) for line in allied.insurer.audit.lines(ProjectId("credit"))]
+    assert verify(theirs, [head]).vouched == held["count"]
+    with pytest.raises(DataError, match="cut off"):
+        verify(theirs[: held["count"] - 1], [head])
+    with pytest.raises(RemoteProtocolError):
+        verify(lines, [head])
     with allied.bank.store.begin() as kept:
         connection = kept.lines._connection
         connection.execute(table.update().where(table.c.number == 2, table.c.log == "trail/credit").values(line=b"{}"))

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterator
 from contextlib import suppress
+from datetime import timedelta
 
 import pytest
 import requests
@@ -18,7 +19,6 @@ from tests.node.organisations import BANK, INSURER, small_flow
 
 from unseen.node.domain import Duty
 from unseen.node.http.app import OPEN, PREFIX
-from unseen.node.usecases.brake import PENALTY
 
 CHECKS = [
     checks.not_a_server_error,
@@ -45,7 +45,7 @@ def bearer(site: Site, duty: Duty, route: tuple[str, str]) -> str:
     """Return what somebody of a duty shows; a session of its own where the route ends it."""
     if route not in ENDS_SESSIONS:
         return str(site.of(duty).headers["authorization"])
-    site.bank.clock.time += PENALTY  # wrong passwords make people wait
+    site.bank.clock.time += timedelta(minutes=5)  # wrong passwords make people wait
     return f"Bearer {site.services.people.sign_in(NAMES[duty], PASSWORD).token}"
 
 

@@ -21,6 +21,8 @@ FILL = {
     "name": "customers",
     "version": "1",
     "result": "read.table",
+    "pairing": "1",
+    "partner": "bank",
     "source": "crm",
 }
 FOREIGN = {**FILL, "project": "other"}
@@ -94,6 +96,7 @@ def test_open_routes_are_those_that_are_listed_and_a_route_that_nobody_guards_st
 def test_nobody_has_two_keys_to_one_lock():
     assert not RIGHTS[Duty.ANALYST] & {Right.APPROVE_JOBS, Right.SIGN_AGREEMENTS, Right.SET_POLICY}
     assert not RIGHTS[Duty.ADMIN] & {Right.SEE_RESULTS, Right.MANAGE_TABLES, Right.SEE_AUDIT, Right.APPROVE_JOBS}
+    assert [duty for duty in Duty if Right.MANAGE_PARTNERS in RIGHTS[duty]] == [Duty.ADMIN]
     assert not RIGHTS[Duty.AUDITOR] & {Right.SEE_RESULTS, Right.CANCEL_JOBS}
 
 

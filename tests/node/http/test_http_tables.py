@@ -47,6 +47,17 @@ def test_the_same_content_is_the_same_version_and_another_one_is_the_next(staffe
     assert known[:3] == [("clients", 1), ("clients", 2), ("clients", 3)]
 
 
+def test_a_profile_has_the_quantiles_of_numbers_for_data_owners_only(staffed):
+    upload(staffed)
+    path = f"{TABLES}/clients/versions/1/profile"
+    phone, income, _ = staffed.of(Duty.DATA_OWNER).get(path).json()
+    assert (income["kind"], income["role"], income["missing"], income["distinct"]) == ("real", "feature", 1, 2)
+    shares = ("least", "quarter", "median", "three_quarters", "greatest", "mean")
+    assert [income[name] for name in shares] == [1.0, 1.375, 1.75, 2.125, 2.5, 1.75]
+    assert {phone[name] for name in shares} == {None}, "an id is no number"
+    assert staffed.of(Duty.ANALYST).get(path).status_code == 403
+
+
 def test_a_profile_counts_and_quotes_nothing(staffed):
     upload(staffed, leave_out=["income"])
     found = staffed.of(Duty.DATA_OWNER).get(f"{TABLES}/clients/versions/1/profile")

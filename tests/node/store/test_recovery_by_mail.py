@@ -42,7 +42,10 @@ class Box:
             if kept.mail.take(peer, number, body):
                 self.taken.append(body)
 
-    def changed(self, peer: PartyId, timeout: float) -> bool:
+    def changed(self, peer: PartyId, timeout: float) -> None:
+        raise NotImplementedError
+
+    def stir(self, peer: PartyId) -> None:
         raise NotImplementedError
 
     def post(self, peer: PartyId, body: bytes) -> None:

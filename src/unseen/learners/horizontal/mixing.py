@@ -13,6 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from unseen.errors import UsageError
+from unseen.learners.horizontal.private.charged import Charged
 from unseen.learners.horizontal.process import Process, Update, Vector
 from unseen.learners.horizontal.strategies.parts import SendModel, ServerStep, WeightedMean
 from unseen.learners.horizontal.topology import Mixing
@@ -60,7 +61,8 @@ def step_of(process: Process) -> float:
     Raises:
         UsageError: It is no process whose whole state is a model and whose step is plain.
     """
-    parts = process.distributor, process.aggregator, process.finalizer
+    finalizer = process.finalizer.inner if isinstance(process.finalizer, Charged) else process.finalizer
+    parts = process.distributor, process.aggregator, finalizer
     match parts:
         case SendModel(extra=()), WeightedMean(), ServerStep(learning_rate=rate):
             return rate

@@ -7,7 +7,7 @@ import threading
 from fastapi import FastAPI
 from fastapi.routing import APIRoute
 
-from unseen.node.http import audit, jobs, people, problems, projects, sign_on, sources, status, tables
+from unseen.node.http import audit, jobs, partners, people, problems, projects, sign_on, sources, status, tables
 from unseen.node.http.description import describe
 from unseen.node.http.guard import PREFIX, Ceiling, Doorkeeper, HttpSettings, Needs, Places, signed_in
 from unseen.node.http.journal import Journal, Note
@@ -50,7 +50,7 @@ def make_app(services: Services, settings: HttpSettings | None = None, notes: tu
     app.state.watchers, app.state.uploads = Places(64), Places(4)
     problems.install(app)
     # Not by `include_router`, which keeps routes where nobody who checks them finds them.
-    for module in (people, sign_on, tables, sources, projects, jobs, audit, status):
+    for module in (people, sign_on, partners, tables, sources, projects, jobs, audit, status):
         app.router.routes.extend(module.router.routes)
     app.add_middleware(Ceiling, settings=settings, uploads=f"{PREFIX}/tables/")
     app.add_middleware(Doorkeeper, settings=settings)

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import base64
 from typing import Annotated
 
 from fastapi import APIRouter, Depends, Query, Request, Response
-from pydantic import BaseModel
+from pydantic import Base64Bytes, BaseModel
 
 from unseen.errors import DataError
 from unseen.ids import PartyId
@@ -30,6 +31,8 @@ class HeadShown(BaseModel):
     party: PartyId
     count: int
     digest: str
+    frame: Base64Bytes
+    """In its envelope, for ``unseen audit verify --head`` with the partner's trail."""
 
 
 class TrailShown(BaseModel):
@@ -68,7 +71,13 @@ def state(request: Request, project: ProjectId, person: Auditor) -> TrailShown:
     check_project(request, project)
     audit = services_of(request).audit
     heads = tuple(
-        HeadShown(party=held.party, count=held.head.count, digest=held.head.last) for held in audit.heads(project)
+        HeadShown(
+            party=held.party,
+            count=held.head.count,
+            digest=held.head.last,
+            frame=base64.b64encode(held.frame),
+        )
+        for held in audit.heads(project)
     )
     try:
         found = audit.verify(project)

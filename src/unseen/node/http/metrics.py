@@ -69,7 +69,7 @@ class Figures:
 
     def turned(self, turn: Turn) -> None:
         """Count the jobs that a turn has ended."""
-        for state in turn.ended:
+        for _, state in turn.ended:
             self._ended.labels(state.value).inc()
 
     def run_began(self, run: Run) -> None:

@@ -23,6 +23,7 @@ from unseen.node.store import Store
 from unseen.node.usecases.audit import Audit
 from unseen.node.usecases.catalogue import Catalogue
 from unseen.node.usecases.jobs import Jobs
+from unseen.node.usecases.pairings import Pairings
 from unseen.node.usecases.people import People
 from unseen.node.usecases.projects import Projects
 from unseen.node.usecases.runs import Runs
@@ -76,6 +77,7 @@ class Services:
     runs: Runs
     audit: Audit
     partners: Partners
+    pairings: Pairings
     set_up: SetUpToken
     clock: Clock
     store: Store

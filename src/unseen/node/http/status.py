@@ -1,32 +1,16 @@
-"""Routes for machines that watch the node: alive, ready, figures; and its partners."""
+"""Routes for machines that watch the node: alive, ready, figures."""
 
 from __future__ import annotations
 
 import hmac
-from datetime import datetime
-from typing import Annotated
 
-from fastapi import APIRouter, Depends, Request, Response
+from fastapi import APIRouter, Request, Response
 from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
-from pydantic import BaseModel
 
-from unseen.node.domain import Person, Right
-from unseen.node.http.guard import PREFIX, HttpSettings, Needs, services_of
+from unseen.node.http.guard import HttpSettings, services_of
 from unseen.node.http.problems import NotSignedIn
 
 router = APIRouter(tags=["status"])
-Reader = Annotated[Person, Depends(Needs(Right.SEE_PARTNERS))]
-
-
-class PartnerShown(BaseModel):
-    """An organisation that was paired with."""
-
-    name: str
-    root: str
-    endpoint: str | None
-    """Where it is dialled; ``None`` if it dials this node."""
-    since: datetime
-    struck: datetime | None
 
 
 class Figures(Response):
@@ -58,19 +42,3 @@ def metrics(request: Request) -> Response:
     if settings.metrics_token is None or not hmac.compare_digest(given, f"Bearer {settings.metrics_token}".encode()):
         raise NotSignedIn("metrics are for whoever has the token `metrics_token` of the node's settings")
     return Figures(generate_latest(services_of(request).registry))
-
-
-@router.get(f"{PREFIX}/partners")
-def partners(request: Request, person: Reader) -> list[PartnerShown]:
-    """Return the organisations that this node was paired with."""
-    del person
-    return [
-        PartnerShown(
-            name=name,
-            root=partner.fingerprint,
-            endpoint=partner.endpoint,
-            since=partner.since,
-            struck=partner.struck,
-        )
-        for name, partner in sorted(services_of(request).partners.all().items())
-    ]

@@ -18,7 +18,7 @@ from unseen.data.readers import assign_roles, with_recorded
 from unseen.data.schema import Role
 from unseen.errors import UsageError
 from unseen.flow.graph import Graph, Node, build_graph
-from unseen.flow.spec import TABLES, FlowSpec
+from unseen.flow.spec import TABLES, FlowSpec, canonical_json
 from unseen.ids import JobId, PartyId, StepId
 from unseen.node.books import Turn
 from unseen.node.domain import CatalogueTable, Job
@@ -126,6 +126,8 @@ class Session:
     request: Request
     items: int
     """How many ids the partner may bring; ``request.partner_rows`` is how many it could come to test with them."""
+    method: str
+    """Digest of all that its result follows from, but secrets; see ``methods_of``."""
 
 
 def session_id(job: JobId, step: StepId, partner: PartyId) -> SessionId:
@@ -139,13 +141,38 @@ def sessions_of(turn: Turn, ask: Ask) -> tuple[Session, ...]:
     Raises:
         UsageError: It cannot be told which table's ids a step compares.
     """
+    methods = methods_of(ask)
     return tuple(
-        _session(turn, ask, node, partner)
+        _session(turn, ask, node, partner, methods[node.step])
         for node in ask.graph.nodes.values()
         if _evaluates(ask.graph, node, turn.me)
         for partner in sorted(ask.graph.spec.parties)
         if partner != turn.me
     )
+
+
+def methods_of(ask: Ask) -> Mapping[StepId, str]:
+    """Return step → digest of its component, parameters, parties, and of the same of all steps and tables above it.
+
+    The executor reuses a result if the key of its task is the same at all parties. Other methods make other keys; so
+    that a session whose method is not that of an earlier one is computed anew, whatever else is alike.
+    """
+    methods: dict[StepId, str] = {}
+    for step, node in ask.graph.nodes.items():
+        inputs = {
+            port: sorted([known.owner, known.digest] for known in ask.snapshots if known.name == name)
+            if source == TABLES
+            else [methods[StepId(source)], name]
+            for port, (source, name) in node.inputs.items()
+        }
+        facts = {
+            "component": [node.component.name, node.component.version],
+            "params": node.params.model_dump(mode="json"),
+            "parties": dict(ask.graph.spec.parties),
+            "inputs": inputs,
+        }
+        methods[step] = hashlib.sha256(canonical_json(facts).encode()).hexdigest()
+    return methods
 
 
 def _evaluates(graph: Graph, node: Node, me: PartyId) -> bool:
@@ -155,7 +182,7 @@ def _evaluates(graph: Graph, node: Node, me: PartyId) -> bool:
     return node.component.name in VARIANTS and node.component.name != "prepare_lookup"
 
 
-def _session(turn: Turn, ask: Ask, node: Node, partner: PartyId) -> Session:
+def _session(turn: Turn, ask: Ask, node: Node, partner: PartyId, method: str) -> Session:
     ports = ("catalogue", "table") if node.component.name == "psi_lookup" else ("table", "table")
     own_name, partner_name = (_table_above(ask.graph, node, port) for port in ports)
     own, other = _snapshot(ask, turn.me, own_name), _snapshot(ask, partner, partner_name)
@@ -178,7 +205,7 @@ def _session(turn: Turn, ask: Ask, node: Node, partner: PartyId) -> Session:
         owner_learns=not told or turn.me in told,
         partner_learns=not told or partner in told,
     )
-    return Session(node.step, request, other.rows)
+    return Session(node.step, request, other.rows, method)
 
 
 def _points(ask: Ask, node: Node, table: str, partner: PartyId) -> int:
@@ -243,9 +270,12 @@ def _prepared(graph: Graph, node: Node) -> PrepareLookupParams:
 
 def points_needed(ask: Ask) -> int:
     """Return how many points of one partner an owner has to evaluate in a job, at most."""
+    methods = methods_of(ask)
+    # What stands twice in a flow is computed once.
+    once = {methods[step]: node for step, node in ask.graph.nodes.items()}
     steps = [
         (node, _table_above(ask.graph, node, "table"))
-        for node in ask.graph.nodes.values()
+        for node in once.values()
         if node.component.name in VARIANTS and node.component.name != "prepare_lookup"
     ]
     parties = ask.graph.spec.parties

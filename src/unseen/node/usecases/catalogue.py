@@ -13,13 +13,13 @@ import polars as pl
 from unseen.clock import Clock
 from unseen.data.cells import Limits
 from unseen.data.import_report import ImportReport
-from unseen.data.readers import read_table
 from unseen.data.schema import Kind, Role, Schema
 from unseen.data.table import Table
 from unseen.errors import DataError, UsageError
 from unseen.flow.spec import canonical_json
 from unseen.node.artifacts import Artifacts
 from unseen.node.domain import CatalogueTable, Column, Person
+from unseen.node.importing import Apart, Importer, Made, Task
 from unseen.node.store import Store
 from unseen.privacy.facts import TableId
 
@@ -43,13 +43,19 @@ class Import:
 
 @dataclass(frozen=True, slots=True)
 class ColumnProfile:
-    """Figures of a column, for the owner's eyes; no cell is quoted."""
+    """Figures of a column, for the owner's eyes; of numbers, least and greatest are cells of the table."""
 
     name: str
     role: Role
     kind: Kind
     missing: int
     distinct: int
+    least: float | None
+    quarter: float | None
+    """Of all values that are there, a quarter is at most this."""
+    median: float | None
+    three_quarters: float | None
+    greatest: float | None
     mean: float | None
     deviation: float | None
 
@@ -61,11 +67,20 @@ class Catalogue:
         store: Keeps what is known of them.
         artifacts: Keeps their content.
         clock: What time it is.
+        importer: Makes tables of files; in a process of its own, if nothing is said.
         limits: Sizes beyond which a file is refused.
     """
 
-    def __init__(self, store: Store, artifacts: Artifacts, clock: Clock, limits: Limits | None = None) -> None:
-        self._store, self._artifacts, self._clock, self._limits = store, artifacts, clock, limits or Limits()
+    def __init__(
+        self,
+        store: Store,
+        artifacts: Artifacts,
+        clock: Clock,
+        importer: Importer | None = None,
+        limits: Limits | None = None,
+    ) -> None:
+        self._store, self._artifacts, self._clock = store, artifacts, clock
+        self._importer, self._limits = importer or Apart(), limits or Limits()
 
     def room(self) -> AbstractContextManager[Path]:
         """Lend an empty folder for files that are to be imported: plain content lies nowhere else."""
@@ -80,22 +95,19 @@ class Catalogue:
         """
         table_name = TableId(name)
         with self.room() as folder:
-            quarantine = folder / "quarantine.csv" if how.lenient else None
-            table, report = self._read(source, how, quarantine)
-            made = folder / "table.parquet"
-            table.write(made)
-            digest = self._artifacts.put(made)
+            made = self._import(source, folder, how)
+            digest = self._artifacts.put(folder / "table.parquet")
         with self._store.begin() as kept:
             newest = kept.tables.newest(table_name)
             if newest is not None and newest.digest == digest:
-                return newest, report
+                return newest, made.report
             entry = CatalogueTable(
                 name=table_name,
                 version=kept.tables.last_number(table_name) + 1,
                 digest=digest,
-                schema_digest=schema_digest(table.schema),
-                rows=table.rows,
-                columns=tuple(Column(column.name, column.kind.value, column.role) for column in table.schema.columns),
+                schema_digest=schema_digest(made.schema),
+                rows=made.rows,
+                columns=tuple(Column(column.name, column.kind.value, column.role) for column in made.schema.columns),
                 origin=how.origin,
                 by=by.name,
                 created=self._clock.now(),
@@ -103,19 +115,22 @@ class Catalogue:
             if not self._artifacts.has(digest):
                 raise DataError(f"{how.origin}: its content was purged while it was imported: import it again")
             kept.tables.add(entry)
-        return entry, report
+        return entry, made.report
 
-    def _read(self, source: Path, how: Import, quarantine: Path | None) -> tuple[Table, ImportReport]:
+    def _import(self, source: Path, folder: Path, how: Import) -> Made:
+        task = Task(
+            source=source,
+            target=folder / "table.parquet",
+            roles=dict(how.roles),
+            kinds=dict(how.kinds),
+            leave_out=how.leave_out,
+            only=how.only,
+            repeated_ids=how.repeated_ids,
+            quarantine=folder / "quarantine.csv" if how.lenient else None,
+            limits=self._limits,
+        )
         try:
-            table, report = read_table(
-                source,
-                how.roles,
-                kinds=how.kinds,
-                repeated_ids=how.repeated_ids,
-                quarantine=quarantine,
-                limits=self._limits,
-            )
-            return _only(table.leave_out(how.leave_out), how.only), report
+            return self._importer(task)
         except (DataError, UsageError) as error:
             # Where the file lies here says nothing to whoever sent it.
             raise type(error)(str(error).replace(str(source), how.origin)) from error
@@ -175,34 +190,26 @@ def schema_digest(schema: Schema) -> str:
     return hashlib.sha256(b"unseen/schema/1\n" + text.encode()).hexdigest()
 
 
-def _only(table: Table, names: tuple[str, ...]) -> Table:
-    """Return the table with some of its columns, the id among them; all of them, if none is named."""
-    if not names:
-        return table
-    unknown = set(names) - set(table.schema.names)
-    if unknown:
-        raise UsageError(
-            f"there is no column {', '.join(sorted(unknown))}: the columns are {', '.join(table.schema.names)}"
-        )
-    if table.schema.id.name not in names:
-        raise UsageError(f"columns: {table.schema.id.name}, which identifies people, is not among them")
-    for column in (table.schema.label, table.schema.weight):
-        if column is not None and column.name not in names:
-            table = table.without(column.role)
-    return table.select([name for name in table.schema.feature_names if name in names])
-
-
 def _profiled(schema: Schema, name: str, values: pl.Series) -> ColumnProfile:
     column = schema.column(name)
     numeric = column.role is not Role.ID and column.kind in (Kind.INTEGER, Kind.REAL)
+    numbers = values.cast(pl.Float64) if numeric else pl.Series(dtype=pl.Float64)
+    least, quarter, median, three_quarters, greatest = (
+        _figure(numbers.quantile(share, "linear")) for share in (0.0, 0.25, 0.5, 0.75, 1.0)
+    )
     return ColumnProfile(
         name=name,
         role=column.role,
         kind=column.kind,
         missing=values.null_count(),
         distinct=values.drop_nulls().n_unique(),
-        mean=_figure(values.cast(pl.Float64).mean()) if numeric else None,
-        deviation=_figure(values.cast(pl.Float64).std()) if numeric else None,
+        least=least,
+        quarter=quarter,
+        median=median,
+        three_quarters=three_quarters,
+        greatest=greatest,
+        mean=_figure(numbers.mean()),
+        deviation=_figure(numbers.std()),
     )
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 
 from unseen.codec import read_json
 from unseen.errors import PermissionDenied, RemoteProtocolError
@@ -13,7 +14,7 @@ from unseen.node.letters import Acknowledged, Charged, ReceiptsAsked, ReceiptsHe
 from unseen.node.usecases.asking import ask_of, session_id, sessions_of
 from unseen.node.usecases.signatures import membership
 from unseen.privacy.decisions import Freeze, Refuse, Release, Result, Withhold
-from unseen.privacy.facts import Began, Ended, Request
+from unseen.privacy.facts import Began, Ended, Request, SessionId
 from unseen.trust.agreement import ProjectId
 from unseen.trust.audit import Code, Event
 from unseen.trust.budgets import Noted, Receipt, points_of
@@ -40,16 +41,22 @@ def charge(turn: Turn, job: Job) -> None:
     """
     grant, agreement = _own_grant(turn, job), turn.gate(job.project).project.current
     limits = points_of(agreement, turn.me)
+    computed = set[tuple[PartyId, str]]()
     for session in sessions_of(turn, ask_of(job)):
         request, partner = session.request, session.request.partner
         ledger = turn.ledger(job.project, partner)
+        if (partner, session.method) in computed:
+            continue  # an earlier step of this job computes it, and the executor takes its result
+        computed.add((partner, session.method))
         if any(isinstance(fact, Request) and fact.session == request.session for fact in ledger.facts):
             continue
-        decision, entries = ledger.charge_points(request, limits, grant, turn.owner.key)
+        same = _sessions_by(turn, job.project, session.method)
+        decision, entries = ledger.charge_points(request, limits, grant, turn.owner.key, same)
         if isinstance(decision, Refuse):
             raise PermissionDenied(f"job {job.job}: step {session.step}: {decision.message}")
         for entry in entries:
             turn.enter(job.project, partner, entry)
+            turn.kept.lines.append(f"methods/{job.project}", json.dumps([request.session, session.method]).encode())
             turn.gate(job.project).note(
                 Event.CHARGED,
                 party=partner,
@@ -62,6 +69,12 @@ def charge(turn: Turn, job: Job) -> None:
             turn.post(partner, Charged(job.project, entry.envelope))
 
 
+def _sessions_by(turn: Turn, project: ProjectId, method: str) -> frozenset[SessionId]:
+    """Return the sessions that were charged for what has this method."""
+    lines = (read_json(line) for line in turn.kept.lines.read(f"methods/{project}"))
+    return frozenset(SessionId(session) for session, made in lines if made == method)
+
+
 def is_settled(turn: Turn, job: Job) -> bool:
     """Return whether the other parties of a job have countersigned all that they were charged."""
     return all(turn.ledger(job.project, partner).settled for partner in _partners(turn, job))
@@ -69,29 +82,46 @@ def is_settled(turn: Turn, job: Job) -> bool:
 
 def settle_sessions(turn: Turn, job: Job) -> None:
     """Note what became of each session that was charged for a job which is over."""
-    grant = _grant_digest(turn, job)
     sizes = _sizes(turn, job)
+    for _, request in _open_sessions(turn, job):
+        _settle(turn, job, request, sizes)
+
+
+def _open_sessions(turn: Turn, job: Job) -> list[tuple[PartyId, Request]]:
+    """Return the sessions that were charged for a job and are not over."""
+    grant, found = _grant_digest(turn, job), list[tuple[PartyId, Request]]()
     for partner in _partners(turn, job):
         ledger = turn.ledger(job.project, partner)
         over = {fact.session for fact in ledger.noted}
         for receipt in ledger.receipts:
             request = receipt.charge
             if receipt.grant == grant and isinstance(request, Request) and request.session not in over:
-                _settle(turn, job, request, sizes)
+                found.append((partner, request))
+    return found
 
 
-def note_size(turn: Turn, job: Job, step: StepId, shared: int | None) -> None:
-    """Keep how many rows a finished step has found to be shared, as far as this node knows."""
+def judge(turn: Turn, job: Job, step: StepId, shared: int | None) -> str | None:
+    """Keep how many rows a finished step has found to be shared, and judge its sessions that are not judged yet.
+
+    Returns:
+        Why the job may not go on, for the owner only, since it tells sizes; ``None`` if it may.
+    """
     turn.kept.lines.append(f"sizes/{job.job}", json.dumps([step, shared]).encode())
+    reasons = []
+    for partner, request in _open_sessions(turn, job):
+        if request.session == session_id(job.job, step, partner):
+            reasons.append(_settle(turn, job, request, {step: shared}))
+    return next((reason for reason in reasons if reason is not None), None)
 
 
-def _settle(turn: Turn, job: Job, request: Request, sizes: dict[str, int | None]) -> None:
+def _settle(turn: Turn, job: Job, request: Request, sizes: Mapping[str, int | None]) -> str | None:
+    """Note what became of a session; return why its result is withheld, if it is."""
     ledger, gate = turn.ledger(job.project, request.partner), turn.gate(job.project)
     step = next((step for step in sizes if session_id(job.job, StepId(step), request.partner) == request.session), None)
-    if step is None or not ledger.settled:
+    if step is None or not ledger.has_settled(request):
         failed = Ended(partner=request.partner, session=request.session, at=turn.now, how="failed")
         turn.enter(job.project, request.partner, Noted(fact=failed))
-        return
+        return None
     size = sizes[step]
     if size is not None and not 0 <= size <= min(request.own_rows, request.partner_rows):
         size = None  # what cannot be is as good as not known
@@ -102,6 +132,7 @@ def _settle(turn: Turn, job: Job, request: Request, sizes: dict[str, int | None]
             turn.enter(job.project, request.partner, Noted(fact=fact))
     event, code = _RELEASES[type(decision)]
     gate.note(event, code=code, party=request.partner, project=job.project, job=job.job, step=StepId(step))
+    return None if isinstance(decision, Release) else decision.message
 
 
 def _sizes(turn: Turn, job: Job) -> dict[str, int | None]:

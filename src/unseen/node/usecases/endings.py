@@ -43,7 +43,7 @@ def end_jobs(turn: Turn, project: ProjectId, code: Code, reason: str) -> None:
 def _over(turn: Turn, job: Job, code: Code, reason: str) -> None:
     state = _state(job, code)
     turn.kept.jobs.move(job.job, state, reason=reason[:MAX_REASON], now=turn.now)
-    turn.ended.append(state)
+    turn.ended.append((job, state))
     turn.gate(job.project).end(job.job, code)
     settle_sessions(turn, job)
 

@@ -17,7 +17,7 @@ from unseen.ids import JobId, PartyId, StepId
 from unseen.node.books import Books, Turn
 from unseen.node.domain import Job, JobState, Lease
 from unseen.node.usecases.asking import ask_of, graph_of, limits_of
-from unseen.node.usecases.charging import note_size
+from unseen.node.usecases.charging import judge
 from unseen.node.usecases.deciding import known_job, note_done
 from unseen.node.usecases.endings import end_job
 from unseen.report.model import Report
@@ -118,11 +118,21 @@ class Runs:
             if _stands(turn, lease):
                 turn.kept.lines.append(f"events/{lease.job}", json.dumps(event, separators=(",", ":")).encode())
 
-    def note_size(self, lease: Lease, step: StepId, shared: int | None) -> None:
-        """Keep how many rows a step found to be shared."""
+    def note_size(self, lease: Lease, step: StepId, shared: int | None) -> bool:
+        """Judge a step by how many rows it found to be shared; return whether its job goes on, which ends if not.
+
+        Raises:
+            DataError: What is known of earlier sessions is damaged.
+        """
         with self._books.turn() as turn:
-            if _stands(turn, lease):
-                note_size(turn, known_job(turn, lease.job), step, shared)
+            if not _stands(turn, lease):
+                return False
+            job = known_job(turn, lease.job)
+            reason = judge(turn, job, step, shared)
+            if reason is not None:
+                told = f"{turn.me} withholds the result of step {step}: a tripwire of the agreement; ask its owner"
+                end_job(turn, job, Code.BUDGET, f"step {step}: {reason}", told=told)
+            return reason is None
 
     def done(self, lease: Lease) -> None:
         """Note that this node has all results of a job, and tell its initiator."""

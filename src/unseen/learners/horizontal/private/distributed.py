@@ -25,7 +25,7 @@ from numpy.typing import NDArray
 from unseen.crypto.prg import Prg
 from unseen.errors import PermissionDenied, RemoteProtocolError, UsageError
 from unseen.learners.horizontal.private.clip import bare, check_bound, clipped, finite_or_nothing
-from unseen.learners.horizontal.private.limit import parts_of
+from unseen.learners.horizontal.private.limit import answered, check_round, parts_of
 from unseen.learners.horizontal.private.noise import Reals, fresh
 from unseen.learners.horizontal.private.rotation import Rotation
 from unseen.learners.horizontal.private.sampling import check_stated
@@ -165,15 +165,7 @@ class Encode:
 
     def spend(self, run: str, client: str, rounds: int) -> Spend:
         """Return the fact that a client has been in ``rounds`` sums, against those who know that it was."""
-        return Spend(
-            run=run,
-            about=client,
-            mechanism=self.code.mechanism(),
-            sampling=Everyone(),
-            rounds=rounds,
-            unit=Unit.CLIENT,
-            relation=Relation.REPLACE,
-        )
+        return answered(self.code.mechanism(), run, client, rounds)
 
     def __call__(self, update: Update, assignment: Assignment) -> Update:
         """Return the update whose ``delta`` holds the client's integers; of a training that diverged, noise alone.
@@ -181,11 +173,8 @@ class Encode:
         Raises:
             PermissionDenied: The round is beyond those that the client's ε allows.
         """
+        check_round(assignment, self.rounds)
         client, number = assignment.client, assignment.broadcast.round
-        if number >= self.rounds:
-            raise PermissionDenied(
-                f"client {client}: round {number + 1} is beyond the {self.rounds} that its ε allows: use more noise"
-            )
         delta, _ = clipped(finite_or_nothing(update.delta), self.code.bound, client)
         prg = fresh(self.prg, "dp/distributed", (client, number), delta)
         integers = self.code.encode(delta, _rotation(self.code, self.seed, number), prg)

@@ -10,9 +10,10 @@ from dataclasses import fields, is_dataclass
 from functools import partial
 from typing import Protocol, runtime_checkable
 
-from unseen.learners.horizontal.process import Process
+from unseen.errors import PermissionDenied
+from unseen.learners.horizontal.process import Assignment, Process
 from unseen.privacy.epsilon import Meter, Unlimited
-from unseen.privacy.events import Spend
+from unseen.privacy.events import Everyone, Mechanism, Relation, Spend, Unit
 
 
 @runtime_checkable
@@ -37,6 +38,28 @@ class Metered(Protocol):
     def meter(self) -> Meter:
         """What is asked before a round is released."""
         ...
+
+
+def answered(mechanism: Mechanism, run: str, client: str, rounds: int) -> Spend:
+    """Return the fact that a client has answered ``rounds`` times with noise, against those who know that it did."""
+    return Spend(
+        run=run,
+        about=client,
+        mechanism=mechanism,
+        sampling=Everyone(),
+        rounds=rounds,
+        unit=Unit.CLIENT,
+        relation=Relation.REPLACE,
+    )
+
+
+def check_round(assignment: Assignment, most: int) -> None:
+    """Pass if a client's ε allows that it answers a round; raises ``PermissionDenied`` else."""
+    number = assignment.broadcast.round
+    if number >= most:
+        raise PermissionDenied(
+            f"client {assignment.client}: round {number + 1} is beyond the {most} that its ε allows: use more noise"
+        )
 
 
 def limited_parts(process: Process) -> tuple[Limited, ...]:

@@ -14,11 +14,12 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from unseen.crypto.prg import Prg
-from unseen.errors import PermissionDenied, UsageError
+from unseen.errors import UsageError
 from unseen.learners.horizontal.private.clip import bare, check_bound, clipped, finite_or_nothing
+from unseen.learners.horizontal.private.limit import answered, check_round
 from unseen.learners.horizontal.private.noise import fresh
 from unseen.learners.horizontal.process import Assignment, Update
-from unseen.privacy.events import Everyone, Gaussian, Relation, Spend, Unit
+from unseen.privacy.events import Gaussian, Spend
 from unseen.privacy.mechanisms import noisy
 
 
@@ -51,15 +52,7 @@ class LocalNoise:
 
     def spend(self, run: str, client: str, rounds: int) -> Spend:
         """Return the fact that a client has taken part in ``rounds`` rounds."""
-        return Spend(
-            run=run,
-            about=client,
-            mechanism=Gaussian(noise_multiplier=self.noise_multiplier),
-            sampling=Everyone(),
-            rounds=rounds,
-            unit=Unit.CLIENT,
-            relation=Relation.REPLACE,
-        )
+        return answered(Gaussian(noise_multiplier=self.noise_multiplier), run, client, rounds)
 
     def __call__(self, update: Update, assignment: Assignment) -> Update:
         """Return what may leave the client; of a training that diverged, noise alone.
@@ -67,11 +60,8 @@ class LocalNoise:
         Raises:
             PermissionDenied: The round is beyond those that the client's ε allows.
         """
+        check_round(assignment, self.rounds)
         client, number = assignment.client, assignment.broadcast.round
-        if number >= self.rounds:
-            raise PermissionDenied(
-                f"client {client}: round {number + 1} is beyond the {self.rounds} that its ε allows: use more noise"
-            )
         delta, _ = clipped(finite_or_nothing(update.delta), self.bound, client)
         values = delta.astype(np.float64)
         private = noisy(
