@@ -290,8 +290,8 @@ def test_every_setting_is_described_with_its_default() -> None:
     table = rows("| field | variable | default |")
     assert list(table) == list(NodeConfig.model_fields)
     for name, field in NodeConfig.model_fields.items():
-        usual = "required" if field.is_required() else field.default
-        default = "none" if usual in (None, ()) else str(usual)
+        usual = "required" if field.is_required() else field.get_default(call_default_factory=True)
+        default = "none" if usual in (None, (), {}) else str(usual)
         assert table[name][:2] == [f"`{variable(name)}`", default], name
 
 

@@ -286,14 +286,17 @@ def run(job: Job, mortals: Mortals, hear: Hear = lambda _: lambda _: None) -> No
 
 
 def _work(job: Job, party: PartyId, mortals: Mortals, told: Tell) -> None:
+    word = threading.Semaphore(0)
+
     def tell(line: Mapping[str, object]) -> None:
         mortals.live()
         if "again" in line:
             raise Stopped
         if "size" in line:
             mortals.effect("tell", lambda: told(line))
+            word.release()
 
-    worker.work(job.assignment(party), tell, threading.Event())
+    worker.work(job.assignment(party), tell, threading.Event(), word)
     mortals.effect("tell", lambda: told({"end": "done"}))
 
 

@@ -54,6 +54,9 @@ class MortalStore:
     def begin(self):
         return self._mortals.turn(self._me, self._store)
 
+    def read(self):
+        return self._store.read()
+
     def close(self) -> None:
         self._store.close()
 
