@@ -49,6 +49,8 @@ _BOTH = [
     "CREATE TABLE crm.{odd} (id int, {column} text)",
     "INSERT INTO crm.{odd} VALUES (1, 'here')",
     "CREATE TABLE crm.empty (id int, income real)",
+    "CREATE TABLE crm.accounts (id numeric(20, 0), total numeric(24, 2))",
+    "INSERT INTO crm.accounts VALUES (12345678901234567890, 0.1), (12345678901234567891, 12345678901234567890)",
     "CREATE TABLE crm.locked (id int)",
     "CREATE TABLE hidden.salaries (id int)",
     "CREATE VIEW crm.adults AS SELECT phone AS id, age FROM crm.customers WHERE age > 18",
@@ -76,7 +78,7 @@ def _filled(admin: str, url: str, kind: str) -> Iterator[Server]:
     mark = '"' if kind == "postgresql" else "`"
     odd = mark + ODD.replace(mark, 2 * mark) + mark
     column = mark + ODD_COLUMN.replace(mark, 2 * mark) + mark
-    readable = [f"crm.{name}" for name in ("customers", "blobs", "empty", "adults", odd)]
+    readable = [f"crm.{name}" for name in ("customers", "blobs", "empty", "adults", "accounts", odd)]
     readable += ["crm.kept", "crm.faulty"] if kind == "postgresql" else []
     own = _POSTGRESQL if kind == "postgresql" else _MARIADB
     with engine.connect() as connection:

@@ -45,6 +45,13 @@ def test_cells_of_all_kinds_come_as_they_are(server, tmp_path):
     assert found["mood"].to_list() == ["glad", "sad", None]
 
 
+def test_long_whole_numbers_are_never_rounded_into_each_other(server, tmp_path):
+    ids = fetched(server, "crm.accounts", tmp_path, Columns(only=("id",)))
+    assert ids["id"].to_list() == ["12345678901234567890", "12345678901234567891"]
+    with pytest.raises(DataError, match="column total"):
+        fetched(server, "crm.accounts", _fresh(tmp_path), Columns(only=("total",)))
+
+
 def test_batches_make_one_file_in_the_order_of_the_columns(server, tmp_path, monkeypatch):
     monkeypatch.setattr(database_module, "_BATCH_CELLS", 2)
     found = fetched(server, "crm.customers", tmp_path, Columns(only=("age", "phone")))

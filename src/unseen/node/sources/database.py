@@ -13,6 +13,7 @@ import ssl
 from collections.abc import Callable, Generator, Iterator, Sequence
 from contextlib import closing, contextmanager
 from datetime import date, datetime
+from decimal import Decimal
 from pathlib import Path
 from uuid import UUID
 
@@ -245,11 +246,11 @@ def _way(kind: TypeEngine[object]) -> _Way | None:
             return pl.Boolean, bool
         case sql.Integer():
             return (pl.UInt64 if getattr(kind, "unsigned", False) else pl.Int64), _whole
-        case sql.Float():
+        case sql.Numeric() if kind.scale == 0 and not isinstance(kind, sql.Float):
+            fits = (kind.precision or _EXACT_DIGITS + 1) <= _EXACT_DIGITS
+            return (pl.Int64, _whole) if fits else (pl.String, _digits)
+        case sql.Float() | sql.Numeric():
             return pl.Float64, _real
-        case sql.Numeric():
-            exact = kind.scale == 0 and (kind.precision or _EXACT_DIGITS + 1) <= _EXACT_DIGITS
-            return (pl.Int64, _whole) if exact else (pl.Float64, _real)
         case sql.String() | sql.Uuid() | sql.Date() | sql.DateTime():
             return pl.String, _text
         case _:
@@ -260,8 +261,17 @@ def _whole(cell: object) -> int:
     return int(cell)  # type: ignore[call-overload,no-any-return]  # what is none raises
 
 
+def _digits(cell: object) -> str:
+    """Return a whole number too long for an integer as text: rounded, two people's numbers would be one."""
+    return str(_whole(cell))
+
+
 def _real(cell: object) -> float:
-    return float(cell)  # type: ignore[arg-type]  # the same
+    """Return the nearest number of 64 bits; not of a whole one that may name somebody."""
+    value = float(cell)  # type: ignore[arg-type]  # the same
+    if isinstance(cell, Decimal) and cell == cell.to_integral_value() and value != cell:
+        raise ValueError
+    return value
 
 
 def _text(cell: object) -> str:
