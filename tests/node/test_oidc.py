@@ -174,6 +174,7 @@ FORGED = {
     "to another party": (signed(azp="other"), "others as well"),
     "another nonce": (signed(nonce="other"), "another sign-in"),
     "a nonce that is no text": (signed(nonce=7), "another sign-in"),
+    "a nonce of half a character": (signed(nonce="\ud800"), "another sign-in"),
     "expired": (signed(exp=LONG_AGO), "expired"),
     "a time that is none": (signed(exp=True), "expired"),
     "a time to come": (signed(iat=LATER, exp=LATER + 300), "to come"),

@@ -283,6 +283,20 @@ def test_a_job_that_was_paused_goes_on_at_once_when_it_is_let_go(nodes, workshop
     assert state(nodes, job) == [JobState.FINISHED] * 2
 
 
+@pytest.mark.parametrize("words", ["", 'print(\'{"end":"LocalProtocolError","text":"no relay"}\',flush=True)'])
+def test_a_worker_that_was_told_to_stop_and_then_may_go_on_has_not_failed(nodes, workshop, words) -> None:
+    """A partner that pauses a job and lets it go on, again and again, does not end it that way."""
+    job = ready(nodes)
+    workshop.script = f"import sys;{words};sys.stdin.read()"
+    for attempt in range(1, 5):
+        workshop.until(lambda: len(workshop.tasks) == attempt)  # noqa: B023  # used within the turn
+        nodes[1].jobs.pause(job, "later", ANN)
+        workshop.supervisor.tick()
+        nodes[1].jobs.resume(job, ANN)
+    workshop.until(lambda: len(workshop.tasks) == 5)
+    assert state(nodes, job)[1] is JobState.RUNNING
+
+
 def test_no_more_jobs_run_at_once_than_may(nodes, workshop) -> None:
     register(nodes[0], "second")
     first, second = ready(nodes), propose(nodes[0], BANK, INSURER, points=0)

@@ -226,7 +226,7 @@ class Provider:
         if not all(_moment(claims.get(name, now)) <= now + leeway for name in ("iat", "nbf")):
             return "it is of a time to come: compare the clocks"
         said = claims["nonce"]
-        if not isinstance(said, str) or not hmac.compare_digest(said.encode(), nonce.encode()):
+        if not isinstance(said, str) or not hmac.compare_digest(said.encode("utf-8", "replace"), nonce.encode()):
             return "it is the answer to another sign-in"
         audience, party = claims["aud"], claims.get("azp")
         if party != self._config.client_id and (party is not None or audience not in _only(self._config.client_id)):

@@ -348,6 +348,9 @@ class Supervisor:
             self._runs.done(lease)
             # Until all others are done as well, one of them may need this side once more.
             self._pause(worker, history)
+        elif worker.stopping is not None:
+            # A pause that was over before its worker was: however that one ended, it was told to.
+            self._runs.let_go(lease)
         elif isinstance(worker.end, Cancelled):
             self._pause(worker, history)
         elif isinstance(worker.end, UnseenError):
@@ -392,6 +395,8 @@ def _result(worker: _Worker, *, stands: bool) -> Result:
         return Result.STOPPED
     if worker.end == "done":
         return Result.DONE
+    if worker.stopping is not None:
+        return Result.STOPPED
     return Result.FAILED if isinstance(worker.end, UnseenError) else Result.LOST
 
 

@@ -86,6 +86,8 @@ def test_a_job_can_be_refused_and_everybody_hears_why(allied):
     assert events.headers["content-type"].startswith("text/event-stream")
     told = [json.loads(line[6:]) for line in events.text.splitlines() if line.startswith("data: ")]
     assert told[-1]["state"] == "refused"
+    beyond = allied.of(Duty.ANALYST).get(f"{path}/events", params={"after": 10**30})
+    assert beyond.status_code == 422, "no number that the store could have given"
 
 
 def test_a_job_that_the_agreement_does_not_allow_is_refused_with_all_reasons(allied):

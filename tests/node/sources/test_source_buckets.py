@@ -9,6 +9,7 @@ import pytest
 from tests.node.organisations import Clock
 
 from unseen.errors import DataError, UsageError
+from unseen.node.sources import bucket as bucket_module
 from unseen.node.sources.bucket import Bucket
 from unseen.node.sources.config import SourceConfig
 from unseen.node.sources.port import Bounds, Columns
@@ -40,6 +41,13 @@ def opened(url: str, bounds: Bounds | None = None) -> Bucket:
 def test_files_below_the_prefix_are_listed_and_no_others(lake):
     assert opened(f"s3://{lake}/open").tables() == ("2026/b.parquet", "a.csv")
     assert "secret.csv" in opened(f"s3://{lake}").tables()
+
+
+def test_a_bucket_without_end_is_looked_at_for_a_while(lake, monkeypatch):
+    monkeypatch.setattr(bucket_module, "_LOOKED_AT", 3)
+    assert opened(f"s3://{lake}/open").tables() == ("2026/b.parquet", "a.csv"), "after ../secret.csv, which sorts first"
+    monkeypatch.setattr(bucket_module, "_LOOKED_AT", 2)
+    assert opened(f"s3://{lake}/open").tables() == ("2026/b.parquet",)
 
 
 def test_an_object_comes_whole_and_its_columns_are_left_to_the_reader(lake, tmp_path):

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import polars as pl
 import pytest
+import sqlalchemy as sql
 from tests.node.organisations import Clock
 from tests.node.sources.conftest import ODD, ODD_COLUMN, PASSWORD, Server
 
@@ -57,6 +58,20 @@ def test_batches_make_one_file_in_the_order_of_the_columns(server, tmp_path, mon
     found = fetched(server, "crm.customers", tmp_path, Columns(only=("age", "phone")))
     assert (found.columns, found.height) == (["phone", "age"], 3)
     assert len(list((tmp_path / "parts").iterdir())) == 3
+
+
+@pytest.mark.parametrize(("letters", "most"), [(1000, 400), (1, 1000)])
+def test_long_rows_come_fewer_at_a_time(monkeypatch, letters, most):
+    monkeypatch.setattr(database_module, "_BATCH_LETTERS", 400_000)
+    text = sql.column("x")
+    with sql.create_engine("sqlite://").connect() as connection:
+        connection.exec_driver_sql("CREATE TABLE t (x text)")
+        connection.exec_driver_sql("INSERT INTO t VALUES (?)", [("a" * letters,)] * 3000)
+        found = [
+            len(rows)
+            for rows in database_module._batches(connection, sql.select(text).select_from(sql.table("t", text)), 1000)
+        ]
+    assert (sum(found), max(found)) == (3000, most)
 
 
 def test_a_table_without_rows_has_its_columns(server, tmp_path):

@@ -220,7 +220,11 @@ def resume(request: Request, project: ProjectId, job: JobId, person: Canceller) 
 
 @router.get(f"{PATH}/{{job}}/events", response_class=Events, responses={200: _EVENTS})
 def events(
-    request: Request, project: ProjectId, job: JobId, person: Reader, after: Annotated[int, Query(ge=0)] = 0
+    request: Request,
+    project: ProjectId,
+    job: JobId,
+    person: Reader,
+    after: Annotated[int, Query(ge=0, le=_MOST_NUMBER)] = 0,
 ) -> StreamingResponse:
     """Tell what happens to a job as it happens (server-sent events), until it is over or one may not see it any more.
 

@@ -16,6 +16,8 @@ from unseen.node.sources.port import Allowance, Bounds, Columns
 
 _ENDINGS = (".csv", ".parquet")
 _LISTED = 10_000
+_LOOKED_AT = 100_000
+"""Of objects, those of other kinds included: a bucket may have any number."""
 _LONGEST_KEY = 1024
 _PIECE = 1 << 20
 
@@ -46,7 +48,7 @@ class Bucket:
         return f"Bucket({self._name!r})"
 
     def tables(self) -> tuple[str, ...]:
-        """Return the keys of CSV and Parquet objects, without the prefix; no more than the first 10,000."""
+        """Return the keys of CSV and Parquet objects, without the prefix: the first 10,000, of 100,000 objects."""
         return tuple(islice(self._keys(), _LISTED))
 
     def fetch(self, table: str, wanted: Columns, folder: Path) -> tuple[Path, Columns]:
@@ -64,7 +66,8 @@ class Bucket:
     def _keys(self) -> Iterator[str]:
         with self._told("list of objects"):
             pages = self._client.get_paginator("list_objects_v2")
-            for page in pages.paginate(Bucket=self._bucket, Prefix=self._prefix):
+            most = {"MaxItems": _LOOKED_AT}
+            for page in pages.paginate(Bucket=self._bucket, Prefix=self._prefix, PaginationConfig=most):
                 keys = (found["Key"].removeprefix(self._prefix) for found in page.get("Contents", ()))
                 yield from (key for key in keys if key.lower().endswith(_ENDINGS) and _is_plain(key))
 

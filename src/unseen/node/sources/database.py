@@ -34,6 +34,10 @@ _log = logging.getLogger(__name__)
 _DRIVERS = {SourceKind.POSTGRESQL: "postgresql+psycopg", SourceKind.MYSQL: "mysql+pymysql"}
 _EXTRAS = {SourceKind.POSTGRESQL: "postgres", SourceKind.MYSQL: "mysql"}
 _BATCH_CELLS = 200_000
+_BATCH_LETTERS = 32_000_000
+"""Of text in a batch, more or less: rows may be long, and come into the node's own memory."""
+_FIRST_ROWS = 100
+_GROWTH = 4
 _CONNECT_SECONDS = 10
 _ANSWER_SECONDS = 60
 _ROOTS = ("/etc/ssl/certs/ca-certificates.crt", "/etc/pki/tls/certs/ca-bundle.crt")
@@ -220,13 +224,15 @@ def _begin(connection: sql.Connection, seconds: float) -> None:
 
 
 def _batches(
-    connection: sql.Connection, query: sql.Select[*tuple[object, ...]], size: int
+    connection: sql.Connection, query: sql.Select[*tuple[object, ...]], most: int
 ) -> Generator[Sequence[Sequence[object]]]:
-    """Yield rows of a query, and nothing once if there are none."""
-    some = False
-    with connection.execution_options(yield_per=size).execute(query) as found:
-        for rows in found.partitions():
+    """Yield rows of a query, fewer at a time where they are long, and nothing once if there are none."""
+    some, size = False, min(most, _FIRST_ROWS)
+    with connection.execution_options(yield_per=most).execute(query) as found:
+        while rows := found.fetchmany(size):
             some = True
+            letters = sum(len(cell) for row in rows for cell in row if isinstance(cell, str))
+            size = max(1, min(most, _GROWTH * size, _BATCH_LETTERS * len(rows) // max(letters, 1)))
             yield rows
     if not some:
         yield ()
