@@ -403,6 +403,26 @@ def test_a_ledger_from_an_old_backup_is_put_right_by_the_partner(tmp_path) -> No
     assert "replay" in refusals(bank)
 
 
+@pytest.mark.parametrize("how", ["revoked", "over time"])
+def test_a_damaged_ledger_keeps_no_job_running_and_gives_nothing_out(tmp_path, how) -> None:
+    bank, insurer = nodes = allied(tmp_path, BANK, INSURER)
+    job = propose(bank, BANK, INSURER)
+    deliver(nodes)
+    assert states(nodes, job) == [JobState.READY] * 2
+    with insurer.books.turn() as turn:
+        turn.kept.lines._connection.exec_driver_sql("UPDATE lines SET line = X'78' WHERE log = 'ledger/credit/bank'")
+    insurer.start()
+    if how == "revoked":
+        insurer.projects.revoke(CREDIT, "we stop", BEN)
+    else:
+        insurer.clock.time += timedelta(hours=3)
+        insurer.jobs.expire()
+    deliver(nodes)
+    assert states(nodes, job) == [JobState.FAILED] * 2
+    with pytest.raises(DataError, match="ledger/credit/bank, line 1"):
+        spent(insurer, BANK)
+
+
 def test_a_node_that_was_put_back_learns_what_was_charged_before_it_charges_anything(tmp_path) -> None:
     """The insurer's budget is not refilled, and the bank's receipts at the insurer are there again."""
     bank, insurer = nodes = allied(tmp_path, BANK, INSURER)

@@ -9,7 +9,9 @@ import grpc  # isort: skip
 
 import pickle
 import time
+from contextlib import suppress
 from datetime import UTC, datetime
+from types import SimpleNamespace
 
 import pytest
 from tests.transport.conftest import QUICK_PORT, Letters
@@ -265,3 +267,50 @@ def test_an_error_while_the_partner_is_kept_ends_the_pairing(bank, partner, run,
     monkeypatch.setattr("threading.excepthook", lambda _: None)
     compared(there, here, joined.name, invited.name)
     assert here.reaches(invited.name, Stage.ENDED).reason == "an error at this node, which its log tells"
+
+
+class Agreed:
+    """An encounter in which the other side has confirmed."""
+
+    found = SimpleNamespace(is_heard=lambda text: text == "right", peer=PARTNER, read_out="x")
+
+    def __init__(self):
+        self.kept = False
+
+    def conclude(self, heard):
+        self.kept = self.found.is_heard(heard)
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *_):
+        pass
+
+
+def test_what_is_confirmed_while_somebody_takes_it_back_is_not_called_off(bank, monkeypatch):
+    """Else the partner would be kept, and people be told that nothing came of it."""
+    invitation = meeting.new_invitation(bank, lifetime=pairings_module.timedelta(1))
+    pairing, encounter = pairings_module.Pairing(invitation, "ada", inviting=True), Agreed()
+    pairing.begin(encounter)
+    seen = pairings_module.Pairing.seen
+
+    def confirmed_after(self):
+        found = seen(self)
+        with suppress(UsageError):
+            self.confirm("right")
+        return found
+
+    monkeypatch.setattr(pairings_module.Pairing, "seen", confirmed_after)
+    with suppress(UsageError):
+        pairing.cancel("ada took it back")
+    monkeypatch.undo()
+    pairing.settle(encounter)
+    assert encounter.kept == (pairing.seen().stage is Stage.PAIRED)
+
+
+def test_guests_may_call_only_as_often_as_one_partner(bank, partner, run, monkeypatch):
+    here = run(bank)
+    _, line = here.invite()
+    monkeypatch.setattr(here.port._visits, "may", lambda peer: False)
+    with guest_of(here, line) as connection, pytest.raises(grpc.RpcError, match="calls too often"):
+        list(connection.stream_stream(f"/{SERVICE}/{PAIR}")(iter([]), timeout=20))

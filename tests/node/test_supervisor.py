@@ -29,6 +29,7 @@ ASKS = (
     + "print('{\"end\":\"done\"}' if sys.stdin.readline() == 'go\\n' else '')"
 )
 """Ends well once it has been told that it goes on."""
+SHOUTS = 'print("{\\"size\\":[\\"align\\",700]}\\n{\\"size\\":[\\"no-step\\",1]}\\n" * 50 + "{\\"end\\":\\"done\\"}")'
 DIES = "import os;os.kill(os.getpid(), 9)"
 HANGS = "import sys;sys.stdin.read()"
 BABBLES = "print('{');print('[]');print('{\"event\":3}');print('{\"size\":[\"..\",1]}');print('é');" + DONE
@@ -364,3 +365,37 @@ def test_damaged_facts_end_the_job_instead_of_letting_it_wait(nodes, workshop, m
     workshop.until(workshop.idle)
     assert "contradict" in nodes[1].jobs.get(job).reason
     assert state(nodes, job)[1] is JobState.FAILED
+
+
+def test_a_size_that_cannot_be_judged_for_now_is_judged_when_the_next_worker_tells_it(
+    nodes, workshop, monkeypatch
+) -> None:
+    """The database is locked for a moment: the worker would wait for ever for its word."""
+    judge, failures = Runs.note_size, [OSError("the database is locked")]
+
+    def locked(*told: object) -> bool:
+        if failures:
+            raise failures.pop()
+        return judge(*told)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(Runs, "note_size", locked)
+    workshop.script = ASKS % 700
+    job = ready(nodes)
+    with pytest.raises(OSError, match="locked"):
+        workshop.until(lambda: not failures and workshop.idle())
+    workshop.until(workshop.idle)
+    nodes[1].clock.time += timedelta(minutes=2)
+    workshop.until(lambda: len(workshop.tasks) == 2)
+    workshop.until(workshop.idle)
+    deliver(nodes)
+    do_the_other_side(nodes, job)
+    assert state(nodes, job) == [JobState.FINISHED] * 2
+
+
+def test_a_worker_that_tells_sizes_without_end_and_hears_nothing_does_not_stop_the_supervisor(nodes, workshop) -> None:
+    workshop.script = SHOUTS
+    job = ready(nodes)
+    workshop.until(lambda: len(workshop.tasks) == 1)
+    workshop.until(workshop.idle)
+    with nodes[1].books.turn() as turn:
+        assert len(list(turn.kept.lines.read(f"sizes/{job}"))) == 1

@@ -22,7 +22,7 @@ from tempfile import TemporaryDirectory
 from typing import IO, Protocol
 
 from unseen.codec import read_json, shown
-from unseen.errors import ERRORS, Cancelled, LocalProtocolError, UnseenError
+from unseen.errors import ERRORS, Cancelled, LocalProtocolError, UnseenError, UsageError
 from unseen.flow.spec import FlowSpec
 from unseen.ids import JobId, PartyId, StepId
 from unseen.node.books import Turn
@@ -100,6 +100,8 @@ class _Worker:
     stopping: float | None = None
     """When it was told to stop."""
     renewed: float = field(default_factory=time.monotonic)
+    judged: set[StepId] = field(default_factory=set)
+    """Steps whose size it has told."""
 
     @property
     def fields(self) -> dict[str, str]:
@@ -299,17 +301,31 @@ class Supervisor:
             _log.warning("its worker says what cannot be understood: %s", error, extra=worker.fields)
 
     def _judge(self, worker: _Worker, step: StepId, shared: int | None) -> None:
-        """Let a worker go on, which waits for that, if the size of a step's result allows it."""
+        """Let a worker go on, which waits for that, if the size of a step's result allows it.
+
+        Once a step: one that says it again and again, and hears nothing, would fill its input, and stop this thread.
+        """
+        if step in worker.judged or step not in worker.run.components:
+            raise UsageError(f"the size of step {step}, which was told before, or is not in the flow")
+        worker.judged.add(step)
         try:
-            goes_on = self._runs.note_size(worker.work.lease, step, shared)
-        except UnseenError as error:
-            self._runs.failed(worker.work.lease, error)
-            return
+            goes_on = self._goes_on(worker, step, shared)
+        except Exception:
+            # It would wait for ever for a word that does not come; the next worker tells the size again.
+            self._tell_to_stop(worker)
+            raise
         stream = worker.process.stdin
         if goes_on and stream is not None:
             with suppress(OSError, ValueError):  # it may have ended by now
                 stream.write(GO)
                 stream.flush()
+
+    def _goes_on(self, worker: _Worker, step: StepId, shared: int | None) -> bool:
+        try:
+            return self._runs.note_size(worker.work.lease, step, shared)
+        except UnseenError as error:
+            self._runs.failed(worker.work.lease, error)
+            return False
 
     def _look_after(self) -> None:
         now = time.monotonic()

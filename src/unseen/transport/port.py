@@ -292,6 +292,10 @@ class Port:
 
     def _serve_guest(self, requests: Iterator[bytes], context: Any) -> Iterator[bytes]:
         with Quiet(context, self._complaints):
+            names, named = caller(context)
+            # All guests are called as this node is, and share what one partner may.
+            if named is None or not self._visits.may(named):
+                self._turn_away(context, named, f"{shown(names)} calls too often", grpc.StatusCode.RESOURCE_EXHAUSTED)
             told = self._guests.receive(certificate_of(context), requests) if self._guests is not None else None
             if told is None:
                 self._turn_away(context, None, f"whoever calls was not invited by {self.party}")

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Iterable
 
+from unseen.errors import DataError
 from unseen.ids import PartyId
 from unseen.node.books import Turn
 from unseen.node.domain import COURSE, Job, JobState
@@ -12,6 +14,8 @@ from unseen.node.usecases.charging import LIVE, settle_sessions
 from unseen.trust.agreement import ProjectId
 from unseen.trust.audit import Code, Event
 from unseen.trust.envelope import seal
+
+_log = logging.getLogger(__name__)
 
 MAX_REASON = 500
 _REFUSALS = frozenset({Code.SITE, Code.BUDGET, Code.SIGNATURE})
@@ -45,7 +49,12 @@ def _over(turn: Turn, job: Job, code: Code, reason: str) -> None:
     turn.kept.jobs.move(job.job, state, reason=reason[:MAX_REASON], now=turn.now)
     turn.ended.append((job, state))
     turn.gate(job.project).end(job.job, code)
-    settle_sessions(turn, job)
+    try:
+        settle_sessions(turn, job)
+    except DataError as error:
+        # Nothing is charged or released in a ledger that is damaged. It must not keep jobs running: not this one, nor
+        # those of a project that is revoked.
+        _log.error("what became of the sessions of job %s cannot be noted: %s", job.job, error)
 
 
 def sign_head(turn: Turn, project: ProjectId) -> None:

@@ -156,14 +156,17 @@ class Pairing:
                     raise UsageError(f"that is not the code; listen again ({self._chances} more)")
             # A wrong one, too: so that the other side hears of it.
             self._stage = Stage.CONFIRMED
-        self._decided.put(heard)
+            self._decided.put(heard)
 
     def end(self, reason: str) -> None:
         """Give it up, unless it has come to its end."""
+        self._end(reason, unless=(Stage.PAIRED, Stage.ENDED))
+
+    def _end(self, reason: str, unless: tuple[Stage, ...]) -> None:
         with self._lock:
-            if self._stage not in (Stage.PAIRED, Stage.ENDED):
+            if self._stage not in unless:
                 self._stage, self._reason = Stage.ENDED, reason
-        self._decided.put("")
+                self._decided.put("")
 
     def cancel(self, reason: str) -> None:
         """Give it up.
@@ -171,9 +174,10 @@ class Pairing:
         Raises:
             UsageError: Too late: the other side may have kept this node as a partner already.
         """
+        # In this order: somebody else may be confirming it now.
+        self._end(reason, unless=(Stage.CONFIRMED, Stage.PAIRED, Stage.ENDED))
         if self.seen().stage in (Stage.CONFIRMED, Stage.PAIRED):
             raise UsageError(f"pairing {self.name} was confirmed here: strike the partner off instead")
-        self.end(reason)
 
 
 class Pairings:
