@@ -146,11 +146,27 @@ def test_drafts_say_what_is_missing_and_trails_are_of_projects(url, tmp_path, mo
     assert made.code == 0, made.err
     text = yaml.safe_load(out.read_text(encoding="utf-8"))
     assert [table["schema_digest"] == "FILL-IN" for table in text["tables"]] == [False, True]
+    assert text["tables"][1]["columns"] == [{"name": "FILL-IN", "role": "join-key"}]
+    assert [one["allowance"]["key_columns"] for one in text["points"]] == [["id"], ["FILL-IN"]]
     assert [one["name"] for one in text["components"]] == ["psi_join", "read_table"]
     assert yaml.safe_load(policy.read_text(encoding="utf-8"))["max_points"] == 500
     refused = unseen("project", "draft", out)
     assert (refused.code, "partner is not a partner of this node" in refused.err) == (2, True), refused.err
     assert "there is no project credit" in unseen("project", "trail", "credit", "--out", tmp_path / "trail").err
+
+
+def test_rows_are_whole_where_there_is_room_and_what_has_none_is_named(monkeypatch, capsys):
+    rows = [
+        {"job": f"job-{'5' * 16}", "reason": "because " * 20, "mean": 18.11263, "created": "2026-11-28T14:38:45.4Z"}
+    ]
+    remote._print(rows, as_json=False)
+    assert capsys.readouterr().out.split("\n")[1].split("  ")[2:] == ["18.1126", "2026-11-28 14:38"], "one line"
+    monkeypatch.setattr("sys.stdout.isatty", lambda: True)
+    monkeypatch.setenv("COLUMNS", "40")
+    remote._print(rows, as_json=False)
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[1].split() == [rows[0]["job"], "18.1126"]
+    assert lines[2] == "no room for reason, created: a wider window or --json shows all"
 
 
 class Answering:

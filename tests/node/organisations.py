@@ -25,9 +25,9 @@ from unseen.node.mailroom import Mailroom
 from unseen.node.store import Store
 from unseen.node.usecases.audit import Audit
 from unseen.node.usecases.jobs import Jobs
-from unseen.node.usecases.projects import Projects
+from unseen.node.usecases.projects import Pending, Projects
 from unseen.privacy.facts import TableId
-from unseen.trust.agreement import ProjectId
+from unseen.trust.agreement import Project, ProjectId
 from unseen.trust.keys import SigningKey
 from unseen.trust.policy import SiteProject
 
@@ -96,6 +96,16 @@ class Organisation:
 
     def root(self, peer: PartyId) -> str | None:
         return root_of(peer) if peer in self.partners else None
+
+    def agreed(self) -> Project:
+        """Return the agreement of the one project that all have signed, with its versions."""
+        (seen,) = self.projects.seen([CREDIT])
+        assert seen.held is not None
+        return seen.held
+
+    def pending(self) -> Pending | None:
+        """Return the agreement of the one project that waits for signatures."""
+        return self.projects.seen([CREDIT])[0].pending
 
 
 def root_of(party: str) -> str:

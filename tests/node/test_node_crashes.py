@@ -82,7 +82,7 @@ def live(nodes: tuple[Organisation, ...], names: tuple[PartyId, ...]) -> None:
     for node in nodes:
         work(node, job.job)
     deliver(nodes)
-    if nodes[1].projects.get(CREDIT).revoked is None:
+    if nodes[1].agreed().revoked is None:
         nodes[1].projects.revoke(CREDIT, "we stop", BEN)
     deliver(nodes)
     if len(first.jobs.all()) == 1:

@@ -81,7 +81,7 @@ def test_mutated_letters_have_no_effect_but_on_the_trail(tmp_path) -> None:
             body[draw.randrange(len(body))] ^= 1 << draw.randrange(8)
         say(insurer, BANK, bytes(body))
     assert insurer.audit.verify(CREDIT).count == len(insurer.audit.records(CREDIT))
-    assert insurer.projects.get(CREDIT).current.version == 1
+    assert insurer.agreed().current.version == 1
     assert all(job.state.is_over or job.initiator == BANK for job in insurer.jobs.all())
 
 

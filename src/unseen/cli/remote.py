@@ -5,6 +5,7 @@ from __future__ import annotations
 import getpass
 import json
 import os
+import re
 import sys
 import time
 from base64 import b64decode
@@ -15,6 +16,7 @@ from string import ascii_letters, digits
 from typing import Any
 
 import yaml
+from rich.cells import cell_len
 from rich.console import Console
 from rich.table import Table
 from rich.text import Text
@@ -35,6 +37,10 @@ from unseen.trust.policy import tables_of
 from unseen.trust.store import Lines
 
 _LONGEST_CELL = 60
+_WIDEST = 10_000
+_GAP = 2
+_MOMENT = re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:")
+_MINUTES = len("2026-11-28T14:53")
 _LOOK_SECONDS = 0.5
 _UNKNOWN = "FILL-IN"
 _OVER = frozenset(state.value for state in JobState if state.is_over)
@@ -242,7 +248,7 @@ def template(*, project: str, flow: Path, out: Path, policy_out: Path, days: int
 def _agreed(party: PartyId, table: Json | None, name: str) -> Json:
     """Return what an agreement says of a table."""
     if table is None:
-        return {"owner": party, "name": name, "schema_digest": _UNKNOWN, "columns": [("id", "id")]}
+        return {"owner": party, "name": name, "schema_digest": _UNKNOWN, "columns": [(_UNKNOWN, "id")]}
     columns = [(column["name"], column["role"]) for column in table["columns"]]
     return {"owner": party, "name": name, "schema_digest": table["schema_digest"], "columns": columns}
 
@@ -440,13 +446,25 @@ def _print_rows(rows: list[Json]) -> None:
     if not rows:
         _say("none")
         return
-    table = Table(box=None, pad_edge=False, header_style="bold")
     names = [name for name in rows[0] if "digest" not in name and any(_is_short(row.get(name)) for row in rows)]
+    console = Console() if sys.stdout.isatty() else Console(width=_WIDEST)
+    fits: dict[str, list[str]] = {}
+    room, left_out = console.width + _GAP, []
     for name in names:
-        table.add_column(name)
-    for row in rows:
-        table.add_row(*(Text(_short(row.get(name))) for name in names))
-    Console().print(table)
+        cells = [_short(row.get(name)) for row in rows]
+        width = max(map(cell_len, [name, *cells])) + _GAP
+        if fits and width > room:
+            left_out.append(name)
+        else:
+            fits[name], room = cells, room - width
+    grid = Table(box=None, pad_edge=False, header_style="bold")
+    for name in fits:
+        grid.add_column(name, no_wrap=True)
+    for line in zip(*fits.values(), strict=True):
+        grid.add_row(*map(Text, line))
+    console.print(grid)
+    if left_out:
+        _say(f"no room for {', '.join(left_out)}: a wider window or --json shows all")
 
 
 def _is_short(value: object) -> bool:
@@ -454,7 +472,9 @@ def _is_short(value: object) -> bool:
 
 
 def _short(value: object) -> str:
-    text = _cell(value)
+    text = f"{value:.6g}" if isinstance(value, float) else _cell(value)
+    if _MOMENT.match(text):
+        return text[:_MINUTES].replace("T", " ")
     return text if len(text) <= _LONGEST_CELL else f"{text[: _LONGEST_CELL - 1]}…"
 
 
@@ -463,7 +483,7 @@ def _cell(value: object) -> str:
         return ", ".join(map(_line, value))
     if isinstance(value, list) and all(isinstance(one, dict) and "name" in one for one in value):
         return ", ".join(_line(one["name"]) for one in value)
-    if isinstance(value, dict):
+    if isinstance(value, dict | list):
         return harmless(json.dumps(value, indent=2))
     return "" if value is None else _line(value)
 

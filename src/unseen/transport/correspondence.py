@@ -117,7 +117,11 @@ class Correspondence:
                 return  # by the other thread
             text = f"{code.name}: {error.details()}"
             if code not in _BUSY:
+                before = self._trusted
                 self.cut()
+                if self._guard.trusted_at(self.endpoint, peer) not in {None, before}:
+                    self._complain(peer, f"{peer} goes on with another certificate: the connection is made anew", None)
+                    return
                 text = f"{examine(self.endpoint, self._guard.identity, peer).text} ({text})"
             self._complain(peer, f"no mail with {peer}: {text}", None)
         elif isinstance(error, UnseenError):

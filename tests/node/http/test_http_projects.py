@@ -48,7 +48,7 @@ def test_an_agreement_from_draft_to_revocation(staffed):
     over = owner.post(f"{CREDIT}/revocation", json={"reason": "the contract ended"}).json()
     assert (over["standing"], over["revoked_by"], over["reason"]) == ("revoked", "bank", "the contract ended")
     deliver(nodes)
-    assert staffed.insurer.projects.get(staffed.insurer.projects.all()[0]).revoked is not None
+    assert staffed.insurer.agreed().revoked is not None
 
 
 def propose(allied, **changes):

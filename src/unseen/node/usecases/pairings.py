@@ -323,7 +323,8 @@ class Pairings:
     def _settle(self, pairing: Pairing, encounter: Encounter) -> None:
         pairing.settle(encounter)
         seen = pairing.seen()
-        _log.info("pairing %s with %s is %s %s", pairing.name, seen.peer, seen.stage, shown(seen.reason, limit=300))
+        why = f": {shown(seen.reason, limit=300)}" if seen.reason else ""
+        _log.info("pairing %s with %s is %s%s", pairing.name, seen.peer, seen.stage, why)
         self._tell()
 
     def _add(self, pairing: Pairing) -> Pairing:

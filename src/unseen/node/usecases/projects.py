@@ -67,26 +67,6 @@ class Projects:
         with self._books.turn() as turn:
             return tuple(_seen(turn, project) for project in wanted)
 
-    def get(self, project: ProjectId) -> Project:
-        """Return an agreement that all have signed, with its versions.
-
-        Raises:
-            UsageError: There is none.
-        """
-        with self._books.turn() as turn:
-            return turn.gate(project).project
-
-    def pending(self) -> tuple[Pending, ...]:
-        """Return the agreements that wait for signatures."""
-        with self._books.turn() as turn:
-            frames = [turn.kept.projects.pending(project) for project in turn.kept.projects.all()]
-            return tuple(_pending(read_envelope(frame, sender="store")) for frame in frames if frame is not None)
-
-    def policy(self, project: ProjectId) -> SiteProject | None:
-        """Return what this site lets a project do; nothing, if nobody has said."""
-        with self._books.turn() as turn:
-            return site_policy(turn, project)
-
     # --- what people do ----------------------------------------------------------------------------------------------
 
     def draft(self, text: Mapping[str, JsonValue], by: Person) -> ProjectId:
