@@ -12,7 +12,7 @@ import pytest
 import yaml
 from argon2 import PasswordHasher
 
-from unseen.cli import remote
+from unseen.cli import answers, remote
 from unseen.client import Client
 from unseen.errors import PeerUnreachable, PermissionDenied, RemoteProtocolError, UsageError
 from unseen.ids import PartyId
@@ -159,11 +159,11 @@ def test_rows_are_whole_where_there_is_room_and_what_has_none_is_named(monkeypat
     rows = [
         {"job": f"job-{'5' * 16}", "reason": "because " * 20, "mean": 18.11263, "created": "2026-11-28T14:38:45.4Z"}
     ]
-    remote._print(rows, as_json=False)
+    answers.print_answer(rows, as_json=False)
     assert capsys.readouterr().out.split("\n")[1].split("  ")[2:] == ["18.1126", "2026-11-28 14:38"], "one line"
     monkeypatch.setattr("sys.stdout.isatty", lambda: True)
     monkeypatch.setenv("COLUMNS", "40")
-    remote._print(rows, as_json=False)
+    answers.print_answer(rows, as_json=False)
     lines = capsys.readouterr().out.splitlines()
     assert lines[1].split() == [rows[0]["job"], "18.1126"]
     assert lines[2] == "no room for reason, created: a wider window or --json shows all"
@@ -195,11 +195,11 @@ def test_people_are_told_what_a_project_lacks(tmp_path, monkeypatch, unseen):
     text, digest = tmp_path / "agreement.yaml", "5" * 64
     text.write_text("project: credit\n", encoding="utf-8")
     waits = Answering(waiting={"digest": digest, "missing": ["partner"]})
-    monkeypatch.setattr("unseen.cli.remote._client", lambda: waits)
+    monkeypatch.setattr("unseen.cli.remote.session", lambda: waits)
     assert f"its digest is {digest}" in unseen("project", "draft", text).out
     told = unseen("project", "sign", "credit", "--digest", digest).out
     assert told.startswith("credit: draft; not signed by partner; this site has no policy for it, and allows nothing")
-    monkeypatch.setattr("unseen.cli.remote._client", lambda: Answering(standing="in-force", policy={"tables": []}))
+    monkeypatch.setattr("unseen.cli.remote.session", lambda: Answering(standing="in-force", policy={"tables": []}))
     assert unseen("project", "sign", "credit", "--digest", digest).out.strip() == "credit: in-force"
     assert json.loads(unseen("project", "sign", "credit", "--digest", digest, "--json").out)["standing"] == "in-force"
 
@@ -261,7 +261,7 @@ def _partner(monkeypatch, content: list[bytes]):
         made._http = httpx2.Client(transport=httpx2.MockTransport(answer))
         return made
 
-    monkeypatch.setattr(remote, "_client", client)
+    monkeypatch.setattr(remote, "session", client)
 
 
 def test_what_a_partner_wrote_stays_on_its_line_and_obeys_nobody(monkeypatch, unseen):

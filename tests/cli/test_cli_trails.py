@@ -62,7 +62,7 @@ class Insurer:
 
 @pytest.fixture
 def taken(tmp_path, monkeypatch, unseen) -> tuple[Path, Path]:
-    monkeypatch.setattr("unseen.cli.remote._client", Insurer)
+    monkeypatch.setattr("unseen.cli.remote.session", Insurer)
     trail, heads = tmp_path / "trail", tmp_path / "heads"
     made = unseen("project", "trail", "credit", "--out", trail, "--heads", heads)
     assert made.code == 0, made.err
@@ -88,7 +88,7 @@ def test_no_tampering_passes_the_head_of_a_partner(taken, unseen, how) -> None:
 
 
 def test_a_node_does_not_choose_where_heads_are_written(tmp_path, monkeypatch, unseen) -> None:
-    monkeypatch.setattr("unseen.cli.remote._client", lambda: Insurer("../elsewhere"))
+    monkeypatch.setattr("unseen.cli.remote.session", lambda: Insurer("../elsewhere"))
     made = unseen("project", "trail", "credit", "--out", tmp_path / "trail", "--heads", tmp_path / "heads")
     assert made.code != 0
     assert not list(tmp_path.glob("elsewhere*"))

@@ -31,8 +31,8 @@ Table = Annotated[str, typer.Argument(help="The table's name.", metavar="TABLE")
 Reason = Annotated[str, typer.Option(help="Why, in words that all parties read.")]
 
 
-def _work() -> ModuleType:
-    return import_module("unseen.cli.remote")
+def _work(module: str = "remote") -> ModuleType:
+    return import_module(f"unseen.cli.{module}")
 
 
 def login(
@@ -49,12 +49,12 @@ def login(
     ] = None,
 ) -> None:
     """Sign in at your organisation's node; the password is asked for, or read from UNSEEN_PASSWORD."""
-    _work().login(url=url, name=name, set_up=set_up, sso=sso, authority=authority)
+    _work("session").login(url=url, name=name, set_up=set_up, sso=sso, authority=authority)
 
 
 def logout() -> None:
     """Sign out of the node."""
-    _work().logout()
+    _work("session").logout()
 
 
 @people.command("list")
@@ -122,7 +122,7 @@ def invite(
     json: Annotated[bool, typer.Option("--json", help="Print the invitation as JSON, and do not wait.")] = False,
 ) -> None:
     """Print a line for a partner, wait until it joins, and compare a short code with the people there."""
-    _work().invite(to=to, address=address, minutes=minutes, as_json=json)
+    _work("partners").invite(to=to, address=address, minutes=minutes, as_json=json)
 
 
 @partners.command("join")
@@ -131,7 +131,7 @@ def join(
     json: Annotated[bool, typer.Option("--json", help="Print the pairing as JSON, and do not wait.")] = False,
 ) -> None:
     """Let the node pair with the one who made an invitation, and compare a short code with the people there."""
-    _work().join(line=line, as_json=json)
+    _work("partners").join(line=line, as_json=json)
 
 
 @partners.command("confirm")
@@ -156,7 +156,7 @@ def cancel_pairing(
 @partners.command("strike")
 def strike(name: Annotated[str, typer.Argument(help="The partner's name.", metavar="NAME")]) -> None:
     """Trust a partner no more; what is up between the two nodes ends within seconds."""
-    _work().strike(name=name)
+    _work("partners").strike(name=name)
 
 
 @tables.command("list")

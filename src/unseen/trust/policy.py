@@ -169,7 +169,14 @@ def decide(ask: Ask, project: Project | None, site: Site, nonce: str) -> Allowed
     own = site.policy.projects.get(agreement.project) if site.policy else None
     if own is None:
         return Refused(
-            (Objection(Code.SITE, f"site policy of {site.me}", f"projects.{agreement.project}", "an entry"),)
+            (
+                Objection(
+                    Code.SITE,
+                    f"site policy of {site.me}",
+                    f"projects.{agreement.project}",
+                    "an entry: unseen project policy",
+                ),
+            )
         )
     if reasons := (*_agreed(agreement, ask, site), *_narrowed(own, agreement, ask, site), *_afforded(ask, site)):
         return Refused(reasons)

@@ -16,7 +16,7 @@ import pytest
 from starlette.testclient import TestClient
 from tests.node.http.conftest import PASSWORD, Site
 
-from unseen.cli import remote
+from unseen.cli import session as sessions
 from unseen.client import Client
 from unseen.errors import UsageError
 from unseen.node.domain import NO_LINK, Duty
@@ -190,10 +190,10 @@ def test_the_command_line_signs_in_with_a_browser_elsewhere(linked, tmp_path, mo
         return code_of(browser.open(capsys.readouterr().out.split()[-1]))
 
     monkeypatch.setenv("XDG_CONFIG_HOME", str(tmp_path / "config"))
-    monkeypatch.setattr(remote, "_asked", look)
+    monkeypatch.setattr(sessions, "_asked", look)
     with serving(linked.app, "127.0.0.1:0") as (host, port):
         url = f"http://{host}:{port}"
-        remote.login(url=url, name=None, set_up=False, sso=True, authority=None)
+        sessions.login(url=url, name=None, set_up=False, sso=True, authority=None)
         assert said == [("code that the browser shows", "UNSEEN_SSO_CODE")]
         assert f"signed in at {url} as analyst: analyst" in capsys.readouterr().out
         session = tmp_path / "config" / "unseen" / "session.json"
@@ -201,7 +201,7 @@ def test_the_command_line_signs_in_with_a_browser_elsewhere(linked, tmp_path, mo
             assert client.me()["person"]["name"] == "analyst"
         for wrong in ({"name": "ann", "sso": True}, {"name": None, "sso": False}):
             with pytest.raises(UsageError, match="--sso"):
-                remote.login(url=url, set_up=False, authority=None, **wrong)
+                sessions.login(url=url, set_up=False, authority=None, **wrong)
 
 
 def test_a_node_without_a_provider_says_so(staffed):
