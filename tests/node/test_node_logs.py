@@ -38,6 +38,7 @@ PLANTED = {
     "basic": ("authorization: Basic aHVudGVyMg==", "aHVudGVyMg"),
     "bearer": ("sent Bearer hunter2.with-dots", "hunter2"),
     "cookie": ("Cookie: theme=dark; unseen_session=hunter2", "hunter2"),
+    "cookie of a device": ("Cookie: theme=dark; unseen_device=hunter2", "hunter2"),
     "keyword": ('password="hunter2", name', "hunter2"),
     "json": ('{"metrics_token": "hunter2"}', "hunter2"),
     "query": ("GET /x?token=hunter2&a=1", "hunter2"),

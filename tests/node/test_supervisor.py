@@ -284,7 +284,7 @@ def test_a_job_that_was_paused_goes_on_at_once_when_it_is_let_go(nodes, workshop
     assert state(nodes, job) == [JobState.FINISHED] * 2
 
 
-@pytest.mark.parametrize("words", ["", 'print(\'{"end":"LocalProtocolError","text":"no relay"}\',flush=True)'])
+@pytest.mark.parametrize("words", ["pass", 'print(\'{"end":"LocalProtocolError","text":"no relay"}\',flush=True)'])
 def test_a_worker_that_was_told_to_stop_and_then_may_go_on_has_not_failed(nodes, workshop, words) -> None:
     """A partner that pauses a job and lets it go on, again and again, does not end it that way."""
     job = ready(nodes)
@@ -294,7 +294,10 @@ def test_a_worker_that_was_told_to_stop_and_then_may_go_on_has_not_failed(nodes,
         nodes[1].jobs.pause(job, "later", ANN)
         workshop.supervisor.tick()
         nodes[1].jobs.resume(job, ANN)
+        workshop.until(workshop.idle)
+        nodes[1].clock.time += timedelta(seconds=60)
     workshop.until(lambda: len(workshop.tasks) == 5)
+    assert workshop.told == [1, Result.STOPPED, 2, Result.STOPPED, 3, Result.STOPPED, 4, Result.STOPPED, 5]
     assert state(nodes, job)[1] is JobState.RUNNING
 
 

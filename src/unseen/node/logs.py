@@ -52,7 +52,7 @@ _PATTERNS = (
     (re.compile(r"(?i)\b(bearer\s+)[^\s'\",}\])]+"), rf"\1{HIDDEN}"),
     (
         re.compile(
-            r"(?i)((?:password|passwd|passphrase|secret|token|unseen_session)[\w-]{0,20}['\"]?\s?[=:]\s?['\"]?)[^\s'\",;&}\])]+"
+            r"(?i)((?:password|passwd|passphrase|secret|token|unseen_(?:session|device))[\w-]{0,20}['\"]?\s?[=:]\s?['\"]?)[^\s'\",;&}\])]+"
         ),
         rf"\1{HIDDEN}",
     ),

@@ -364,10 +364,8 @@ class Supervisor:
             self._runs.done(lease)
             # Until all others are done as well, one of them may need this side once more.
             self._pause(worker, history)
-        elif worker.stopping is not None:
-            # A pause that was over before its worker was: however that one ended, it was told to.
-            self._runs.let_go(lease)
-        elif isinstance(worker.end, Cancelled):
+        elif worker.stopping is not None or isinstance(worker.end, Cancelled):
+            # If it was told to, however it ended: its job was paused, and let go on before it had ended.
             self._pause(worker, history)
         elif isinstance(worker.end, UnseenError):
             self._runs.failed(lease, worker.end)
@@ -407,11 +405,11 @@ class Supervisor:
 
 
 def _result(worker: _Worker, *, stands: bool) -> Result:
-    if not stands or isinstance(worker.end, Cancelled):
+    if not stands:
         return Result.STOPPED
     if worker.end == "done":
         return Result.DONE
-    if worker.stopping is not None:
+    if worker.stopping is not None or isinstance(worker.end, Cancelled):
         return Result.STOPPED
     return Result.FAILED if isinstance(worker.end, UnseenError) else Result.LOST
 
