@@ -314,3 +314,16 @@ def test_guests_may_call_only_as_often_as_one_partner(bank, partner, run, monkey
     monkeypatch.setattr(here.port._visits, "may", lambda peer: False)
     with guest_of(here, line) as connection, pytest.raises(grpc.RpcError, match="calls too often"):
         list(connection.stream_stream(f"/{SERVICE}/{PAIR}")(iter([]), timeout=20))
+
+
+def test_an_error_while_this_node_dials_ends_the_pairing_and_takes_no_place(bank, partner, run, monkeypatch):
+    def broken(*_):
+        raise OSError(24, "Too many open files")
+
+    here, there = run(bank), run(partner)
+    _, line = here.invite()
+    monkeypatch.setattr(pairings_module, "join", broken)
+    for _ in range(MOST_OPEN + 1):
+        with pytest.raises(OSError, match="Too many open files"):
+            there.pairings.join(ADMIN, line)
+    assert {seen.stage for seen in there.pairings.all(ADMIN)} == {Stage.ENDED}

@@ -228,8 +228,8 @@ class Pairings:
         pairing = self._add(Pairing(Invitation.read(line), by.name, inviting=False))
         try:
             encounter = join(self._node, pairing.invitation)
-        except UnseenError as error:
-            pairing.end(str(error))
+        except BaseException as error:
+            pairing.end(str(error) if isinstance(error, UnseenError) else "an error at this node, which its log tells")
             raise
         _log.info("%s joins %s (pairing %s)", by.name, pairing.invitation.inviter, pairing.name)
         pairing.begin(encounter)
