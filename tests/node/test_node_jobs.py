@@ -220,6 +220,15 @@ def test_a_job_that_is_out_of_order_by_the_time_of_its_approval_is_refused(tmp_p
     assert "version of customers: expected the one that is here" in bank.jobs.get(job).reason
 
 
+def test_models_of_a_job_whose_workspace_is_gone_are_left_out_and_the_log_says_so(tmp_path, caplog) -> None:
+    bank, insurer = nodes = allied(tmp_path, BANK, INSURER)
+    job = propose(bank, BANK, INSURER)
+    deliver(nodes)
+    finish(nodes, job)
+    assert Runs(bank.books, tmp_path / "empty").models(CREDIT) == ()
+    assert "its models cannot be listed" in caplog.text
+
+
 @pytest.mark.parametrize(("at", "ready"), [(0, False), (1, True), (2, False)])
 def test_any_party_cancels_everywhere(tmp_path, at, ready) -> None:
     nodes = allied(tmp_path, BANK, INSURER, SHOP, automatic=ready)

@@ -212,6 +212,7 @@ RULES = {
             "": OWN_WORDS,
             "horizontal": OWN_WORDS,
             "cli.main": "its commands name the modules behind them",
+            "cli.remote_commands": "its commands name the modules behind them",
             "rounds.logs": "its two callers name tensorboard and mlflow",
             "node.traces": "its callers name modules of opentelemetry",
             "component.registry": "components are what this machine's administrator installed; flows name them only",

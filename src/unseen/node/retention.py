@@ -14,7 +14,7 @@ from unseen.node.artifacts import Artifacts
 from unseen.node.domain import JobState
 from unseen.node.store import Kept, Store
 
-JOB_LOGS = ("events", "done", "sizes")
+JOB_LOGS = ("approved", "events", "done", "sizes")
 """Logs about one job, named ``LOG/JOB``."""
 _LIVE = tuple(state for state in JobState if not state.is_over)
 _MOST_JOBS = 1_000_000

@@ -18,7 +18,7 @@ from tests.node.http.conftest import PASSWORD, Site
 
 from unseen.cli import session as sessions
 from unseen.client import Client
-from unseen.errors import UsageError
+from unseen.errors import DeadlineExceeded, UsageError
 from unseen.node.domain import NO_LINK, Duty
 from unseen.node.http.app import PREFIX, make_app
 from unseen.node.http.guard import HttpSettings
@@ -132,6 +132,19 @@ def test_states_and_codes_are_good_once_and_for_those_who_began(linked):
     assert node.get(CALLBACK, params={"state": "invented", "code": code}).status_code == 401
     said_no = node.get(CALLBACK, params={"state": fresh, "error": "access_denied\n<b>"})
     assert (said_no.status_code, r"access_denied\n<b>" in said_no.json()["detail"]) == (401, True)
+
+
+def test_a_provider_that_is_busy_uses_nobodys_sign_in_up(linked, monkeypatch):
+    browser, node = Browser(linked.client(), "ann@idp"), linked.client()
+    back = urlsplit(browser.answer(node.post(SSO).json()["url"]))
+
+    def busy(*_):
+        raise DeadlineExceeded("too many sign in at this moment")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Provider, "subject", busy)
+        assert node.get(f"{CALLBACK}?{back.query}").status_code >= 400
+    assert node.get(f"{CALLBACK}?{back.query}").status_code == 200
 
 
 def test_who_takes_too_long_begins_again_and_those_who_wait_have_a_number(linked, monkeypatch):

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping
+import logging
+from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import timedelta
 from pathlib import Path
@@ -27,6 +28,8 @@ from unseen.trust.checks import grant_times
 from unseen.trust.envelope import read_envelope, read_statement
 from unseen.trust.grant import Grant
 from unseen.trust.policy import tables_of
+
+_log = logging.getLogger(__name__)
 
 _HIDDEN: Mapping[str, str] = {
     DataError.__name__: "its data do not fit; the details stay at that party",
@@ -186,13 +189,20 @@ class Runs:
             jobs = turn.kept.jobs.all(project=project, states=(JobState.FINISHED,), limit=1_000_000)
         return tuple(model for job in jobs for model in self._models(job))
 
-    def _models(self, job: Job) -> Iterator[Model]:
-        nodes = graph_of(FlowSpec.model_validate_json(job.flow)).nodes
-        for output, ref in self.results(job.job).items():
-            step, _, port = output.partition(".")
-            component = nodes[StepId(step)].component
-            if component.outputs[port].kind.fits(MODEL):
-                yield Model(job, output, component.name, ref)
+    def _models(self, job: Job) -> tuple[Model, ...]:
+        try:
+            nodes = graph_of(FlowSpec.model_validate_json(job.flow)).nodes
+            found = [(*output.partition("."), ref) for output, ref in self.results(job.job).items()]
+        except UnseenError as error:
+            # Its workspace was emptied, or a component is not installed any more: others are shown all the same.
+            _log.warning("its models cannot be listed: %s", error, extra={"job": job.job})
+            return ()
+        made = [(nodes[StepId(step)].component, step, port, ref) for step, _, port, ref in found]
+        return tuple(
+            Model(job, f"{step}.{port}", component.name, ref)
+            for component, step, port, ref in made
+            if component.outputs[port].kind.fits(MODEL)
+        )
 
     def result_file(self, name: JobId, output: str) -> Path:
         """Return the file that holds one result, ``step.port``.

@@ -21,7 +21,7 @@ from datetime import datetime, timedelta
 
 from unseen.clock import Clock
 from unseen.codec import shown
-from unseen.errors import UsageError
+from unseen.errors import TransportError, UsageError
 from unseen.node.domain import NO_LINK, Link
 from unseen.node.oidc import Attempt, Provider, is_subject
 from unseen.node.usecases.brake import SignInRefused
@@ -128,7 +128,11 @@ class SignOn:
             if waiting is None or waiting.returned:
                 raise SignInRefused("nobody waits for this sign-in, or not any more: begin again")
             waiting.returned = True
-        subject = self.provider.subject(waiting.attempt, code)
+        try:
+            subject = self.provider.subject(waiting.attempt, code)
+        except TransportError:
+            waiting.returned = False  # whoever keeps the provider busy does not use others' sign-ins up
+            raise
         link = self.link(subject)
         person = self._people.linked(link)
         if person is None:
