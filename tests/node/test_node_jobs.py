@@ -221,11 +221,11 @@ def test_a_job_that_is_out_of_order_by_the_time_of_its_approval_is_refused(tmp_p
 
 
 def test_models_of_a_job_whose_workspace_is_gone_are_left_out_and_the_log_says_so(tmp_path, caplog) -> None:
-    bank, insurer = nodes = allied(tmp_path, BANK, INSURER)
-    job = propose(bank, BANK, INSURER)
+    nodes = allied(tmp_path, BANK, INSURER)
+    job = propose(nodes[0], BANK, INSURER)
     deliver(nodes)
     finish(nodes, job)
-    assert Runs(bank.books, tmp_path / "empty").models(CREDIT) == ()
+    assert Runs(nodes[0].books, tmp_path / "empty").models(CREDIT) == ()
     assert "its models cannot be listed" in caplog.text
 
 
