@@ -27,7 +27,10 @@ CHECKS = [
     checks.response_schema_conformance,
     checks.response_headers_conformance,
 ]
-KNOWN = {"project": "credit", "name": "customers", "version": 1, "result": "read.table", "source": "crm"}
+KNOWN = {"project": "credit", "name": "customers", "version": 1, "result": "read.table", "source": "crm"} | {
+    "pairing": "0",
+    "partner": "insurer",
+}
 ENDS_SESSIONS = {("DELETE", f"{PREFIX}/session"), ("PUT", f"{PREFIX}/session/password")}
 MODES = (schemathesis.GenerationMode.POSITIVE, schemathesis.GenerationMode.NEGATIVE)
 
