@@ -174,6 +174,11 @@ Lenient = Annotated[bool, typer.Option("--lenient", help="Leave bad rows out ins
 RepeatedIds = Annotated[bool, typer.Option("--repeated-ids", help="Several rows may share an id.")]
 
 
+def _how(**said: object) -> dict[str, object]:
+    """Return how a table is imported, as far as something was said."""
+    return {name: value for name, value in said.items() if value}
+
+
 @tables.command("add")
 def add_table(  # noqa: PLR0913, PLR0917  each is an option
     name: Table,
@@ -188,8 +193,7 @@ def add_table(  # noqa: PLR0913, PLR0917  each is an option
     json: Json = False,
 ) -> None:
     """Import a file as the next version of a table, and report what was found."""
-    said = {"id": key, "label": label, "weight": weight, "text": text, "leave_out": leave_out}
-    how = {name: value for name, value in said.items() if value}
+    how = _how(id=key, label=label, weight=weight, text=text, leave_out=leave_out)
     _work().add_table(name=name, file=file, how={**how, "lenient": lenient, "repeated_ids": repeated_ids}, as_json=json)
 
 
@@ -209,9 +213,8 @@ def import_table(  # noqa: PLR0913, PLR0917  each is an option
     json: Json = False,
 ) -> None:
     """Import a table of a source as the next version of a table, and report what was found."""
-    said = {"id": key, "label": label, "weight": weight, "text": text, "leave_out": leave_out}
-    said |= {"columns": columns.split(",") if columns else None}
-    how = {name: value for name, value in said.items() if value}
+    taken = columns.split(",") if columns else None
+    how = _how(id=key, label=label, weight=weight, text=text, leave_out=leave_out, columns=taken)
     flags = {"lenient": lenient, "repeated_ids": repeated_ids}
     _work().add_table(name=name, file=None, how={**how, **flags, "source": source, "table": table}, as_json=json)
 

@@ -351,9 +351,7 @@ class Client:
 
     def report(self, project: str, job: str, path: Path) -> None:
         """Write a page about what a job left behind at this node to a file."""
-        with self._stream(f"{_job(project, job)}/report") as answer, whole_file(path) as file:
-            for piece in answer.iter_bytes():
-                file.write(piece)
+        self._save(f"{_job(project, job)}/report", path)
 
     def models(self, project: str) -> list[Json]:
         """Return this node's parts of the models of a project, the newest first."""
@@ -361,9 +359,7 @@ class Client:
 
     def download(self, project: str, job: str, result: str, path: Path) -> None:
         """Write a result to a file; ``result`` is STEP.PORT."""
-        with self._stream(f"{_job(project, job)}/results/{_segment(result)}") as answer, whole_file(path) as file:
-            for piece in answer.iter_bytes():
-                file.write(piece)
+        self._save(f"{_job(project, job)}/results/{_segment(result)}", path)
 
     # --- HTTP
 
@@ -399,6 +395,12 @@ class Client:
                 answer.read()
                 raise _error(answer)
             yield answer
+
+    def _save(self, path: str, file: Path) -> None:
+        """Write an answer to a file, which is there whole or not at all."""
+        with self._stream(path) as answer, whole_file(file) as out:
+            for piece in answer.iter_bytes():
+                out.write(piece)
 
     def _headers(self) -> dict[str, str]:
         return {"authorization": f"Bearer {self._token}"} if self._token else {}

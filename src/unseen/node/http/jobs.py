@@ -244,10 +244,9 @@ def results(request: Request, project: ProjectId, job: JobId, person: Receiver) 
     """Return what a finished job left behind at this node."""
     del person
     _found(request, project, job)
-    runs = services_of(request).runs
     return [
-        ResultShown(name=name, kind=ref.kind, digest=ref.digest, file=f"{name}{runs.result_file(job, name).suffix}")
-        for name, ref in sorted(runs.results(job).items())
+        ResultShown(name=name, kind=ref.kind, digest=ref.digest, file=f"{name}{path.suffix}")
+        for name, (ref, path) in sorted(services_of(request).runs.result_files(job).items())
     ]
 
 

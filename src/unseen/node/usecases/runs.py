@@ -157,17 +157,18 @@ class Runs:
         Raises:
             UsageError: There is no such job, or it has not finished.
         """
-        with self._books.turn() as turn:
-            job = known_job(turn, name)
-        if job.state is not JobState.FINISHED:
-            raise UsageError(f"job {name} has no results: it is {job.state}")
+        return self._results(self._finished(name))
+
+    def result_files(self, name: JobId) -> Mapping[str, tuple[Ref, Path]]:
+        """Return what a finished job left at this node, each with the file that holds it.
+
+        Raises:
+            UsageError: There is no such job, or it has not finished.
+            DataError: A file is not there.
+        """
+        job = self._finished(name)
         workspace = Workspace(self.workspace(job))
-        found: dict[str, Ref] = {}
-        for step, key in workspace.job(name).steps.items():
-            record = workspace.finished(key)
-            if record is not None:
-                found |= {f"{step}.{port}": ref for port, ref in record.outputs.items()}
-        return found
+        return {output: (ref, workspace.file(ref)) for output, ref in self._results(job).items()}
 
     def report(self, name: JobId) -> Report:
         """Return what a finished job left at this node as the content of a report.
@@ -176,9 +177,7 @@ class Runs:
             UsageError: There is no such job, or it has not finished.
             DataError: A result is damaged.
         """
-        self.results(name)
-        with self._books.turn() as turn:
-            job = known_job(turn, name)
+        job = self._finished(name)
         graph = graph_of(FlowSpec.model_validate_json(job.flow))
         workspace = Workspace(self.workspace(job))
         return job_report(graph, name, {self._books.owner.me: workspace}, job.changed or job.created)
@@ -192,7 +191,7 @@ class Runs:
     def _models(self, job: Job) -> tuple[Model, ...]:
         try:
             nodes = graph_of(FlowSpec.model_validate_json(job.flow)).nodes
-            found = [(*output.partition("."), ref) for output, ref in self.results(job.job).items()]
+            found = [(*output.partition("."), ref) for output, ref in self._results(job).items()]
         except UnseenError as error:
             # Its workspace was emptied, or a component is not installed any more: others are shown all the same.
             _log.warning("its models cannot be listed: %s", error, extra={"job": job.job})
@@ -210,12 +209,27 @@ class Runs:
         Raises:
             UsageError: There is none.
         """
-        ref = self.results(name).get(output)
+        job = self._finished(name)
+        ref = self._results(job).get(output)
         if ref is None:
             raise UsageError(f"job {name} left no {output} at this node")
+        return Workspace(self.workspace(job)).file(ref)
+
+    def _finished(self, name: JobId) -> Job:
         with self._books.turn() as turn:
             job = known_job(turn, name)
-        return Workspace(self.workspace(job)).file(ref)
+        if job.state is not JobState.FINISHED:
+            raise UsageError(f"job {name} has no results: it is {job.state}")
+        return job
+
+    def _results(self, job: Job) -> Mapping[str, Ref]:
+        workspace = Workspace(self.workspace(job))
+        found: dict[str, Ref] = {}
+        for step, key in workspace.job(job.job).steps.items():
+            record = workspace.finished(key)
+            if record is not None:
+                found |= {f"{step}.{port}": ref for port, ref in record.outputs.items()}
+        return found
 
 
 def _work(turn: Turn, lease: Lease, job: Job) -> Work:
